@@ -1,0 +1,1 @@
+//! EROFS images: a streaming, reproducible writer and a checking reader

@@ -1,0 +1,1 @@
+//! Pods as data: manifests, isolators, plans, the stage1 ABI, supervisor messages; no system calls

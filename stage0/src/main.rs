@@ -1,0 +1,3 @@
+//! rkt: the command line, images, and pods' life on disk
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The VM isolation: a micro-VM around the supervisor
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The namespace isolation: namespaces, mounts and cgroups around the supervisor
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What both stage1s share: the pod's parent process

@@ -1,0 +1,4 @@
+//! The virtual machine monitor: a minimal machine of KVM, virtio-mmio and nothing else. It knows nothing of pods.
+
+pub mod event_loop;
+pub mod virtio;
