@@ -1,1 +1,16 @@
-//! Pods as data: manifests, isolators, plans, the stage1 ABI, supervisor messages; no system calls
+//! Pods as data: manifests, isolators, plans, the stage1 ABI, supervisor messages. No system call is made here, so
+//! everything that decides what an app gets can be printed, compared and tested without root.
+
+pub mod abi;
+pub mod capability;
+pub mod control;
+pub mod error;
+pub mod image_manifest;
+pub mod isolator;
+pub mod limits;
+pub mod plan;
+pub mod pod_manifest;
+pub mod quantity;
+pub mod types;
+
+pub use error::Error;

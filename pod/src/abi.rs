@@ -1,0 +1,267 @@
+//! The interface between stage0 and stage1: upstream rkt's, version 6. stage0 execs the `run` entrypoint of the stage1
+//! image in the pod's directory with these arguments; the two meet in the files of that directory.
+
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use crate::Error;
+use crate::types::AcName;
+
+/// The interface version that this crate speaks.
+pub const INTERFACE_VERSION: u32 = 6;
+/// Annotation of a stage1 image: its interface version.
+pub const ANNOTATION_INTERFACE_VERSION: &str = "coreos.com/rkt/stage1/interface-version";
+/// Annotation of a stage1 image: the entrypoint that runs a pod.
+pub const ANNOTATION_RUN: &str = "coreos.com/rkt/stage1/run";
+/// Annotation of a stage1 image: the entrypoint that cleans up after a pod.
+pub const ANNOTATION_GC: &str = "coreos.com/rkt/stage1/gc";
+/// Annotation of a stage1 image that mounts the apps' images itself, from `appsinfo/<app>/image.erofs`, so that stage0
+/// leaves no mount in the host's namespace. Ours; upstream's stage1s want rendered trees.
+pub const ANNOTATION_MOUNTS_IMAGES: &str = "rkt/stage1/mounts-images";
+/// The variable that names the descriptor of the pod's lock.
+pub const ENV_LOCK_FD: &str = "RKT_LOCK_FD";
+/// The variable by which `--timeline` hands over when things happened: `<mark>=<microseconds of CLOCK_MONOTONIC>`,
+/// comma-separated. Present and maybe empty when a timeline is wanted.
+pub const ENV_TIMELINE: &str = "RKT_TIMELINE";
+/// The exit status of rkt's own errors, as upstream's.
+pub const EXIT_ERROR: u8 = 254;
+
+/// What the pod's network is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Net {
+    /// A network namespace with nothing but loopback.
+    None,
+    /// The host's network namespace.
+    Host,
+}
+
+impl Net {
+    /// From the argument of `--net`.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        match text {
+            "none" => Ok(Self::None),
+            "host" => Ok(Self::Host),
+            other => Err(Error::Unsupported(format!("--net={other} (only none and host are)"))),
+        }
+    }
+
+    /// As the argument of `--net`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// The arguments of the `run` entrypoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunArguments {
+    /// More output.
+    pub debug: bool,
+    /// The pod's network.
+    pub net: Net,
+    /// The pod's one app has the caller's terminal.
+    pub interactive: bool,
+    /// The pod's host name.
+    pub hostname: String,
+    /// What `--insecure-options` switches off for the apps.
+    pub insecure: Insecure,
+    /// The pod.
+    pub uuid: Uuid,
+}
+
+/// Confinement that the user has switched off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Insecure {
+    /// Apps keep every capability.
+    pub capabilities: bool,
+    /// No path is masked or made read-only.
+    pub paths: bool,
+    /// No system call filter.
+    pub seccomp: bool,
+}
+
+impl Insecure {
+    fn arguments(self) -> impl Iterator<Item = String> {
+        [
+            (self.capabilities, "--disable-capabilities-restriction"),
+            (self.paths, "--disable-paths"),
+            (self.seccomp, "--disable-seccomp"),
+        ]
+        .into_iter()
+        .filter_map(|(on, argument)| on.then(|| argument.to_owned()))
+    }
+}
+
+impl RunArguments {
+    /// In the order in which upstream's stage0 emits them; without the entrypoint itself.
+    pub fn to_arguments(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        if self.debug {
+            arguments.push("--debug".into());
+        }
+        arguments.push(format!("--net={}", self.net.as_str()));
+        if self.interactive {
+            arguments.push("--interactive".into());
+        }
+        arguments.push(format!("--hostname={}", self.hostname));
+        arguments.extend(self.insecure.arguments());
+        arguments.push(self.uuid.to_string());
+        arguments
+    }
+
+    /// From a stage1's command line, without the entrypoint itself. An argument that this stage1 does not carry out is
+    /// an error, not ignored.
+    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, Error> {
+        let mut parsed = Self {
+            debug: false,
+            net: Net::None,
+            interactive: false,
+            hostname: String::new(),
+            insecure: Insecure::default(),
+            uuid: Uuid::nil(),
+        };
+        let mut uuid = None;
+        for argument in arguments {
+            let (name, value) = argument.split_once('=').unwrap_or((&argument, ""));
+            match (name, value) {
+                ("--debug", "" | "true") => parsed.debug = true,
+                ("--debug" | "--interactive", "false") => {}
+                ("--interactive", "" | "true") => parsed.interactive = true,
+                ("--disable-capabilities-restriction", "") => parsed.insecure.capabilities = true,
+                ("--disable-paths", "") => parsed.insecure.paths = true,
+                ("--disable-seccomp", "") => parsed.insecure.seccomp = true,
+                ("--net", net) => parsed.net = Net::parse(net)?,
+                ("--hostname", hostname) => parsed.hostname = hostname.to_owned(),
+                (text, "") if !text.starts_with('-') && uuid.is_none() => {
+                    uuid = Some(text.parse().map_err(|_| Error::syntax(text, "a pod's UUID"))?);
+                }
+                _ => return Err(Error::Unsupported(format!("stage1 argument {argument}"))),
+            }
+        }
+        parsed.uuid = uuid.ok_or_else(|| Error::Invalid("the pod's UUID is missing".into()))?;
+        if parsed.hostname.is_empty() {
+            parsed.hostname = default_hostname(parsed.uuid);
+        }
+        Ok(parsed)
+    }
+}
+
+/// The host name of a pod that was given none.
+pub fn default_hostname(uuid: Uuid) -> String {
+    format!("rkt-{uuid}")
+}
+
+/// Where things are in a pod's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodDirectory {
+    path: PathBuf,
+}
+
+impl PodDirectory {
+    /// The layout of the directory at `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The pod's manifest.
+    pub fn manifest(&self) -> PathBuf {
+        self.path.join("pod")
+    }
+
+    /// Empty; its modification time is when the pod was created.
+    pub fn created(&self) -> PathBuf {
+        self.path.join("pod-created")
+    }
+
+    /// The stage1 image's manifest.
+    pub fn stage1_manifest(&self) -> PathBuf {
+        self.path.join("stage1/manifest")
+    }
+
+    /// The stage1's root: its entrypoints, and what it tells of the pod.
+    pub fn stage1_rootfs(&self) -> PathBuf {
+        self.path.join("stage1/rootfs")
+    }
+
+    /// An app's image manifest.
+    pub fn app_manifest(&self, app: &AcName) -> PathBuf {
+        self.path.join("appsinfo").join(app.as_str()).join("manifest")
+    }
+
+    /// An app's image: a hard link of the store's, so that the pod keeps it.
+    pub fn app_image(&self, app: &AcName) -> PathBuf {
+        self.path.join("appsinfo").join(app.as_str()).join("image.erofs")
+    }
+
+    /// An app's image as a tree, where the host cannot mount EROFS; instead of [`Self::app_image`].
+    pub fn app_tree(&self, app: &AcName) -> PathBuf {
+        self.path.join("appsinfo").join(app.as_str()).join("tree")
+    }
+
+    /// The directory of an app's writable layer (namespaces).
+    pub fn overlay(&self, app: &AcName) -> PathBuf {
+        self.path.join("overlay").join(app.as_str())
+    }
+
+    /// The disk with the apps' writable layers (VM).
+    pub fn scratch(&self) -> PathBuf {
+        self.path.join("scratch.ext4")
+    }
+
+    /// An app's exit status, as text.
+    pub fn status(&self, app: &AcName) -> PathBuf {
+        self.path.join("stage1/rootfs/rkt/status").join(app.as_str())
+    }
+
+    /// The process to enter: the supervisor (namespaces), or the VMM.
+    pub fn pid(&self) -> PathBuf {
+        self.path.join("pid")
+    }
+
+    /// A symbolic link whose target is the flavour's name.
+    pub fn flavor(&self) -> PathBuf {
+        self.path.join("flavor")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_survive_the_way() {
+        let arguments = RunArguments {
+            debug: true,
+            net: Net::Host,
+            interactive: true,
+            hostname: "web".into(),
+            insecure: Insecure { capabilities: true, paths: false, seccomp: true },
+            uuid: Uuid::from_u128(7),
+        };
+        assert_eq!(RunArguments::parse(arguments.to_arguments()).unwrap(), arguments);
+    }
+
+    #[test]
+    fn unknown_arguments_are_refused() {
+        let uuid = Uuid::from_u128(7).to_string();
+        for bad in ["--private-users=0:1", "--net=default", "--mds-token=x", "--debug=maybe"] {
+            assert!(RunArguments::parse([bad.to_owned(), uuid.clone()]).is_err(), "{bad}");
+        }
+        assert!(RunArguments::parse(["--net=none".to_owned()]).is_err(), "no UUID");
+        assert!(RunArguments::parse([uuid.clone(), uuid]).is_err(), "two UUIDs");
+    }
+
+    #[test]
+    fn the_default_host_name() {
+        let uuid = Uuid::from_u128(7);
+        assert_eq!(RunArguments::parse([uuid.to_string()]).unwrap().hostname, format!("rkt-{uuid}"));
+    }
+}

@@ -1,0 +1,240 @@
+//! The control channel between a pod's supervisor and its parent outside: typed messages in JSON, each after its length
+//! as four little-endian bytes. Over a Unix socket for namespaces, over vsock for a VM; neither end can tell.
+//!
+//! In a VM the other end is hostile: a reader takes no message above its limit, and the parent acts only on the first
+//! control connection, which the supervisor makes before any app runs.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::plan::Plan;
+use crate::types::AcName;
+
+/// The vsock port on the host that the supervisor's control connection goes to.
+pub const CONTROL_PORT: u32 = 1024;
+/// The vsock port on the host that each stream of an app's standard input and output goes to; the connection begins
+/// with a [`StreamHello`].
+pub const STREAM_PORT: u32 = 1025;
+/// The largest message that a parent accepts from a supervisor.
+pub const MAX_FROM_SUPERVISOR_BYTES: usize = 64 << 10;
+/// The largest message that a supervisor accepts: a plan is the largest.
+pub const MAX_TO_SUPERVISOR_BYTES: usize = 16 << 20;
+
+/// From the parent to the supervisor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ToSupervisor {
+    /// Set the pod up and start its apps; the first message, once.
+    Start(Box<Plan>),
+    /// End the pod in an orderly way: SIGTERM to the apps, SIGKILL after the plan's grace period.
+    Stop,
+    /// End the pod at once.
+    Kill,
+    /// Send a signal to every app's main process.
+    Signal(i32),
+    /// The caller's terminal has changed its size.
+    Resize(TerminalSize),
+}
+
+/// A terminal's size in characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Height.
+    pub rows: u16,
+    /// Width.
+    pub columns: u16,
+}
+
+/// From the supervisor to the parent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FromSupervisor {
+    /// The first message of a supervisor in a VM: it is there and waits for [`ToSupervisor::Start`].
+    Ready,
+    /// An app's main process runs.
+    Started {
+        /// Which app.
+        app: AcName,
+    },
+    /// An app's main process has ended.
+    Exited {
+        /// Which app.
+        app: AcName,
+        /// How.
+        status: ExitStatus,
+    },
+    /// Setting up the pod or an app failed: the chain of causes, outermost first. The pod ends.
+    Failed {
+        /// The app, unless it was the pod as a whole.
+        app: Option<AcName>,
+        /// The chain of causes.
+        causes: Vec<String>,
+    },
+    /// All apps have ended, all output is delivered, all file systems are synced: the last message.
+    PodExited {
+        /// The status of the first app that failed, else of success.
+        status: ExitStatus,
+    },
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitStatus {
+    /// It exited by itself.
+    Code(u8),
+    /// A signal ended it.
+    Signal(u8),
+}
+
+impl ExitStatus {
+    /// Success.
+    pub const SUCCESS: Self = Self::Code(0);
+
+    /// As a shell has it: the code, or 128 plus the signal.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => signal.saturating_add(128),
+        }
+    }
+}
+
+/// The three standard streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stream {
+    /// Standard input; of an app with a terminal, both directions of the terminal.
+    Stdin,
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// The first bytes of a stream connection: which stream of which app it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamHello {
+    /// The app's index in the plan.
+    pub app: u16,
+    /// The stream.
+    pub stream: Stream,
+}
+
+impl StreamHello {
+    /// Its size on the wire.
+    pub const BYTES: usize = 4;
+
+    /// Its form on the wire: the index in two little-endian bytes, the stream's number, zero.
+    pub fn encode(self) -> [u8; Self::BYTES] {
+        let [low, high] = self.app.to_le_bytes();
+        [low, high, self.stream as u8, 0]
+    }
+
+    /// From the wire.
+    pub fn decode(bytes: [u8; Self::BYTES]) -> Result<Self, Error> {
+        let [low, high, stream, zero] = bytes;
+        let stream = match (stream, zero) {
+            (0, 0) => Stream::Stdin,
+            (1, 0) => Stream::Stdout,
+            (2, 0) => Stream::Stderr,
+            _ => return Err(Error::Invalid(format!("no stream has the number {stream}"))),
+        };
+        Ok(Self { app: u16::from_le_bytes([low, high]), stream })
+    }
+}
+
+const LENGTH_BYTES: usize = 4;
+
+/// A message as it goes over the wire.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, Error> {
+    let mut frame = vec![0; LENGTH_BYTES];
+    serde_json::to_writer(&mut frame, message)
+        .map_err(|source| Error::Json { what: "control message", source })?;
+    let length = frame.len() - LENGTH_BYTES;
+    let length = u32::try_from(length)
+        .map_err(|_| Error::MessageTooLarge { bytes: length, limit: u32::MAX as usize })?;
+    for (to, from) in frame.iter_mut().zip(length.to_le_bytes()) {
+        *to = from;
+    }
+    Ok(frame)
+}
+
+/// Puts messages together from the pieces in which they arrive; holds at most one message beyond what was pushed.
+#[derive(Debug)]
+pub struct Decoder {
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl Decoder {
+    /// A decoder that refuses messages of more than `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self { bytes: Vec::new(), limit }
+    }
+
+    /// Takes what has arrived.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next whole message, if there is one. After an error the channel is of no more use.
+    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+        let Some((length, rest)) = self.bytes.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let length = u32::from_le_bytes(*length) as usize;
+        if length > self.limit {
+            return Err(Error::MessageTooLarge { bytes: length, limit: self.limit });
+        }
+        let Some(message) = rest.get(..length) else { return Ok(None) };
+        let message = serde_json::from_slice(message)
+            .map_err(|source| Error::Json { what: "control message", source })?;
+        self.bytes.drain(..LENGTH_BYTES + length);
+        Ok(Some(message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_any_cutting() {
+        let messages = [FromSupervisor::Ready, FromSupervisor::PodExited { status: ExitStatus::Signal(9) }];
+        let wire: Vec<u8> = messages.iter().flat_map(|message| encode(message).unwrap()).collect();
+        for piece in 1..wire.len() {
+            let mut decoder = Decoder::new(MAX_FROM_SUPERVISOR_BYTES);
+            let mut received = Vec::new();
+            for bytes in wire.chunks(piece) {
+                decoder.push(bytes);
+                while let Some(message) = decoder.next::<FromSupervisor>().unwrap() {
+                    received.push(message);
+                }
+            }
+            assert_eq!(received, messages);
+        }
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_refused_before_it_arrives() {
+        let mut decoder = Decoder::new(100);
+        decoder.push(&101u32.to_le_bytes());
+        assert!(matches!(
+            decoder.next::<FromSupervisor>(),
+            Err(Error::MessageTooLarge { bytes: 101, limit: 100 })
+        ));
+    }
+
+    #[test]
+    fn hellos() {
+        let hello = StreamHello { app: 258, stream: Stream::Stderr };
+        assert_eq!(StreamHello::decode(hello.encode()).unwrap(), hello);
+        assert!(StreamHello::decode([0, 0, 3, 0]).is_err());
+    }
+
+    #[test]
+    fn status_codes() {
+        assert_eq!(ExitStatus::Code(42).code(), 42);
+        assert_eq!(ExitStatus::Signal(9).code(), 137);
+    }
+}

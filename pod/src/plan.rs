@@ -1,0 +1,575 @@
+//! The plan of a pod: ordered lists of operations that the supervisor carries out one by one, and what each app's process
+//! is to be. It is computed here from the manifests ([`compute`]), printed by `--debug`, compared in tests without root,
+//! and sent to the guest as it is.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::capability::CapabilitySet;
+use crate::image_manifest::{App, EnvironmentVariable, Event};
+use crate::isolator::Isolator;
+use crate::limits::{AppLimits, CgroupSetting, CgroupVersion, PodLimits};
+use crate::pod_manifest::{PodManifest, RuntimeApp};
+use crate::types::AcName;
+
+/// Everything the supervisor does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Carried out by PID 1 before any app starts, in the pod's mount namespace.
+    pub setup: Vec<Operation>,
+    /// In starting order.
+    pub apps: Vec<AppPlan>,
+    /// How long apps have between SIGTERM and SIGKILL.
+    pub grace_period_ms: u64,
+}
+
+/// One app.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AppPlan {
+    /// Its name.
+    pub name: AcName,
+    /// Carried out in the app's own mount namespace by what becomes the app; the last one makes its root the root.
+    pub setup: Vec<Operation>,
+    /// Its process.
+    pub process: Process,
+    /// Runs as root, in the app's root and environment, before the process; must succeed.
+    pub pre_start: Option<Vec<String>>,
+    /// Likewise, after the process has ended.
+    pub post_stop: Option<Vec<String>>,
+    /// What its standard streams are.
+    pub stdio: Stdio,
+    /// Its cgroup's settings where the supervisor makes the cgroup (VM); elsewhere its parent has made it.
+    pub cgroup: Option<Vec<CgroupSetting>>,
+}
+
+/// One operation. Paths are absolute.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operation {
+    /// Makes every mount from the root down a slave: ours do not reach the host, the host's unmounts reach us.
+    SlaveRoot,
+    /// Makes a directory, and those above it, unless it is there; a new one gets exactly `mode`.
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Mounts a new file system.
+    Mount {
+        /// As in /proc/filesystems.
+        file_system: String,
+        /// The device, or a name to be shown.
+        source: String,
+        /// An existing directory.
+        target: PathBuf,
+        /// How.
+        flags: MountFlags,
+        /// The file system's own options.
+        options: String,
+    },
+    /// Mounts the overlay that is an app's root.
+    Overlay {
+        /// The image.
+        lower: PathBuf,
+        /// The pod's own layer; made if missing.
+        upper: PathBuf,
+        /// Overlayfs's working directory on the same file system; made if missing.
+        work: PathBuf,
+        /// An existing directory.
+        target: PathBuf,
+    },
+    /// Mounts an image read-only, directly or, on kernels before 6.12, through a loop device that vanishes with the mount.
+    Image {
+        /// The EROFS file, or a block device with it.
+        source: PathBuf,
+        /// An existing directory.
+        target: PathBuf,
+        /// Whether the device is persistent memory that is mapped rather than read.
+        dax: bool,
+    },
+    /// Binds a directory or file to another place.
+    Bind {
+        /// What is there already.
+        source: PathBuf,
+        /// Where it is to appear as well; exists.
+        target: PathBuf,
+        /// How; a bind mount takes flags only by a remount, which is part of the operation.
+        flags: MountFlags,
+    },
+    /// Makes a character device that everybody may use.
+    Device {
+        /// The node.
+        path: PathBuf,
+        /// Its major number.
+        major: u32,
+        /// Its minor number.
+        minor: u32,
+    },
+    /// Makes a symbolic link.
+    Symlink {
+        /// What it says.
+        target: String,
+        /// The link.
+        path: PathBuf,
+    },
+    /// Sets the host name of the UTS namespace.
+    Hostname(String),
+    /// Makes `path` the root of the mount namespace, and drops the old one.
+    Root {
+        /// A mount point.
+        path: PathBuf,
+    },
+}
+
+/// Flags of a mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountFlags {
+    /// No writing.
+    pub read_only: bool,
+    /// No set-user-id.
+    pub no_suid: bool,
+    /// No devices.
+    pub no_dev: bool,
+    /// No programs.
+    pub no_exec: bool,
+}
+
+impl MountFlags {
+    /// For file systems that hold no programs of the image: nosuid, nodev, noexec.
+    pub const INERT: Self = Self { read_only: false, no_suid: true, no_dev: true, no_exec: true };
+
+    /// The same, read-only.
+    pub const fn read_only(self) -> Self {
+        Self { read_only: true, ..self }
+    }
+}
+
+/// What an app's standard streams are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stdio {
+    /// Standard input empty, output and error carried to the parent: several apps in a pod.
+    Output,
+    /// All three carried: the pod's one app.
+    Streams,
+    /// A terminal in the pod, carried to the caller's.
+    Terminal,
+}
+
+/// What an app's main process is to be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// The command and its arguments; looked up in PATH inside the app's root.
+    pub exec: Vec<String>,
+    /// A name, a number, or `/path`, resolved inside the app's root.
+    pub user: String,
+    /// Likewise.
+    pub group: String,
+    /// Further groups.
+    pub supplementary_gids: Vec<u32>,
+    /// Must exist.
+    pub working_directory: PathBuf,
+    /// Complete.
+    pub environment: Vec<EnvironmentVariable>,
+    /// The bounding set, and what a root process has.
+    pub capabilities: CapabilitySet,
+    /// Whether exec gains no privileges.
+    pub no_new_privileges: bool,
+    /// Whether the kernel is told to kill it sooner or later than others.
+    pub oom_score_adj: Option<i32>,
+}
+
+/// What the plan depends on beside the manifest.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// The isolation.
+    pub isolation: Isolation,
+    /// The host name.
+    pub hostname: String,
+    /// Whether the pod's one app has a terminal.
+    pub interactive: bool,
+    /// Whether apps keep every capability.
+    pub all_capabilities: bool,
+    /// Where each app's image and writable layer are, in the manifest's order.
+    pub layers: Vec<Layers>,
+}
+
+/// In what the supervisor runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Namespaces of the host: the pod's root is mounted over this existing directory of the host.
+    Namespaces {
+        /// For example `<pod>/stage1/rootfs`.
+        pod_root: PathBuf,
+    },
+    /// A guest of its own.
+    Vm {
+        /// The block device with the writable layers' file system.
+        scratch: PathBuf,
+    },
+}
+
+/// Where an app's root comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layers {
+    /// The image.
+    pub image: ImageSource,
+    /// The pod's own layer: `upper` and `work` are made in it.
+    pub writable: PathBuf,
+}
+
+/// An image as the supervisor finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageSource {
+    /// An EROFS file of the host.
+    File(PathBuf),
+    /// A device of the guest.
+    Pmem(PathBuf),
+    /// A rendered tree of the host, which has no EROFS.
+    Tree(PathBuf),
+}
+
+/// The time between SIGTERM and SIGKILL.
+const GRACE_PERIOD_MS: u64 = 10_000;
+/// Where a VM pod's root is mounted before it becomes the root: the initial one cannot be pivoted away from.
+const VM_POD_ROOT: &str = "/pod";
+/// Where a VM pod's writable layers are mounted.
+const VM_SCRATCH: &str = "/scratch";
+
+/// Environment that an app has unless its manifest says otherwise (appc spec, "Execution Environment").
+const DEFAULT_ENVIRONMENT: [(&str, &str); 5] = [
+    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("SHELL", "/bin/sh"),
+    ("USER", "root"),
+    ("LOGNAME", "root"),
+    ("HOME", "/root"),
+];
+
+/// The devices that every app has (appc spec, OS-SPEC): name, major, minor.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// Links that every app has in /dev.
+const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// The plan that carries out `manifest` in `world`.
+pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
+    if world.interactive && manifest.apps.len() != 1 {
+        return Err(Error::Invalid(format!(
+            "--interactive needs exactly one app, not {}",
+            manifest.apps.len()
+        )));
+    }
+    if world.layers.len() != manifest.apps.len() {
+        return Err(Error::Invalid(format!(
+            "{} apps, but {} images",
+            manifest.apps.len(),
+            world.layers.len()
+        )));
+    }
+    let limits = PodLimits::of(manifest)?;
+    let apps = manifest.apps.iter().zip(&limits.apps);
+    Ok(Plan {
+        setup: pod_setup(manifest, world),
+        apps: apps
+            .map(|(app, limits)| app_plan(app, limits, world, manifest.apps.len()))
+            .collect::<Result<_, _>>()?,
+        grace_period_ms: GRACE_PERIOD_MS,
+    })
+}
+
+fn pod_setup(manifest: &PodManifest, world: &World) -> Vec<Operation> {
+    let (mut operations, pod_root) = match &world.isolation {
+        Isolation::Namespaces { pod_root } => (vec![Operation::SlaveRoot], pod_root.clone()),
+        Isolation::Vm { scratch } => (vm_file_systems(scratch), PathBuf::from(VM_POD_ROOT)),
+    };
+    let quiet = MountFlags { no_exec: false, ..MountFlags::INERT };
+    operations.push(mount("tmpfs", &pod_root, quiet, "mode=0755"));
+    for (app, layers) in manifest.apps.iter().zip(&world.layers) {
+        operations.extend(app_root(&pod_root, app, layers));
+    }
+    // Shared by all apps of the pod: they are one IPC world, and the supervisor takes terminals from /pts.
+    let shared = [
+        ("tmpfs", "shm", MountFlags::INERT, "mode=1777"),
+        ("mqueue", "mqueue", MountFlags::INERT, ""),
+        (
+            "devpts",
+            "pts",
+            MountFlags { no_dev: false, ..MountFlags::INERT },
+            "newinstance,ptmxmode=0666,mode=0620,gid=5",
+        ),
+    ];
+    for (file_system, name, flags, options) in shared {
+        operations.push(directory(&pod_root.join(name), 0o755));
+        operations.push(mount(file_system, &pod_root.join(name), flags, options));
+    }
+    operations.push(Operation::Root { path: pod_root });
+    operations.push(Operation::Hostname(world.hostname.clone()));
+    operations
+}
+
+/// What a namespace pod has from its host and a guest has to make itself.
+fn vm_file_systems(scratch: &Path) -> Vec<Operation> {
+    let scratch_flags = MountFlags { no_suid: false, no_exec: false, ..MountFlags::INERT };
+    vec![
+        directory(Path::new("/dev"), 0o755),
+        mount("devtmpfs", Path::new("/dev"), MountFlags::default(), ""),
+        directory(Path::new(VM_SCRATCH), 0o755),
+        Operation::Mount {
+            file_system: "ext4".into(),
+            source: scratch.display().to_string(),
+            target: VM_SCRATCH.into(),
+            flags: scratch_flags,
+            options: "discard".into(),
+        },
+        directory(Path::new(VM_POD_ROOT), 0o755),
+    ]
+}
+
+/// Stacks an app's writable layer on its image, at `/apps/<name>` of the pod's root.
+fn app_root(pod_root: &Path, app: &RuntimeApp, layers: &Layers) -> Vec<Operation> {
+    let target = pod_root.join(app_path(&app.name));
+    let image = pod_root.join("images").join(app.name.as_str());
+    let (mut operations, lower) = match &layers.image {
+        ImageSource::Tree(tree) => (Vec::new(), tree.clone()),
+        ImageSource::File(source) | ImageSource::Pmem(source) => {
+            let dax = matches!(layers.image, ImageSource::Pmem(_));
+            let mount = Operation::Image { source: source.clone(), target: image.clone(), dax };
+            (vec![directory(&image, 0o755), mount], image)
+        }
+    };
+    operations.push(directory(&target, 0o755));
+    operations.push(Operation::Overlay {
+        lower,
+        upper: layers.writable.join("upper"),
+        work: layers.writable.join("work"),
+        target,
+    });
+    operations
+}
+
+/// An app's root relative to the pod's.
+fn app_path(app: &AcName) -> PathBuf {
+    Path::new("apps").join(app.as_str())
+}
+
+fn app_plan(app: &RuntimeApp, limits: &AppLimits, world: &World, apps: usize) -> Result<AppPlan, Error> {
+    let section =
+        app.app.as_ref().ok_or_else(|| Error::Invalid(format!("app \"{}\" has no app section", app.name)))?;
+    if section.exec.is_empty() {
+        return Err(Error::Invalid(format!("app \"{}\" has an empty exec (try --exec=BINARY)", app.name)));
+    }
+    let handler = |event| section.event_handlers.iter().find(|h| h.name == event).map(|h| h.exec.clone());
+    Ok(AppPlan {
+        name: app.name.clone(),
+        setup: app_setup(app, section),
+        process: process(app, section, world)?,
+        pre_start: handler(Event::PreStart),
+        post_stop: handler(Event::PostStop),
+        stdio: match (world.interactive, apps) {
+            (true, _) => Stdio::Terminal,
+            (false, 1) => Stdio::Streams,
+            (false, _) => Stdio::Output,
+        },
+        cgroup: matches!(world.isolation, Isolation::Vm { .. })
+            .then(|| limits.cgroup_settings(CgroupVersion::V2)),
+    })
+}
+
+/// The file systems of an app's world, over its root.
+fn app_setup(app: &RuntimeApp, section: &App) -> Vec<Operation> {
+    let root = Path::new("/").join(app_path(&app.name));
+    let at = |path: &str| root.join(path);
+    let bind =
+        |source: &str, path: &str, flags| Operation::Bind { source: source.into(), target: at(path), flags };
+    let dev = MountFlags { no_suid: true, no_exec: true, ..MountFlags::default() };
+    let mut operations = vec![
+        directory(&at("proc"), 0o755),
+        mount("proc", &at("proc"), MountFlags::INERT, ""),
+        directory(&at("sys"), 0o755),
+        mount("sysfs", &at("sys"), MountFlags::INERT.read_only(), ""),
+        directory(&at("dev"), 0o755),
+        mount("tmpfs", &at("dev"), dev, "mode=0755,size=64k"),
+        directory(&at("dev/pts"), 0o755),
+        bind("/pts", "dev/pts", MountFlags { no_dev: false, ..MountFlags::INERT }),
+        directory(&at("dev/shm"), 0o1777),
+        bind("/shm", "dev/shm", MountFlags::INERT),
+        directory(&at("dev/mqueue"), 0o1777),
+        bind("/mqueue", "dev/mqueue", MountFlags::INERT),
+    ];
+    operations.extend(DEVICES.iter().map(|(name, major, minor)| Operation::Device {
+        path: at("dev").join(name),
+        major: *major,
+        minor: *minor,
+    }));
+    operations.extend(
+        DEVICE_LINKS.iter().map(|(name, target)| Operation::Symlink {
+            target: (*target).into(),
+            path: at("dev").join(name),
+        }),
+    );
+    operations.push(directory(&at("tmp"), 0o1777));
+    operations.push(directory(&at("run"), 0o755));
+    operations.extend(
+        section.mount_points.iter().map(|point| directory(&at(point.path.trim_start_matches('/')), 0o755)),
+    );
+    if app.read_only_root_fs {
+        operations.push(Operation::Bind {
+            source: root.clone(),
+            target: root.clone(),
+            flags: MountFlags { read_only: true, ..MountFlags::default() },
+        });
+    }
+    operations.push(Operation::Root { path: root });
+    operations
+}
+
+fn process(app: &RuntimeApp, section: &App, world: &World) -> Result<Process, Error> {
+    let isolators: Vec<Isolator> =
+        section.isolators.iter().map(Isolator::try_from).collect::<Result<_, _>>()?;
+    let last = |pick: fn(&Isolator) -> Option<i32>| isolators.iter().filter_map(pick).next_back();
+    let working_directory =
+        section.working_directory.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
+    Ok(Process {
+        exec: section.exec.clone(),
+        user: section.user.clone(),
+        group: section.group.clone(),
+        supplementary_gids: section.supplementary_gids.clone(),
+        working_directory: working_directory.into(),
+        environment: environment(&app.name, section),
+        capabilities: match world.all_capabilities {
+            true => CapabilitySet::ALL,
+            false => CapabilitySet::of_isolators(&isolators)?,
+        },
+        no_new_privileges: isolators.contains(&Isolator::NoNewPrivileges(true)),
+        oom_score_adj: last(|isolator| match isolator {
+            Isolator::OomScoreAdj(score) => Some(*score),
+            _ => None,
+        }),
+    })
+}
+
+/// The defaults, then what the manifest says, then what the specification reserves.
+fn environment(app: &AcName, section: &App) -> Vec<EnvironmentVariable> {
+    let variable = |name: &str, value: &str| EnvironmentVariable { name: name.into(), value: value.into() };
+    let reserved = [variable("AC_APP_NAME", app.as_str()), variable("container", "rkt")];
+    let defaults = DEFAULT_ENVIRONMENT.iter().map(|(name, value)| variable(name, value));
+    let mut environment: Vec<EnvironmentVariable> = Vec::new();
+    for new in defaults.chain(section.environment.iter().cloned()).chain(reserved) {
+        match environment.iter_mut().find(|old| old.name == new.name) {
+            Some(old) => *old = new,
+            None => environment.push(new),
+        }
+    }
+    environment
+}
+
+fn directory(path: &Path, mode: u32) -> Operation {
+    Operation::Directory { path: path.into(), mode }
+}
+
+fn mount(file_system: &str, target: &Path, flags: MountFlags, options: &str) -> Operation {
+    Operation::Mount {
+        file_system: file_system.into(),
+        source: file_system.into(),
+        target: target.into(),
+        flags,
+        options: options.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> PodManifest {
+        let json = format!(
+            r#"{{"acKind":"PodManifest","acVersion":"0.8.11","apps":[{{"name":"a","image":{{"id":"sha512-{}"}},
+            "app":{{"exec":["/a"],"user":"0","group":"0","environment":[{{"name":"HOME","value":"/h"}}]}}}}]}}"#,
+            "0".repeat(64)
+        );
+        PodManifest::parse(json.as_bytes()).unwrap()
+    }
+
+    fn world(isolation: Isolation, image: ImageSource) -> World {
+        let layers = vec![Layers { image, writable: "/w/a".into() }];
+        World { isolation, hostname: "h".into(), interactive: false, all_capabilities: false, layers }
+    }
+
+    fn namespaces() -> World {
+        world(Isolation::Namespaces { pod_root: "/p".into() }, ImageSource::File("/i".into()))
+    }
+
+    fn vm() -> World {
+        world(Isolation::Vm { scratch: "/dev/vda".into() }, ImageSource::Pmem("/dev/pmem0".into()))
+    }
+
+    #[test]
+    fn an_app_gets_the_same_in_both_isolations() {
+        let [mut inside, outside] =
+            [vm(), namespaces()].map(|world| compute(&manifest(), &world).unwrap().apps.remove(0));
+        assert!(inside.cgroup.is_some() && outside.cgroup.is_none());
+        inside.cgroup = None;
+        assert_eq!(inside, outside);
+    }
+
+    #[test]
+    fn the_root_is_changed_after_every_mount() {
+        for world in [vm(), namespaces()] {
+            let plan = compute(&manifest(), &world).unwrap();
+            assert!(matches!(plan.setup[..], [.., Operation::Root { .. }, Operation::Hostname(_)]));
+            assert!(matches!(plan.apps[0].setup[..], [.., Operation::Root { .. }]));
+        }
+        assert_eq!(compute(&manifest(), &namespaces()).unwrap().setup[0], Operation::SlaveRoot);
+    }
+
+    #[test]
+    fn a_tree_is_not_mounted() {
+        let world = World {
+            layers: vec![Layers { image: ImageSource::Tree("/t".into()), writable: "/w".into() }],
+            ..namespaces()
+        };
+        let plan = compute(&manifest(), &world).unwrap();
+        assert!(!plan.setup.iter().any(|operation| matches!(operation, Operation::Image { .. })));
+        let lower = plan.setup.iter().find_map(|operation| match operation {
+            Operation::Overlay { lower, .. } => Some(lower.clone()),
+            _ => None,
+        });
+        assert_eq!(lower, Some(PathBuf::from("/t")));
+    }
+
+    #[test]
+    fn environment_priorities() {
+        let process = compute(&manifest(), &vm()).unwrap().apps.remove(0).process;
+        let value = |name: &str| process.environment.iter().find(|v| v.name == name).map(|v| v.value.clone());
+        assert_eq!(value("HOME").as_deref(), Some("/h"));
+        assert_eq!(value("AC_APP_NAME").as_deref(), Some("a"));
+        assert!(value("PATH").is_some_and(|path| path.starts_with("/usr/local/sbin")));
+    }
+
+    #[test]
+    fn interactive_is_for_one_app() {
+        let mut two = manifest();
+        let mut second = two.apps[0].clone();
+        second.name = "b".parse().unwrap();
+        two.apps.push(second);
+        let world = World { interactive: true, ..namespaces() };
+        assert!(compute(&two, &world).unwrap_err().to_string().contains("exactly one app"));
+    }
+
+    #[test]
+    fn plans_survive_the_wire() {
+        let plan = compute(&manifest(), &vm()).unwrap();
+        let json = serde_json::to_string(&plan).unwrap();
+        assert_eq!(serde_json::from_str::<Plan>(&json).unwrap(), plan);
+    }
+}

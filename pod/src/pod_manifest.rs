@@ -1,0 +1,94 @@
+//! The pod manifest (appc spec, "Pod Manifest Schema"): what stage0 writes and stage1 carries out.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::image_manifest::{App, NameValue, unique};
+use crate::isolator::RawIsolator;
+use crate::types::{AcIdentifier, AcName, ImageId};
+
+/// Which image an app runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RuntimeImage {
+    /// The exact image.
+    pub id: ImageId,
+    /// Its name, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<AcIdentifier>,
+    /// Its labels, for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<NameValue>,
+}
+
+/// One app of a pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeApp {
+    /// Unique in the pod.
+    pub name: AcName,
+    /// The image.
+    pub image: RuntimeImage,
+    /// How to run it: the image's own app section with the command line's changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<App>,
+    /// Whether the app may not write to its root.
+    #[serde(default, rename = "readOnlyRootFS")]
+    pub read_only_root_fs: bool,
+    /// Free text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub annotations: Vec<NameValue>,
+}
+
+/// A pod's manifest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodManifest {
+    /// `PodManifest`.
+    pub ac_kind: String,
+    /// The specification's version.
+    pub ac_version: String,
+    /// In starting order.
+    pub apps: Vec<RuntimeApp>,
+    /// What the pod as a whole may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub isolators: Vec<RawIsolator>,
+    /// Free text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub annotations: Vec<NameValue>,
+}
+
+/// The version of the appc specification that this crate follows.
+pub const AC_VERSION: &str = "0.8.11";
+
+impl PodManifest {
+    /// A manifest of these apps.
+    pub fn new(apps: Vec<RuntimeApp>) -> Self {
+        Self {
+            ac_kind: "PodManifest".into(),
+            ac_version: AC_VERSION.into(),
+            apps,
+            isolators: Vec::new(),
+            annotations: Vec::new(),
+        }
+    }
+
+    /// Parses and checks a manifest.
+    pub fn parse(json: &[u8]) -> Result<Self, Error> {
+        let manifest: Self =
+            serde_json::from_slice(json).map_err(|source| Error::Json { what: "pod manifest", source })?;
+        if manifest.ac_kind != "PodManifest" {
+            return Err(Error::Invalid(format!("acKind is \"{}\", not \"PodManifest\"", manifest.ac_kind)));
+        }
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Checks what types alone do not say.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.apps.is_empty() {
+            return Err(Error::Invalid("a pod needs an app".into()));
+        }
+        unique("app", self.apps.iter().map(|app| app.name.as_str()))?;
+        self.apps.iter().filter_map(|app| app.app.as_ref()).try_for_each(App::check)
+    }
+}
