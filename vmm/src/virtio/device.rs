@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use virtio_queue::Queue;
-use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::event_loop::EventHandler;
+use crate::memory::DeviceMemory;
 
 /// Virtio device IDs (virtio 1.2, section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +75,10 @@ pub struct ActiveQueue {
 /// Everything a device gets when the driver sets DRIVER_OK.
 #[derive(Debug)]
 pub struct Activation {
-    /// The guest's memory.
-    pub memory: GuestMemoryMmap,
+    /// The guest's memory. Parts of it are read-only (pmem): vm-memory's and virtio-queue's readers and writers
+    /// get an error for a write there, so treat a failed access as a broken request and never take host addresses
+    /// without asking for the right [`vm_memory::Permissions`]. In tests: `DeviceMemory::from(GuestMemoryMmap)`.
+    pub memory: DeviceMemory,
     /// The device's interrupt line.
     pub interrupt: Interrupt,
     /// The ready queues, in the order of [`VirtioDevice::queue_sizes`]; the transport has checked that all are ready.
