@@ -91,7 +91,8 @@ impl Insecure {
             (self.seccomp, "--disable-seccomp"),
         ]
         .into_iter()
-        .filter_map(|(on, argument)| on.then(|| argument.to_owned()))
+        .filter(|(on, _)| *on)
+        .map(|(_, argument)| argument.to_owned())
     }
 }
 

@@ -180,7 +180,7 @@ impl Decoder {
     }
 
     /// The next whole message, if there is one. After an error the channel is of no more use.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+    pub fn next_message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
         let Some((length, rest)) = self.bytes.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
         let length = u32::from_le_bytes(*length) as usize;
         if length > self.limit {
@@ -207,7 +207,7 @@ mod tests {
             let mut received = Vec::new();
             for bytes in wire.chunks(piece) {
                 decoder.push(bytes);
-                while let Some(message) = decoder.next::<FromSupervisor>().unwrap() {
+                while let Some(message) = decoder.next_message::<FromSupervisor>().unwrap() {
                     received.push(message);
                 }
             }
@@ -220,7 +220,7 @@ mod tests {
         let mut decoder = Decoder::new(100);
         decoder.push(&101u32.to_le_bytes());
         assert!(matches!(
-            decoder.next::<FromSupervisor>(),
+            decoder.next_message::<FromSupervisor>(),
             Err(Error::MessageTooLarge { bytes: 101, limit: 100 })
         ));
     }
