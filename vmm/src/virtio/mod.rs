@@ -1,7 +1,8 @@
 //! Virtio 1.2 devices and their transport.
 
-pub mod console;
+pub mod block;
 pub mod buffers;
+pub mod console;
 pub mod device;
 pub mod mmio;
 pub mod pmem;
