@@ -1,1 +1,16 @@
-//! What both stage1s share: the pod's parent process
+//! What both stage1s share: the pod's parent process. It reads the pod, keeps its lock, and drives it from outside by
+//! the control channel until it has exited.
+//!
+//! A stage1's `run` entrypoint, whatever the isolation: [`lock::take`], [`pod::Pod::open`], [`signals::Signals::block`],
+//! [`pod::Pod::plan`], make the isolation, [`attend::attend`], exit; [`error::exit_code`] for what went wrong.
+
+pub mod attend;
+pub mod error;
+pub mod lock;
+pub mod pod;
+pub mod signals;
+pub mod status;
+pub mod terminal;
+pub mod timeline;
+
+pub use error::Error;

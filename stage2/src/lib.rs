@@ -1,1 +1,58 @@
-//! The supervisor: starts, watches and ends the apps; PID 1 of the pod in both isolations
+//! The supervisor: starts, watches and ends the apps of a pod, carries their streams and tells its parent. It is PID 1
+//! of the pod in both isolations.
+
+use std::os::fd::OwnedFd;
+
+use pod::control::ExitStatus;
+use pod::plan::Plan;
+
+mod supervisor;
+
+/// Where the standard streams of an app go.
+#[derive(Debug)]
+pub enum AppStreams {
+    /// The app gets these as they are (namespaces).
+    Direct {
+        /// Its standard input.
+        stdin: OwnedFd,
+        /// Its standard output.
+        stdout: OwnedFd,
+        /// Its standard error.
+        stderr: OwnedFd,
+    },
+    /// Connected sockets: the app gets pipes, and the supervisor carries between the two (VM). An app without an input
+    /// reads /dev/null; without an output it writes there.
+    Carried {
+        /// Its standard input; ends where the socket's other side is shut down for writing.
+        stdin: Option<OwnedFd>,
+        /// Its standard output.
+        stdout: Option<OwnedFd>,
+        /// Its standard error.
+        stderr: Option<OwnedFd>,
+    },
+    /// The app gets a terminal of the pod, from /pts/ptmx.
+    Terminal {
+        /// A connected socket, to which the terminal is carried in both directions.
+        carrier: OwnedFd,
+    },
+}
+
+/// What the supervisor is connected to.
+#[derive(Debug)]
+pub struct Connections {
+    /// A connected stream socket to the parent, on which `Ready` and `Start` are through already.
+    pub control: OwnedFd,
+    /// Every app's streams, in the plan's order.
+    pub streams: Vec<AppStreams>,
+    /// Every app's cgroups, in the plan's order: open `cgroup.procs` files that its process enters before it does
+    /// anything else. Empty where the plan's own `cgroup` settings are to be carried out (VM).
+    pub cgroups: Vec<Vec<OwnedFd>>,
+    /// Whether the kernel is the pod's alone (VM): then file systems are synced before the pod is said to have exited.
+    pub own_kernel: bool,
+}
+
+/// Runs the pod that `plan` says, from its set-up to its end; must be called by PID 1 of the pod, in one thread. What
+/// happens, failures included, is told on the control connection, `PodExited` last; the same status is returned.
+pub fn run(plan: &Plan, connections: Connections) -> ExitStatus {
+    supervisor::run(plan, connections)
+}

@@ -1,0 +1,169 @@
+//! One sink and what is carried to it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags};
+
+use crate::ends::{Sink, nothing_yet, shared_source};
+use crate::lines::Lines;
+
+/// How much is read at once: as much as a pipe holds.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Where bytes come from.
+#[derive(Debug)]
+pub struct Source {
+    fd: OwnedFd,
+    lines: Option<Lines>,
+}
+
+impl Source {
+    /// Bytes as they are.
+    pub fn new(fd: OwnedFd) -> Self {
+        Self { fd, lines: None }
+    }
+
+    /// Bytes as they are, from a descriptor that others read as well, such as the caller's standard input.
+    pub fn shared(fd: BorrowedFd<'_>) -> nix::Result<Self> {
+        Ok(Self::new(shared_source(fd)?))
+    }
+
+    /// Lines, each with a name before it.
+    pub fn named(fd: OwnedFd, name: &str) -> Self {
+        Self { fd, lines: Some(Lines::new(name)) }
+    }
+
+    /// Reads once into `pending`; whether the source has ended.
+    fn read(&mut self, pending: &mut Vec<u8>) -> nix::Result<bool> {
+        let mut chunk = [0; CHUNK_BYTES];
+        let count = match nix::unistd::read(&self.fd, &mut chunk) {
+            Ok(0) => return Ok(true),
+            // The master side of a terminal that no process has open any more.
+            Err(Errno::EIO) => return Ok(true),
+            other => other.or_else(nothing_yet)?,
+        };
+        let bytes = chunk.get(..count).unwrap_or_default();
+        match &mut self.lines {
+            Some(lines) => lines.push(bytes, pending),
+            None => pending.extend_from_slice(bytes),
+        }
+        Ok(false)
+    }
+
+    fn finish(&mut self, pending: &mut Vec<u8>) {
+        if let Some(lines) = &mut self.lines {
+            lines.finish(pending);
+        }
+    }
+}
+
+/// Carries bytes from sources to one sink. Several sources share a sink, rather than having a carrier each, so that no
+/// line of one is torn by another's.
+///
+/// In every round of its loop the owner calls [`Carrier::interests`], polls, and hands [`Carrier::advance`] the answers
+/// in the same order.
+#[derive(Debug)]
+pub struct Carrier {
+    sources: Vec<Source>,
+    sink: Option<Sink>,
+    pending: Vec<u8>,
+    written: usize,
+}
+
+impl Carrier {
+    /// Carries from `sources` to `sink`; ends when all sources have.
+    pub fn new(sources: Vec<Source>, sink: Sink) -> Self {
+        Self { sources, sink: Some(sink), pending: Vec::new(), written: 0 }
+    }
+
+    /// One source that came later.
+    pub fn add(&mut self, source: Source) {
+        if self.sink.is_some() {
+            self.sources.push(source);
+        }
+    }
+
+    /// Whether everything is delivered, or nobody takes it any more.
+    pub fn is_done(&self) -> bool {
+        self.sink.is_none()
+    }
+
+    /// Adds what to wait for.
+    pub fn interests<'a>(&'a self, set: &mut Vec<PollFd<'a>>) {
+        let Some(sink) = &self.sink else { return };
+        let idle = self.pending.is_empty();
+        // Asked for nothing, poll still tells when the reader has gone.
+        set.push(PollFd::new(sink.fd(), if idle { PollFlags::empty() } else { PollFlags::POLLOUT }));
+        if idle {
+            set.extend(self.sources.iter().map(|source| PollFd::new(source.fd.as_fd(), PollFlags::POLLIN)));
+        }
+    }
+
+    /// Does what `answers` allow; takes as many as [`Carrier::interests`] added.
+    pub fn advance(&mut self, answers: &mut impl Iterator<Item = PollFlags>) {
+        if self.sink.is_none() {
+            return;
+        }
+        let sink_ready = answers.next().unwrap_or(PollFlags::empty());
+        let reader_gone =
+            sink_ready.intersects(PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL);
+        let idle = self.pending.is_empty();
+        let sources = if idle { self.sources.len() } else { 0 };
+        let ready: Vec<bool> = answers.take(sources).map(|answer| !answer.is_empty()).collect();
+        if sink_ready.contains(PollFlags::POLLOUT) {
+            self.write();
+        } else if reader_gone {
+            self.abandon();
+        } else if idle {
+            self.read(&ready);
+            // Most often the sink has room: trying saves a round. One that might block is asked first.
+            if self.pending.is_empty() || self.sink.as_ref().is_some_and(Sink::never_blocks) {
+                self.write();
+            }
+        }
+    }
+
+    fn read(&mut self, ready: &[bool]) {
+        let mut ready = ready.iter();
+        let pending = &mut self.pending;
+        self.sources.retain_mut(|source| {
+            if !ready.next().is_some_and(|ready| *ready) {
+                return true;
+            }
+            // A source that cannot be read has ended.
+            let ended = source.read(pending).unwrap_or(true);
+            if ended {
+                source.finish(pending);
+            }
+            !ended
+        });
+    }
+
+    fn write(&mut self) {
+        let Some(sink) = &self.sink else { return };
+        let rest = self.pending.get(self.written..).unwrap_or_default();
+        if !rest.is_empty() {
+            match sink.write(rest) {
+                Ok(count) => self.written += count,
+                Err(_) => return self.abandon(),
+            }
+        }
+        if self.written >= self.pending.len() {
+            self.pending.clear();
+            self.written = 0;
+            if self.sources.is_empty()
+                && let Some(sink) = self.sink.take()
+            {
+                sink.finish();
+            }
+        }
+    }
+
+    /// Nobody reads any more: closes the sources, so that their writers learn of it.
+    fn abandon(&mut self) {
+        self.sources.clear();
+        self.pending = Vec::new();
+        self.sink = None;
+    }
+}

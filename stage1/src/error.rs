@@ -1,0 +1,122 @@
+//! The crate's one error type, and how a stage1 tells of errors.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use ::pod::types::AcName;
+
+/// Why a pod cannot be run, or how it ended against expectation.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// stage0 has not handed over the pod's lock.
+    #[error("no lock of the pod was handed over: {why}; a stage1 is started by rkt, not by hand")]
+    Lock {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A file of the pod's directory.
+    #[error("cannot {action} {path}")]
+    File {
+        /// "read", "write", ...
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A manifest, an argument or a message is not what it should be.
+    #[error("{what}")]
+    Pod {
+        /// What cannot be done.
+        what: String,
+        /// The cause.
+        #[source]
+        source: ::pod::Error,
+    },
+    /// A system call that has no file to name.
+    #[error("cannot {action}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// The cause.
+        #[source]
+        source: nix::Error,
+    },
+    /// `--interactive` without a terminal.
+    #[error("--interactive needs a terminal on standard input; leave it out to use pipes and files")]
+    NoTerminal,
+    /// The supervisor could not set the pod or an app up.
+    #[error("{}", .app.as_ref().map_or("cannot set the pod up".to_owned(), |app| format!("cannot start app \"{app}\"")))]
+    Failed {
+        /// The app, unless it was the pod as a whole.
+        app: Option<AcName>,
+        /// The chain of causes.
+        #[source]
+        source: Causes,
+    },
+    /// The supervisor has gone without telling how the pod ended.
+    #[error("the pod's supervisor has gone without a word: the pod was killed from outside, or crashed")]
+    SupervisorGone,
+}
+
+/// A chain of causes that came over the control channel.
+#[derive(Debug)]
+pub struct Causes {
+    text: String,
+    rest: Option<Box<Causes>>,
+}
+
+impl Causes {
+    /// From texts, outermost first; `None` if there is none.
+    pub fn new(texts: Vec<String>) -> Option<Self> {
+        texts.into_iter().rev().fold(None, |rest, text| Some(Self { text, rest: rest.map(Box::new) }))
+    }
+}
+
+impl std::fmt::Display for Causes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Causes {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.rest.as_deref().map(|rest| rest as _)
+    }
+}
+
+/// Prints an error and its causes as upstream rkt does, a step to the right for each: `stage1: …`, `  └─…`.
+pub fn report(error: &dyn std::error::Error) {
+    eprintln!("{}", tree(error));
+}
+
+/// The exit code of a stage1 that ran into `error`, which is printed.
+pub fn exit_code(error: &dyn std::error::Error) -> ExitCode {
+    report(error);
+    ExitCode::from(::pod::abi::EXIT_ERROR)
+}
+
+fn tree(error: &dyn std::error::Error) -> String {
+    let mut text = format!("stage1: {error}");
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    for (depth, cause) in causes.enumerate() {
+        text.push_str(&format!("\n{:indent$}└─{cause}", "", indent = 2 * (depth + 1)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_a_tree() {
+        let causes = Causes::new(vec!["cannot mount tmpfs on /dev".into(), "EPERM".into()]).unwrap();
+        let error = Error::Failed { app: Some("web".parse().unwrap()), source: causes };
+        assert_eq!(
+            tree(&error),
+            "stage1: cannot start app \"web\"\n  └─cannot mount tmpfs on /dev\n    └─EPERM"
+        );
+    }
+}

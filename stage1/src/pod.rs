@@ -1,0 +1,66 @@
+//! The pod as stage0 left it in its directory.
+
+use std::path::PathBuf;
+
+use ::pod::abi::{PodDirectory, RunArguments};
+use ::pod::plan::{Isolation, Layers, Plan, World};
+use ::pod::pod_manifest::PodManifest;
+
+use crate::Error;
+
+/// A pod that is to run.
+#[derive(Debug)]
+pub struct Pod {
+    /// Where it lives.
+    pub directory: PodDirectory,
+    /// How it is to run.
+    pub arguments: RunArguments,
+    /// What is to run.
+    pub manifest: PodManifest,
+}
+
+impl Pod {
+    /// The pod in the working directory, with the arguments of the `run` entrypoint.
+    pub fn open(arguments: impl IntoIterator<Item = String>) -> Result<Self, Error> {
+        let arguments = RunArguments::parse(arguments)
+            .map_err(|source| Error::Pod { what: "cannot carry out these arguments".into(), source })?;
+        let here = std::env::current_dir().map_err(|source| Error::File {
+            action: "find",
+            path: PathBuf::from("."),
+            source,
+        })?;
+        let directory = PodDirectory::new(here);
+        let path = directory.manifest();
+        let json = std::fs::read(&path).map_err(|source| Error::File {
+            action: "read",
+            path: path.clone(),
+            source,
+        })?;
+        let manifest = PodManifest::parse(&json)
+            .map_err(|source| Error::Pod { what: format!("cannot use {}", path.display()), source })?;
+        Ok(Self { directory, arguments, manifest })
+    }
+
+    /// The plan for this pod in `isolation`, with each app's image and writable layer in the manifest's order.
+    pub fn plan(&self, isolation: Isolation, layers: Vec<Layers>) -> Result<Plan, Error> {
+        let world = World {
+            isolation,
+            hostname: self.arguments.hostname.clone(),
+            interactive: self.arguments.interactive,
+            all_capabilities: self.arguments.insecure.capabilities,
+            layers,
+        };
+        let plan = ::pod::plan::compute(&self.manifest, &world)
+            .map_err(|source| Error::Pod { what: "cannot run this pod".into(), source })?;
+        if self.arguments.debug {
+            print(&plan);
+        }
+        Ok(plan)
+    }
+}
+
+fn print(plan: &Plan) {
+    if let Ok(json) = serde_json::to_string_pretty(plan) {
+        eprintln!("stage1: the plan is {json}");
+    }
+}

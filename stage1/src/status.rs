@@ -1,0 +1,61 @@
+//! What a running pod tells in its directory.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ::pod::abi::PodDirectory;
+use ::pod::control::ExitStatus;
+use ::pod::types::AcName;
+
+use crate::Error;
+
+/// Writes the exit status of an app.
+pub fn write_exit(directory: &PodDirectory, app: &AcName, status: ExitStatus) -> Result<(), Error> {
+    write(directory.status(app), status.code().to_string().as_bytes())
+}
+
+/// Writes the process that `enter` enters.
+pub fn write_pid(directory: &PodDirectory, pid: u32) -> Result<(), Error> {
+    write(directory.pid(), format!("{pid}\n").as_bytes())
+}
+
+/// Writes the isolation's name.
+pub fn write_flavor(directory: &PodDirectory, flavor: &str) -> Result<(), Error> {
+    let path = directory.flavor();
+    match std::os::unix::fs::symlink(flavor, &path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(&path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn write(path: PathBuf, content: &[u8]) -> Result<(), Error> {
+    match std::fs::write(&path, content) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path
+            .parent()
+            .map_or(Ok(()), std::fs::create_dir_all)
+            .and_then(|()| std::fs::write(&path, content))
+            .map_err(|error| failed(&path, error)),
+        other => other.map_err(|error| failed(&path, error)),
+    }
+}
+
+fn failed(path: &Path, source: io::Error) -> Error {
+    Error::File { action: "write", path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_are_made_when_missing() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = PodDirectory::new(home.path());
+        let app: AcName = "web".parse().unwrap();
+        write_exit(&directory, &app, ExitStatus::Signal(9)).unwrap();
+        assert_eq!(std::fs::read_to_string(directory.status(&app)).unwrap(), "137");
+        write_flavor(&directory, "nspawn").unwrap();
+        write_flavor(&directory, "nspawn").unwrap();
+        assert_eq!(std::fs::read_link(directory.flavor()).unwrap(), Path::new("nspawn"));
+    }
+}
