@@ -358,3 +358,45 @@ impl<R: ReadAt> Read for FileReader<'_, R> {
         Ok(length)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Writer;
+
+    fn with(change: impl Fn(&mut Superblock)) -> Result<Reader<Vec<u8>>, Error> {
+        let mut writer = Writer::new(Vec::new());
+        let path = EntryPath::parse(b"file").unwrap();
+        writer.file(&path, &Metadata::root_owned(0o644), &mut &b"1"[..], 1).unwrap();
+        let mut image = writer.finish().unwrap().0;
+        let mut superblock = Superblock::decode(&image[1024..4096]).unwrap();
+        change(&mut superblock);
+        image[1024..4096].copy_from_slice(&superblock.encode());
+        Reader::open(image)
+    }
+
+    #[test]
+    fn a_superblock_that_lies_with_a_right_checksum() {
+        assert!(with(|_| {}).is_ok());
+        assert!(matches!(with(|superblock| superblock.blocks += 1), Err(Error::Superblock(_))));
+        assert!(matches!(with(|superblock| superblock.blocks = 1), Err(Error::Corrupt { .. })));
+        assert!(matches!(with(|superblock| superblock.meta_block = u32::MAX), Err(Error::Corrupt { .. })));
+        assert!(matches!(with(|superblock| superblock.root_nid = u16::MAX), Err(Error::Corrupt { .. })));
+        assert!(
+            matches!(with(|superblock| superblock.root_nid = 3), Err(Error::Corrupt { .. })),
+            "between inodes"
+        );
+        // The only file, of one byte, comes behind the root.
+        assert!(with(|superblock| superblock.root_nid = 6).is_err());
+    }
+
+    #[test]
+    fn what_is_asked_of_the_wrong_kind() {
+        let reader = with(|_| {}).unwrap();
+        let root = reader.root().unwrap();
+        assert!(matches!(reader.read_link(&root), Err(Error::WrongKind { .. })));
+        assert!(reader.read_file(&root).is_err());
+        let file = reader.lookup(&EntryPath::parse(b"file").unwrap()).unwrap().unwrap();
+        assert!(reader.read_dir(&file).is_err());
+    }
+}

@@ -88,3 +88,45 @@ impl<R: ReadAt> Iterator for Walk<'_, R> {
         step.transpose()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::EntryPath;
+    use crate::{Metadata, Writer};
+
+    /// An image with the directories `a` and `a/b`, and where the number of `b` is in the list of `a`.
+    fn image() -> (Vec<u8>, usize) {
+        let mut writer = Writer::new(Vec::new());
+        let path = EntryPath::parse(b"a/b").unwrap();
+        writer.directory(&path, &Metadata::root_owned(0o755)).unwrap();
+        let image = writer.finish().unwrap().0;
+        let reader = Reader::open(&image).unwrap();
+        let number = reader.lookup(&path).unwrap().unwrap().nid().to_le_bytes();
+        let records =
+            image.chunks_exact(4).enumerate().filter(|(at, _)| image[at * 4..].starts_with(&number));
+        // The list of `b` itself is behind that of `a`.
+        let at = records.map(|(at, _)| at * 4).find(|at| *at > 4096).unwrap();
+        (image, at)
+    }
+
+    #[test]
+    fn a_directory_inside_itself_ends_the_walk() {
+        let (mut image, at) = image();
+        assert_eq!(Reader::open(&image).unwrap().walk().count(), 3);
+        for above in [Reader::root, |reader: &Reader<_>| {
+            reader.lookup(&EntryPath::parse(b"a").unwrap()).map(Option::unwrap)
+        }] {
+            let nid = above(&Reader::open(image.clone()).unwrap()).unwrap().nid();
+            image[at..at + 8].copy_from_slice(&nid.to_le_bytes());
+            let reader = Reader::open(image.clone()).unwrap();
+            let mut walk = reader.walk();
+            let error = walk.find_map(Result::err).unwrap();
+            assert!(
+                matches!(error, Error::Corrupt { what: "it is a directory with two names", .. }),
+                "{error}"
+            );
+            assert!(walk.next().is_none());
+        }
+    }
+}
