@@ -1,0 +1,52 @@
+# make demo    run the main job: one image in a micro-VM and in namespaces
+# make test    every test
+# make build   leave all that is installed in target/release; rkt runs from there
+# make bench   the benchmark, into build/bench.json
+# make install DESTDIR= PREFIX=/usr/local
+#
+# CARGO names cargo; nothing else is configured.
+
+CARGO ?= cargo
+DESTDIR ?=
+PREFIX ?= /usr/local
+
+# .cargo/config.toml sets the target.
+out := target/x86_64-unknown-linux-gnu/release
+helpers := stage1-nspawn stage1-kvm guest-init
+
+.PHONY: build setup images demo test bench install clean
+
+build:
+	kernel-config/build build/vmlinux
+	$(CARGO) build --locked --release --workspace --bins
+	mkdir -p target/release
+	cd target/release && ln -f $(addprefix ../../$(out)/,rkt $(helpers)) .
+	cmp -s build/vmlinux target/release/vmlinux || cp build/vmlinux target/release/vmlinux
+
+setup:
+	tests/setup
+
+images: setup
+	tests/images build/images
+
+demo: setup build images
+	tests/demo
+
+test: setup build images
+	tests/run
+
+bench: setup build images
+	tests/bench
+
+# What `build` has left, so that root needs no Rust.
+install:
+	@test -x target/release/rkt -a -e target/release/vmlinux || { echo "run make build first" >&2; exit 1; }
+	install -D -m 755 target/release/rkt "$(DESTDIR)$(PREFIX)/bin/rkt"
+	install -d "$(DESTDIR)$(PREFIX)/lib/rkt" "$(DESTDIR)$(PREFIX)/share/doc/rkt"
+	install -m 755 $(addprefix target/release/,$(helpers)) "$(DESTDIR)$(PREFIX)/lib/rkt"
+	install -m 644 target/release/vmlinux "$(DESTDIR)$(PREFIX)/lib/rkt"
+	install -m 644 README.md LICENSE docs/*.md "$(DESTDIR)$(PREFIX)/share/doc/rkt"
+
+clean:
+	$(CARGO) clean
+	rm -rf build
