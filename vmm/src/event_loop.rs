@@ -70,6 +70,9 @@ pub struct WorkerId(u32);
 const WAKE: WorkerId = WorkerId(0);
 /// How many events are taken from the kernel at once.
 const EVENTS_PER_WAIT: usize = 32;
+/// How often the loop looks for events once it has been stopped.
+const TURNS_AFTER_STOP: usize = 16;
+const FOREVER: i32 = -1;
 
 enum Command<E> {
     Add { handler: Box<dyn EventHandler>, on_failure: OnFailure, reply: Sender<WorkerId> },
@@ -89,23 +92,31 @@ impl<E> Clone for LoopHandle<E> {
     }
 }
 
-impl<E> LoopHandle<E> {
+/// Where handlers run, to those that only start and end them.
+pub trait Workers: Send {
     /// Puts `handler` on the loop and waits until it has been started. `None` if the loop has ended.
-    pub fn add(&self, handler: Box<dyn EventHandler>, on_failure: OnFailure) -> Option<WorkerId> {
+    fn add(&self, handler: Box<dyn EventHandler>, on_failure: OnFailure) -> Option<WorkerId>;
+    /// Takes a handler off the loop and waits until it has been dropped.
+    fn remove(&self, id: WorkerId);
+}
+
+impl<E: Send> Workers for LoopHandle<E> {
+    fn add(&self, handler: Box<dyn EventHandler>, on_failure: OnFailure) -> Option<WorkerId> {
         let (reply, answer) = channel();
         self.send(Command::Add { handler, on_failure, reply })?;
         answer.recv().ok()
     }
 
-    /// Takes a handler off the loop and waits until it has been dropped.
-    pub fn remove(&self, id: WorkerId) {
+    fn remove(&self, id: WorkerId) {
         let (reply, answer) = channel();
         if self.send(Command::Remove { id, reply }).is_some() {
             // An error means that the loop has ended, and the handler with it.
             let _done = answer.recv();
         }
     }
+}
 
+impl<E> LoopHandle<E> {
     /// Ends the loop with `outcome`; the first call counts.
     pub fn stop(&self, outcome: E) {
         let _ended_already = self.send(Command::Stop(outcome));
@@ -150,23 +161,39 @@ impl<E> EventLoop<E> {
         LoopHandle { commands: self.sender.clone(), wake: Arc::clone(&self.wake) }
     }
 
-    /// Runs handlers until [`LoopHandle::stop`]. All handlers are dropped with the loop.
+    /// Runs handlers until [`LoopHandle::stop`]. What the guest had notified of by then is still handled, within
+    /// bounds: its last words must not be lost because it reset right after them. All handlers are dropped with the loop.
     pub fn run(mut self) -> io::Result<E> {
-        let mut ready = [EpollEvent::default(); EVENTS_PER_WAIT];
-        loop {
-            let count = match self.epoll.wait(-1, &mut ready) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                result => result?,
-            };
-            for event in ready.iter().take(count) {
-                let (id, token) = (WorkerId((event.data() >> 32) as u32), event.data() as u32);
-                if id != WAKE {
-                    self.dispatch(id, |handler, registry| handler.handle(token, event.event_set(), registry));
-                } else if let Some(outcome) = self.obey() {
-                    return Ok(outcome);
-                }
+        let outcome = loop {
+            if let (_, Some(outcome)) = self.turn(FOREVER)? {
+                break outcome;
+            }
+        };
+        for _ in 0..TURNS_AFTER_STOP {
+            if self.turn(0)?.0 == 0 {
+                break;
             }
         }
+        Ok(outcome)
+    }
+
+    /// Waits at most `timeout_ms` for events and handles them; how many there were, and the outcome if told to stop.
+    fn turn(&mut self, timeout_ms: i32) -> io::Result<(usize, Option<E>)> {
+        let mut ready = [EpollEvent::default(); EVENTS_PER_WAIT];
+        let count = match self.epoll.wait(timeout_ms, &mut ready) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            result => result?,
+        };
+        let mut outcome = None;
+        for event in ready.iter().take(count) {
+            let (id, token) = (WorkerId((event.data() >> 32) as u32), event.data() as u32);
+            if id == WAKE {
+                outcome = outcome.or(self.obey());
+            } else {
+                self.dispatch(id, |handler, registry| handler.handle(token, event.event_set(), registry));
+            }
+        }
+        Ok((count, outcome))
     }
 
     /// Carries out the waiting commands; the outcome if one of them was to stop.
@@ -354,6 +381,17 @@ mod tests {
         assert_eq!(good_seen.recv_timeout(PATIENCE), Ok((7, 5)));
         handle.stop(0);
         thread.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn what_was_ready_before_the_stop_is_still_handled() {
+        let Running { handle, thread } = start();
+        let (fd, seen, last_words) = probe();
+        handle.add(last_words, no_failure()).unwrap();
+        fd.write(3).unwrap();
+        handle.stop(0);
+        thread.join().unwrap().unwrap();
+        assert_eq!(seen.recv(), Ok((7, 3)));
     }
 
     #[test]

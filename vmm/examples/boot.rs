@@ -1,0 +1,64 @@
+//! Boots a kernel and shows what it says: for tests, measurements and debugging.
+//!
+//! `boot KERNEL INITRAMFS [--pmem FILE] [--vcpus N] [--memory-mib N] [--quiet] [PARAMETERS...]`
+//!
+//! The console goes to stderr, the timeline to stdout in nanoseconds of `CLOCK_MONOTONIC`.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::Write;
+
+use vmm::{Machine, MachineConfig, VcpuCount, probe};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let config = parse(std::env::args().skip(1))?;
+    let machine = Machine::build(config)?;
+    let timeline = machine.timeline();
+    let ended = machine.run();
+    for mark in timeline.marks() {
+        println!("{:?} {}", mark.phase, mark.monotonic_ns);
+    }
+    match ended {
+        Ok(exit) => println!("{exit:?}"),
+        Err(error) => {
+            let mut cause: Option<&dyn Error> = Some(&error);
+            while let Some(error) = cause {
+                eprintln!("boot: {error}");
+                cause = error.source();
+            }
+            std::process::exit(1);
+        }
+    }
+    Ok(())
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, Box<dyn Error>> {
+    let mut missing = |what: &'static str| arguments.next().ok_or(what);
+    let kernel = open(&missing("no kernel given")?)?;
+    let initramfs = open(&missing("no initramfs given")?)?;
+    let mut config = MachineConfig {
+        kvm: probe::open_kvm()?,
+        vcpus: VcpuCount::new(1).ok_or("one processor")?,
+        memory_bytes: 128 << 20,
+        kernel,
+        initramfs,
+        command_line: String::new(),
+        pmems: Vec::new(),
+        console: Some(Box::new(|bytes| drop(std::io::stderr().write_all(bytes)))),
+    };
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
+        match argument.as_str() {
+            "--pmem" => config.pmems.push(open(&value()?)?),
+            "--vcpus" => config.vcpus = VcpuCount::new(value()?.parse()?).ok_or("1 to 32 processors")?,
+            "--memory-mib" => config.memory_bytes = value()?.parse::<u64>()? << 20,
+            "--quiet" => config.console = None,
+            parameter => config.command_line = format!("{} {parameter}", config.command_line),
+        }
+    }
+    Ok(config)
+}
+
+fn open(path: &str) -> Result<File, String> {
+    File::open(path).map_err(|error| format!("{path}: {error}"))
+}

@@ -1,0 +1,301 @@
+//! The kernel: an ELF file that is mapped into guest memory rather than copied, so that all guests of a host share
+//! the pages of its text, and only pages that are touched cost anything.
+//!
+//! The kernel is a file of the administrator's, not of an image's; it is checked nevertheless.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use vm_memory::{Bytes, GuestAddress};
+
+use super::BootError;
+use crate::layout::HIGH_RAM_START;
+use crate::memory::{DeviceMemory, Mapping, PAGE_SIZE};
+
+const HEADER_BYTES: usize = 64;
+const PROGRAM_HEADER_BYTES: usize = 56;
+/// More program headers than any kernel has.
+const PROGRAM_HEADERS_MAX: u16 = 64;
+/// More bytes of notes than any kernel has.
+const NOTES_MAX: u64 = 64 << 10;
+const SEGMENT_LOAD: u32 = 1;
+const SEGMENT_NOTE: u32 = 4;
+const ELF64_LITTLE_ENDIAN: &[u8] = b"\x7fELF\x02\x01\x01";
+const MACHINE_X86_64: u16 = 62;
+/// `XEN_ELFNOTE_PHYS32_ENTRY`: where a PVH loader enters, in 32-bit protected mode without paging.
+const NOTE_PHYS32_ENTRY: u32 = 18;
+
+/// A part of the kernel and where in guest memory it belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Segment {
+    file_offset: u64,
+    address: u64,
+    file_bytes: u64,
+    memory_bytes: u64,
+}
+
+/// A kernel that can be started.
+#[derive(Debug)]
+pub struct Kernel {
+    segments: Vec<Segment>,
+    /// The guest-physical address of the PVH entry point.
+    pub entry: u32,
+}
+
+impl Kernel {
+    /// Reads the headers of the kernel in `file`.
+    pub fn parse(file: &File) -> Result<Self, BootError> {
+        let mut header = [0; HEADER_BYTES];
+        file.read_exact_at(&mut header, 0).map_err(BootError::Read)?;
+        let header = Fields(&header);
+        if !header.0.starts_with(ELF64_LITTLE_ENDIAN) || header.u16(18)? != MACHINE_X86_64 {
+            return Err(BootError::Kernel("it is not a 64-bit x86 ELF file"));
+        }
+        let (table, entry_bytes, count) = (header.u64(32)?, header.u16(54)?, header.u16(56)?);
+        if usize::from(entry_bytes) != PROGRAM_HEADER_BYTES || count > PROGRAM_HEADERS_MAX {
+            return Err(BootError::Kernel("its program headers are malformed"));
+        }
+        let mut headers = vec![0; PROGRAM_HEADER_BYTES * usize::from(count)];
+        file.read_exact_at(&mut headers, table).map_err(BootError::Read)?;
+
+        let (mut segments, mut entry) = (Vec::new(), None);
+        for header in headers.chunks_exact(PROGRAM_HEADER_BYTES).map(Fields) {
+            let segment = Segment {
+                file_offset: header.u64(8)?,
+                address: header.u64(24)?,
+                file_bytes: header.u64(32)?,
+                memory_bytes: header.u64(40)?,
+            };
+            match header.u32(0)? {
+                SEGMENT_LOAD if segment.memory_bytes > 0 => segments.push(segment),
+                SEGMENT_NOTE => entry = entry.or(pvh_entry(file, segment)?),
+                _ => {}
+            }
+        }
+        let file_bytes = file.metadata().map_err(BootError::Read)?.len();
+        if segments.iter().any(|segment| !segment.lies_within(file_bytes)) {
+            return Err(BootError::Kernel("it is cut short"));
+        }
+        if segments.is_empty() {
+            return Err(BootError::Kernel("it has nothing to load"));
+        }
+        let entry = entry.ok_or(BootError::Kernel("it has no PVH entry point"))?;
+        Ok(Self { segments, entry })
+    }
+
+    /// Where the kernel ends in guest memory; the initramfs must lie above.
+    pub fn end(&self) -> u64 {
+        self.segments
+            .iter()
+            .map(|segment| segment.address.saturating_add(segment.memory_bytes))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Maps the whole pages of the segments into `ram`, which starts at guest-physical 0.
+    pub fn map(&self, file: &File, ram: &mut Mapping) -> Result<(), BootError> {
+        for segment in &self.segments {
+            segment.check(ram.bytes())?;
+            let whole = segment.mappable_bytes();
+            if whole > 0 {
+                ram.overlay(segment.address, file, segment.file_offset, whole)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies what could not be mapped: ends of segments, and segments whose pages are not aligned in the file.
+    pub fn copy_rest(&self, file: &File, memory: &DeviceMemory) -> Result<(), BootError> {
+        let mut buffer = vec![0; PAGE_SIZE as usize];
+        for segment in &self.segments {
+            let mut done = segment.mappable_bytes();
+            while done < segment.file_bytes {
+                let wanted = (segment.file_bytes - done).min(PAGE_SIZE);
+                let chunk = buffer.get_mut(..wanted as usize).unwrap_or_default();
+                file.read_exact_at(chunk, segment.file_offset + done).map_err(BootError::Read)?;
+                memory
+                    .write_slice(chunk, GuestAddress(segment.address + done))
+                    .map_err(|source| BootError::Write { what: "the kernel", source })?;
+                done += wanted;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Segment {
+    /// Whether the file has all of the segment: a page mapped past its end would be a fault of this process.
+    fn lies_within(&self, file_bytes: u64) -> bool {
+        self.file_offset.checked_add(self.file_bytes).is_some_and(|end| end <= file_bytes)
+    }
+
+    /// That the segment lies in `memory_bytes` of RAM, above what the machine itself puts there, and does not overflow.
+    fn check(&self, memory_bytes: u64) -> Result<(), BootError> {
+        let malformed = BootError::Kernel("a segment is malformed");
+        if self.file_bytes > self.memory_bytes {
+            return Err(malformed);
+        }
+        if self.address < HIGH_RAM_START {
+            return Err(BootError::Kernel("a segment lies below 1 MiB"));
+        }
+        let end = self.address.checked_add(self.memory_bytes).ok_or(malformed)?;
+        if end > memory_bytes {
+            return Err(BootError::Memory { what: "the kernel", bytes: end, memory_bytes });
+        }
+        Ok(())
+    }
+
+    /// How many bytes from the segment's start are whole pages both in the file and in memory.
+    fn mappable_bytes(&self) -> u64 {
+        let aligned = self.address.is_multiple_of(PAGE_SIZE) && self.file_offset.is_multiple_of(PAGE_SIZE);
+        if aligned { self.file_bytes - self.file_bytes % PAGE_SIZE } else { 0 }
+    }
+}
+
+/// Looks for the PVH entry point in a segment of notes.
+fn pvh_entry(file: &File, notes: Segment) -> Result<Option<u32>, BootError> {
+    if notes.file_bytes > NOTES_MAX {
+        return Err(BootError::Kernel("its notes are malformed"));
+    }
+    let mut bytes = vec![0; notes.file_bytes as usize];
+    file.read_exact_at(&mut bytes, notes.file_offset).map_err(BootError::Read)?;
+    let mut rest = bytes.as_slice();
+    while rest.len() >= 12 {
+        let note = Fields(rest);
+        let (name_bytes, value_bytes) = (note.u32(0)? as usize, note.u32(4)? as usize);
+        let value_start = 12 + name_bytes.next_multiple_of(4);
+        if note.u32(8)? == NOTE_PHYS32_ENTRY && rest.get(12..16) == Some(b"Xen\0") {
+            // The value is as wide as the kernel's addresses, the entry point itself lies below 4 GiB.
+            return Fields(rest).u32(value_start).map(Some);
+        }
+        let next = value_start + value_bytes.next_multiple_of(4);
+        rest = rest.get(next..).unwrap_or_default();
+    }
+    Ok(None)
+}
+
+/// Little-endian fields at offsets of a byte string.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn array<const N: usize>(&self, offset: usize) -> Result<[u8; N], BootError> {
+        self.0
+            .get(offset..)
+            .and_then(|rest| rest.first_chunk().copied())
+            .ok_or(BootError::Kernel("it is cut short"))
+    }
+
+    fn u16(&self, offset: usize) -> Result<u16, BootError> {
+        self.array(offset).map(u16::from_le_bytes)
+    }
+
+    fn u32(&self, offset: usize) -> Result<u32, BootError> {
+        self.array(offset).map(u32::from_le_bytes)
+    }
+
+    fn u64(&self, offset: usize) -> Result<u64, BootError> {
+        self.array(offset).map(u64::from_le_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use nix::sys::mman::ProtFlags;
+    use vmm_sys_util::tempfile::TempFile;
+
+    use super::*;
+    use crate::memory::Region;
+
+    const BASE: u64 = 0x10_0000;
+    const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
+
+    fn program_header(kind: u32, offset: u64, address: u64, file_bytes: u64, memory_bytes: u64) -> Vec<u8> {
+        let words = [offset, 0, address, file_bytes, memory_bytes, 0x1000];
+        let mut header = [kind.to_le_bytes(), [0; 4]].concat();
+        words.iter().for_each(|word| header.extend(word.to_le_bytes()));
+        header
+    }
+
+    /// A file with a note at 0x200 and text at 0x1000: one page and 16 bytes of 'k'.
+    fn kernel_file(headers: &[Vec<u8>]) -> File {
+        let mut image = vec![0; 0x1000];
+        image[..7].copy_from_slice(ELF64_LITTLE_ENDIAN);
+        image[18] = 62;
+        image[32] = 64;
+        image[54] = 56;
+        image[56] = headers.len() as u8;
+        let table = headers.concat();
+        image[64..64 + table.len()].copy_from_slice(&table);
+        let other_note = [3_u32, 1, 1].map(u32::to_le_bytes).concat();
+        let note = [4_u32, 8, 18].map(u32::to_le_bytes).concat();
+        let notes =
+            [&other_note[..], b"GNU\0\x01\0\0\0", &note, b"Xen\0", &(BASE + 0x40).to_le_bytes()].concat();
+        image[0x200..0x200 + notes.len()].copy_from_slice(&notes);
+        image.extend([b'k'; 0x1010]);
+        image.extend([b'!'; 0x100]);
+        let mut file = TempFile::new().unwrap().into_file();
+        file.write_all(&image).unwrap();
+        file
+    }
+
+    fn note() -> Vec<u8> {
+        program_header(SEGMENT_NOTE, 0x200, 0, 44, 44)
+    }
+
+    fn load(address: u64, file_bytes: u64, memory_bytes: u64) -> Vec<u8> {
+        program_header(SEGMENT_LOAD, 0x1000, address, file_bytes, memory_bytes)
+    }
+
+    fn place(file: &File) -> Result<Vec<u8>, BootError> {
+        let kernel = Kernel::parse(file)?;
+        let mut ram = Mapping::anonymous(2 << 20, READ_WRITE).unwrap();
+        kernel.map(file, &mut ram)?;
+        let region = Region { start: GuestAddress(0), mapping: Arc::new(ram) };
+        let memory = DeviceMemory::new(vec![region], Vec::new()).unwrap();
+        kernel.copy_rest(file, &memory)?;
+        let mut all = vec![0; 1 << 20];
+        memory.read_slice(&mut all, GuestAddress(BASE)).unwrap();
+        Ok(all)
+    }
+
+    #[test]
+    fn segments_are_placed_and_what_follows_them_is_zero() {
+        let file = kernel_file(&[note(), load(BASE, 0x1010, 0x3000)]);
+        assert_eq!(Kernel::parse(&file).unwrap().entry, BASE as u32 + 0x40);
+        assert_eq!(Kernel::parse(&file).unwrap().end(), BASE + 0x3000);
+        let memory = place(&file).unwrap();
+        assert!(memory[..0x1010].iter().all(|byte| *byte == b'k'));
+        assert!(memory[0x1010..].iter().all(|byte| *byte == 0), "bytes of the file's next part got in");
+    }
+
+    #[test]
+    fn an_unaligned_segment_is_copied() {
+        let memory = place(&kernel_file(&[note(), load(BASE + 8, 0x1010, 0x1010)])).unwrap();
+        assert_eq!(memory[7], 0);
+        assert!(memory[8..0x1018].iter().all(|byte| *byte == b'k'));
+        assert_eq!(memory[0x1018], 0);
+    }
+
+    #[test]
+    fn bad_kernels_are_refused() {
+        let bad = [
+            vec![load(BASE, 16, 16)],
+            vec![note()],
+            vec![note(), load(BASE, 32, 16)],
+            vec![note(), load(0x8000, 16, 16)],
+            vec![note(), load(BASE, 16, 2 << 20)],
+            vec![note(), load(u64::MAX - 8, 16, 16)],
+            vec![note(), load(BASE, 1 << 19, 1 << 19)],
+            vec![program_header(SEGMENT_NOTE, 0x200, 0, NOTES_MAX + 1, 0), load(BASE, 16, 16)],
+            vec![program_header(SEGMENT_LOAD, u64::MAX, BASE, 16, 16), note()],
+        ];
+        for headers in bad {
+            assert!(place(&kernel_file(&headers)).is_err(), "{headers:x?}");
+        }
+        let empty = TempFile::new().unwrap().into_file();
+        assert!(matches!(Kernel::parse(&empty), Err(BootError::Read(_))));
+    }
+}

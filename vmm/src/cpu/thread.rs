@@ -1,0 +1,198 @@
+//! The threads that run the processors. They do nothing but KVM_RUN and what its exits ask for; data goes
+//! past them, by ioeventfd and irqfd.
+
+use std::cell::Cell;
+use std::io;
+use std::ptr::null_mut;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use kvm_bindings::kvm_run;
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+
+use crate::bus::Bus;
+
+/// What a processor's thread needs for its stack: exits are handled without recursion and without large buffers.
+const STACK_BYTES: usize = 128 << 10;
+
+/// How a processor's thread ended.
+#[derive(Debug)]
+pub enum VcpuEnd {
+    /// The guest has reset the machine; a triple fault is how it does that.
+    Reset,
+    /// It was told to stop.
+    Stopped,
+    /// It cannot go on.
+    Failed(VcpuFailure),
+}
+
+/// Why a processor cannot go on.
+#[derive(Debug)]
+pub struct VcpuFailure {
+    /// Its number.
+    pub vcpu: u8,
+    /// What KVM reported.
+    pub reason: String,
+    /// Its registers then, for a human.
+    pub registers: String,
+}
+
+/// A processor's running thread.
+#[derive(Debug)]
+pub struct VcpuThread {
+    thread: JoinHandle<()>,
+}
+
+impl VcpuThread {
+    /// Starts a thread that runs `vcpu`, number `index`, until it ends or `stopping` is set and [`VcpuThread::kick`] called;
+    /// then it calls `on_end`.
+    pub fn start(
+        index: u8,
+        vcpu: VcpuFd,
+        bus: Arc<Bus>,
+        stopping: Arc<AtomicBool>,
+        on_end: impl FnOnce(VcpuEnd) + Send + 'static,
+    ) -> io::Result<Self> {
+        let thread = std::thread::Builder::new()
+            .name(format!("vcpu{index}"))
+            .stack_size(STACK_BYTES)
+            .spawn(move || on_end(run(index, vcpu, &bus, &stopping)))?;
+        Ok(Self { thread })
+    }
+
+    /// Gets the thread out of the guest, so that it sees that it is to stop.
+    pub fn kick(&self) {
+        // The thread may have ended already; its handle is valid until it is joined.
+        let _ended_already = self.thread.kill(kick_signal());
+    }
+
+    /// Waits for the thread's end.
+    pub fn join(self) {
+        // A thread that panicked has nothing more to say: the panic has been printed.
+        let _panicked = self.thread.join();
+    }
+}
+
+thread_local! {
+    /// What this thread shares with KVM while it runs a processor.
+    static SHARED: Cell<*mut kvm_run> = const { Cell::new(null_mut()) };
+}
+
+/// The signal that gets a thread out of KVM_RUN: the first real-time signal, which has no other meaning.
+pub(crate) fn kick_signal() -> libc::c_int {
+    SIGRTMIN()
+}
+
+/// Installs the handler of the signal that [`VcpuThread::kick`] sends.
+pub fn install_kick_handler() -> io::Result<()> {
+    register_signal_handler(kick_signal(), on_kick)
+        .map_err(|error| io::Error::from_raw_os_error(error.errno()))
+}
+
+/// A signal that comes while the thread is in KVM_RUN makes that return. One that comes just before it would be lost, so
+/// the flag that KVM looks at on entry is set as well (KVM API, section 5, immediate_exit).
+extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    let shared = SHARED.get();
+    if !shared.is_null() {
+        // SAFETY: `Enrolled` sets the pointer to this thread's live kvm_run and clears it before that is unmapped. The
+        // handler interrupts only this thread, and the field is a byte that KVM expects to be written at any time.
+        unsafe { (&raw mut (*shared).immediate_exit).write_volatile(1) };
+    }
+}
+
+/// While this lives, a kick reaches the processor of this thread.
+pub(crate) struct Enrolled(VcpuFd);
+
+impl Enrolled {
+    /// Enrols the processor with the calling thread, which must be the one to run it.
+    pub(crate) fn new(mut vcpu: VcpuFd) -> Self {
+        SHARED.set(vcpu.get_kvm_run());
+        Self(vcpu)
+    }
+
+    /// The processor.
+    pub(crate) fn vcpu(&mut self) -> &mut VcpuFd {
+        &mut self.0
+    }
+}
+
+impl Drop for Enrolled {
+    fn drop(&mut self) {
+        SHARED.set(null_mut());
+    }
+}
+
+/// What to do after an exit.
+enum Next {
+    Enter,
+    Reset,
+    Fail(String),
+}
+
+fn run(index: u8, vcpu: VcpuFd, bus: &Bus, stopping: &AtomicBool) -> VcpuEnd {
+    let mut vcpu = Enrolled::new(vcpu);
+    while !stopping.load(Ordering::SeqCst) {
+        match enter(vcpu.vcpu(), bus) {
+            Next::Enter => {}
+            Next::Reset => return VcpuEnd::Reset,
+            Next::Fail(reason) => {
+                let registers = registers(vcpu.vcpu());
+                return VcpuEnd::Failed(VcpuFailure { vcpu: index, reason, registers });
+            }
+        }
+    }
+    VcpuEnd::Stopped
+}
+
+fn enter(vcpu: &mut VcpuFd, bus: &Bus) -> Next {
+    match vcpu.run() {
+        Ok(VcpuExit::MmioRead(address, data)) => bus.mmio_read(address, data),
+        Ok(VcpuExit::MmioWrite(address, data)) => bus.mmio_write(address, data),
+        Ok(VcpuExit::IoIn(port, data)) => bus.port_read(port, data),
+        Ok(VcpuExit::IoOut(port, data)) => bus.port_write(port, data),
+        Ok(VcpuExit::Shutdown) => return Next::Reset,
+        Ok(VcpuExit::InternalError) => return Next::Fail(internal_error(vcpu)),
+        Ok(VcpuExit::FailEntry(reason, _)) => {
+            return Next::Fail(format!(
+                "the processor refuses the guest's state (hardware reason {reason:#x})"
+            ));
+        }
+        Ok(exit) => return Next::Fail(format!("unexpected exit {exit:?}")),
+        // A kick, or a processor that has just been started by another.
+        Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {}
+        Err(error) => return Next::Fail(format!("KVM_RUN: {error}")),
+    }
+    Next::Enter
+}
+
+fn internal_error(vcpu: &mut VcpuFd) -> String {
+    const EMULATION: u32 = 1;
+    // SAFETY: the exit was KVM_EXIT_INTERNAL_ERROR, for which KVM fills in this member of the union; all of its
+    // fields are integers.
+    let suberror = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror };
+    match suberror {
+        EMULATION => "KVM cannot emulate an instruction of the guest".to_owned(),
+        other => format!("KVM internal error {other}"),
+    }
+}
+
+fn registers(vcpu: &VcpuFd) -> String {
+    match (vcpu.get_regs(), vcpu.get_sregs()) {
+        (Ok(regs), Ok(sregs)) => format!(
+            "rip {:#x} rsp {:#x} rflags {:#x} rax {:#x} cr0 {:#x} cr2 {:#x} cr3 {:#x} cr4 {:#x} efer {:#x} cs {:#x}",
+            regs.rip,
+            regs.rsp,
+            regs.rflags,
+            regs.rax,
+            sregs.cr0,
+            sregs.cr2,
+            sregs.cr3,
+            sregs.cr4,
+            sregs.efer,
+            sregs.cs.selector,
+        ),
+        _ => "not readable".to_owned(),
+    }
+}

@@ -1,0 +1,255 @@
+//! A machine: from open files to a running guest, and to its end.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kvm_ioctls::{Kvm, VcpuFd};
+use nix::sys::mman::ProtFlags;
+use vm_memory::GuestAddress;
+
+use crate::boot::elf::Kernel;
+use crate::boot::pvh::Initramfs;
+use crate::boot::{self, BootError};
+use crate::bus::Bus;
+use crate::console::{ConsoleLog, Sink};
+use crate::cpu::cpuid::Template;
+use crate::cpu::thread::{VcpuEnd, VcpuFailure, VcpuThread, install_kick_handler};
+use crate::cpu::{VcpuCount, registers};
+use crate::devices::{self, Devices};
+use crate::error::Error;
+use crate::event_loop::{EventLoop, LoopHandle};
+use crate::layout::{self, MEMORY_MAX, MEMORY_MIN};
+use crate::memory::{DeviceMemory, Mapping, PAGE_SIZE, Region};
+use crate::timeline::{Phase, Timeline};
+use crate::virtio::console::Console;
+use crate::virtio::pmem::{self, Pmem};
+use crate::vm::{Access, Vm};
+
+/// What the machine needs the kernel to do, before what the caller wants of it: end by a triple fault, also after a
+/// panic, and use the machine's console.
+const KERNEL_PARAMETERS: &str = "reboot=t panic=-1 console=hvc0";
+
+/// What a machine is made of. Everything is open already: nothing here is a path, and nothing is parsed.
+pub struct MachineConfig {
+    /// `/dev/kvm`; see [`crate::probe::open_kvm`].
+    pub kvm: Kvm,
+    /// How many processors.
+    pub vcpus: VcpuCount,
+    /// How much memory, in whole pages.
+    pub memory_bytes: u64,
+    /// An uncompressed x86-64 ELF kernel with a PVH entry point. It must not change while the machine runs.
+    pub kernel: File,
+    /// A cpio archive. It must not change while the machine runs.
+    pub initramfs: File,
+    /// The caller's kernel parameters; they come after the machine's own, so that what follows a `--` reaches init.
+    pub command_line: String,
+    /// Files that the guest reads as `/dev/pmem0` and so on, in this order. They must not shrink while the machine runs.
+    pub pmems: Vec<File>,
+    /// Where the guest's console output goes as it comes, beside the end of it that the machine keeps.
+    pub console: Option<Sink>,
+}
+
+/// How a machine ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The guest reset the machine. This is how it powers off, too: there is no other way out.
+    Reset,
+    /// A [`StopHandle`] ended it.
+    Stopped,
+}
+
+/// What the event loop is stopped with.
+#[derive(Debug)]
+enum Outcome {
+    Exit(Exit),
+    Failed(VcpuFailure),
+}
+
+/// Ends a running machine at once, from any thread: the guest gets no chance to do anything about it.
+#[derive(Clone)]
+pub struct StopHandle(LoopHandle<Outcome>);
+
+impl StopHandle {
+    /// Ends the machine; [`Machine::run`] returns [`Exit::Stopped`]. Before `run` it makes that return at once, and
+    /// after it nothing happens.
+    pub fn stop(&self) {
+        self.0.stop(Outcome::Exit(Exit::Stopped));
+    }
+}
+
+/// A machine that is ready to run. Fields are dropped in this order: processors, then the rest of the virtual machine,
+/// then its memory.
+pub struct Machine {
+    vcpus: Vec<VcpuFd>,
+    bus: Arc<Bus>,
+    events: EventLoop<Outcome>,
+    vm: Vm,
+    console: ConsoleLog,
+    timeline: Arc<Timeline>,
+}
+
+impl Machine {
+    /// Builds a machine, which does not run yet.
+    pub fn build(config: MachineConfig) -> Result<Self, Error> {
+        let console = ConsoleLog::new(config.console);
+        let timeline = Arc::new(Timeline::default());
+
+        let kernel = Kernel::parse(&config.kernel)?;
+        let (ram, initramfs) = fill_ram(&kernel, &config.kernel, &config.initramfs, config.memory_bytes)?;
+        let pmems = map_pmems(&config.pmems, config.memory_bytes)?;
+        let memory = DeviceMemory::new(ram.clone(), pmems.clone())?;
+
+        let mut vm = Vm::new(&config.kvm)?;
+        ram.iter().try_for_each(|region| vm.add_memory(region, Access::ReadWrite))?;
+        pmems.iter().try_for_each(|region| vm.add_memory(region, Access::ReadOnly))?;
+
+        let events = EventLoop::new().map_err(Error::host("create the event loop"))?;
+        let mut devices = Devices::new(&vm, &memory, events.handle(), &console);
+        devices.attach(Console::new(console.clone()))?;
+        for region in &pmems {
+            devices.attach(Pmem::new(region.start, region.mapping.bytes()))?;
+        }
+        let transports = devices.into_transports();
+
+        let parameters = devices::kernel_parameters(transports.len());
+        let command_line = format!("{KERNEL_PARAMETERS}{parameters} {}", config.command_line);
+        kernel.copy_rest(&config.kernel, &memory)?;
+        boot::write_command_line(&memory, &command_line)?;
+        boot::pvh::write_start_info(&memory, config.memory_bytes, initramfs)?;
+        boot::mp_table::write_mp_table(&memory, config.vcpus.get())?;
+
+        let bus = Bus::new(transports, span(&pmems), console.clone(), Arc::clone(&timeline));
+        let vcpus = create_vcpus(&config.kvm, &vm, config.vcpus, kernel.entry)?;
+        timeline.record(Phase::Built);
+        Ok(Self { vcpus, bus: Arc::new(bus), events, vm, console, timeline })
+    }
+
+    /// A handle that ends the machine.
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle(self.events.handle())
+    }
+
+    /// When what happened; it fills while the machine runs.
+    pub fn timeline(&self) -> Arc<Timeline> {
+        Arc::clone(&self.timeline)
+    }
+
+    /// The console, of which the end is kept.
+    pub fn console(&self) -> ConsoleLog {
+        self.console.clone()
+    }
+
+    /// Runs the machine to its end. The calling thread does the I/O; each processor has a thread of its own.
+    pub fn run(self) -> Result<Exit, Error> {
+        let Self { vcpus, bus, events, vm, console, timeline } = self;
+        install_kick_handler().map_err(Error::host("install a signal handler"))?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        timeline.record(Phase::KernelEntry);
+        let mut threads = Vec::with_capacity(vcpus.len());
+        let mut outcome = Ok(());
+        for (index, vcpu) in (0..).zip(vcpus) {
+            let handle = events.handle();
+            let on_end = move |end| report(&handle, end);
+            match VcpuThread::start(index, vcpu, Arc::clone(&bus), Arc::clone(&stopping), on_end) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => outcome = Err(error),
+            }
+        }
+        // With the loop its commands end, so no processor's thread can wait for it any more.
+        let outcome = outcome
+            .map_err(Error::host("start a processor's thread"))
+            .and_then(|()| events.run().map_err(Error::host("wait for events")));
+        stopping.store(true, Ordering::SeqCst);
+        threads.iter().for_each(VcpuThread::kick);
+        threads.into_iter().for_each(VcpuThread::join);
+        drop(vm);
+        match outcome? {
+            Outcome::Failed(failure) => Err(Error::Vcpu { failure, console: console.last_lines() }),
+            Outcome::Exit(Exit::Reset) if console.panic_seen() => {
+                Err(Error::GuestPanic { console: console.last_lines() })
+            }
+            Outcome::Exit(exit) => Ok(exit),
+        }
+    }
+}
+
+fn report(events: &LoopHandle<Outcome>, end: VcpuEnd) {
+    match end {
+        VcpuEnd::Reset => events.stop(Outcome::Exit(Exit::Reset)),
+        VcpuEnd::Failed(failure) => events.stop(Outcome::Failed(failure)),
+        VcpuEnd::Stopped => {}
+    }
+}
+
+/// Maps RAM, with the kernel where it belongs and the initramfs at the end of the part below the gap.
+fn fill_ram(
+    kernel: &Kernel,
+    kernel_file: &File,
+    initramfs_file: &File,
+    memory_bytes: u64,
+) -> Result<(Vec<Region>, Initramfs), Error> {
+    if !(MEMORY_MIN..=MEMORY_MAX).contains(&memory_bytes) || !memory_bytes.is_multiple_of(PAGE_SIZE) {
+        return Err(Error::MemorySize { wanted: memory_bytes, min: MEMORY_MIN, max: MEMORY_MAX });
+    }
+    let mut ram = Vec::new();
+    let mut initramfs = Initramfs { address: 0, bytes: 0 };
+    for (start, bytes) in layout::ram_ranges(memory_bytes) {
+        let mut mapping = Mapping::anonymous(bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+        mapping.advise_huge_pages();
+        if start == 0 {
+            kernel.map(kernel_file, &mut mapping)?;
+            initramfs = map_initramfs(initramfs_file, &mut mapping, kernel.end())?;
+        }
+        ram.push(Region { start: GuestAddress(start), mapping: Arc::new(mapping) });
+    }
+    Ok((ram, initramfs))
+}
+
+fn map_initramfs(file: &File, ram: &mut Mapping, kernel_end: u64) -> Result<Initramfs, Error> {
+    let bytes = file.metadata().map_err(Error::host("read the initramfs's size"))?.len();
+    let does_not_fit = || BootError::Memory { what: "the initramfs", bytes, memory_bytes: ram.bytes() };
+    let size = bytes.checked_next_multiple_of(PAGE_SIZE).ok_or_else(does_not_fit)?;
+    let top = ram.bytes();
+    let address = top.checked_sub(size).filter(|start| *start >= kernel_end).ok_or_else(does_not_fit)?;
+    ram.overlay(address, file, 0, size)?;
+    Ok(Initramfs { address, bytes })
+}
+
+/// Maps the pmem files one after the other.
+fn map_pmems(files: &[File], memory_bytes: u64) -> Result<Vec<Region>, Error> {
+    let mut next = layout::pmem_start(memory_bytes);
+    let mut regions = Vec::new();
+    for file in files {
+        let mapping = pmem::map(file)?;
+        let start = GuestAddress(next);
+        next = layout::pmem_end(next, mapping.bytes())?;
+        regions.push(Region { start, mapping: Arc::new(mapping) });
+    }
+    Ok(regions)
+}
+
+/// From the first address of `regions` to the end of the last.
+fn span(regions: &[Region]) -> std::ops::Range<u64> {
+    let start = regions.first().map_or(0, |first| first.start.0);
+    start..regions.last().map_or(0, |last| last.start.0 + last.mapping.bytes())
+}
+
+/// The processors: the first is to enter the kernel, the others wait until it starts them.
+fn create_vcpus(kvm: &Kvm, vm: &Vm, count: VcpuCount, entry: u32) -> Result<Vec<VcpuFd>, Error> {
+    let cpuid = Template::from_kvm(kvm, count).map_err(Error::kvm("tell what the processor supports"))?;
+    let mut vcpus = Vec::with_capacity(count.get().into());
+    for index in 0..count.get() {
+        let vcpu = vm.create_vcpu(index)?;
+        let leaves = cpuid
+            .for_vcpu(index)
+            .map_err(|_| Error::kvm("take so many CPUID leaves")(kvm_ioctls::Error::new(libc::E2BIG)))?;
+        vcpu.set_cpuid2(&leaves).map_err(Error::kvm("set what the processor supports"))?;
+        registers::set_msrs(&vcpu).map_err(Error::kvm("set model-specific registers"))?;
+        vcpus.push(vcpu);
+    }
+    if let Some(first) = vcpus.first() {
+        registers::set_pvh_entry(first, entry).map_err(Error::kvm("set the entry registers"))?;
+    }
+    Ok(vcpus)
+}

@@ -1,0 +1,342 @@
+//! The virtio-mmio transport (virtio 1.2, section 4.2), version 2: a window of registers for each device.
+//!
+//! This is the only place that knows how far a driver has come, and so the only one that decides what it may
+//! do: features change only before FEATURES_OK, queues only between FEATURES_OK and DRIVER_OK, and from DRIVER_OK
+//! to the next reset the queues belong to the worker alone. A reset returns when the worker is gone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use virtio_queue::{Queue, QueueT};
+use vm_memory::GuestAddress;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::console::ConsoleLog;
+use crate::event_loop::{WorkerId, Workers};
+use crate::memory::DeviceMemory;
+use crate::virtio::device::{ActivateError, Activation, ActiveQueue, Interrupt, VirtioDevice};
+
+/// Where the driver announces new buffers: an ioeventfd for each queue, so that this never reaches the transport.
+pub const QUEUE_NOTIFY: u64 = 0x50;
+
+/// "virt".
+const MAGIC: u32 = 0x7472_6976;
+const VERSION: u32 = 2;
+/// "rkt"; drivers do not look at it.
+const VENDOR: u32 = 0x0074_6b72;
+/// Where the configuration space starts.
+const CONFIG: u64 = 0x100;
+
+/// `VIRTIO_F_VERSION_1`: the driver knows virtio 1.x; there is no legacy interface here.
+const FEATURE_VERSION_1: u64 = 1 << 32;
+/// `VIRTIO_F_EVENT_IDX`.
+const FEATURE_EVENT_IDX: u64 = 1 << 29;
+
+/// Device status bits (section 2.1).
+mod status {
+    pub const ACKNOWLEDGE: u32 = 1;
+    pub const DRIVER: u32 = 2;
+    pub const DRIVER_OK: u32 = 4;
+    pub const FEATURES_OK: u32 = 8;
+    pub const NEEDS_RESET: u32 = 64;
+    pub const FAILED: u32 = 128;
+
+    /// The states in the order in which a driver goes through them.
+    pub const FOUND: u32 = ACKNOWLEDGE | DRIVER;
+    pub const NEGOTIATED: u32 = FOUND | FEATURES_OK;
+    pub const RUNNING: u32 = NEGOTIATED | DRIVER_OK;
+}
+
+/// A queue as the driver has described it so far.
+#[derive(Debug)]
+struct QueueSetup {
+    notify: EventFd,
+    size_max: u16,
+    size: u16,
+    ready: bool,
+    descriptors: u64,
+    driver_ring: u64,
+    device_ring: u64,
+}
+
+impl QueueSetup {
+    fn new(size_max: u16, notify: EventFd) -> Self {
+        Self {
+            notify,
+            size_max,
+            size: size_max,
+            ready: false,
+            descriptors: 0,
+            driver_ring: 0,
+            device_ring: 0,
+        }
+    }
+
+    fn reset(&mut self) {
+        (self.size, self.ready) = (self.size_max, false);
+        (self.descriptors, self.driver_ring, self.device_ring) = (0, 0, 0);
+    }
+
+    /// The queue for the worker; `None` if the driver has not set it up properly.
+    fn build(&self, memory: &DeviceMemory, event_idx: bool) -> Option<Queue> {
+        let mut queue = Queue::new(self.size_max).ok()?;
+        queue.try_set_size(self.size).ok()?;
+        queue.try_set_desc_table_address(GuestAddress(self.descriptors)).ok()?;
+        queue.try_set_avail_ring_address(GuestAddress(self.driver_ring)).ok()?;
+        queue.try_set_used_ring_address(GuestAddress(self.device_ring)).ok()?;
+        queue.set_event_idx(event_idx);
+        queue.set_ready(self.ready);
+        queue.is_valid(memory).then_some(queue)
+    }
+}
+
+/// A device's window.
+pub struct MmioTransport {
+    device: Box<dyn VirtioDevice>,
+    memory: DeviceMemory,
+    workers: Box<dyn Workers>,
+    console: ConsoleLog,
+    /// What the driver has set; without NEEDS_RESET, which is the device's to set.
+    status: u32,
+    /// NEEDS_RESET or nothing; the I/O thread sets it when the worker fails.
+    trouble: Arc<AtomicU32>,
+    interrupt: Interrupt,
+    interrupt_status: Arc<AtomicU32>,
+    features_select: u32,
+    driver_features_select: u32,
+    driver_features: u64,
+    queue_select: u32,
+    queues: Vec<QueueSetup>,
+    worker: Option<WorkerId>,
+}
+
+impl MmioTransport {
+    /// A window for `device`, whose queues are notified through `notify`, one each, and which interrupts by `irqfd`.
+    /// What goes wrong with the device later is noted on `console`.
+    pub fn new(
+        device: Box<dyn VirtioDevice>,
+        notify: Vec<EventFd>,
+        irqfd: EventFd,
+        memory: DeviceMemory,
+        workers: Box<dyn Workers>,
+        console: ConsoleLog,
+    ) -> Self {
+        let sizes = device.queue_sizes();
+        let queues = sizes.iter().zip(notify).map(|(size, notify)| QueueSetup::new(*size, notify)).collect();
+        let interrupt_status = Arc::new(AtomicU32::new(0));
+        Self {
+            device,
+            memory,
+            workers,
+            console,
+            status: 0,
+            trouble: Arc::default(),
+            interrupt: Interrupt::new(Arc::clone(&interrupt_status), Arc::new(irqfd)),
+            interrupt_status,
+            features_select: 0,
+            driver_features_select: 0,
+            driver_features: 0,
+            queue_select: 0,
+            queues,
+            worker: None,
+        }
+    }
+
+    /// The driver reads `data.len()` bytes at `offset` of the window. Registers are read as aligned words of 32 bits;
+    /// any other access to them, and what lies past the configuration's end, reads as zeros.
+    pub fn read(&mut self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        if offset >= CONFIG {
+            let start = usize::try_from(offset - CONFIG).unwrap_or(usize::MAX);
+            let rest = self.device.config().get(start..).unwrap_or_default();
+            data.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        } else if let Ok(word) = <&mut [u8; 4]>::try_from(data) {
+            *word = self.read_register(offset).to_le_bytes();
+        }
+    }
+
+    /// The driver writes `data` at `offset` of the window. The configuration spaces here have no writable field.
+    pub fn write(&mut self, offset: u64, data: &[u8]) {
+        if let (true, Ok(word)) = (offset < CONFIG, <[u8; 4]>::try_from(data)) {
+            self.write_register(offset, u32::from_le_bytes(word));
+        }
+    }
+
+    fn read_register(&self, offset: u64) -> u32 {
+        match offset {
+            0x00 => MAGIC,
+            0x04 => VERSION,
+            0x08 => self.device.kind() as u32,
+            0x0c => VENDOR,
+            0x10 => word_of(self.offered(), self.features_select),
+            0x34 => self.selected().map_or(0, |queue| queue.size_max.into()),
+            0x44 => self.selected().map_or(0, |queue| queue.ready.into()),
+            0x60 => self.interrupt_status.load(Ordering::SeqCst),
+            0x70 => self.status | self.trouble.load(Ordering::SeqCst),
+            // SHMLen and SHMBase: a region that does not exist has all ones (section 4.2.2).
+            0xb0..=0xbc => u32::MAX,
+            // ConfigGeneration: no configuration here changes while the machine runs.
+            _ => 0,
+        }
+    }
+
+    fn write_register(&mut self, offset: u64, value: u32) {
+        match offset {
+            0x14 => self.features_select = value,
+            0x20 => self.set_driver_features(value),
+            0x24 => self.driver_features_select = value,
+            0x30 => self.queue_select = value,
+            0x38 => self.configure(|queue| queue.size = u16::try_from(value).unwrap_or(0)),
+            0x44 => self.set_ready(value == 1),
+            0x64 => {
+                self.interrupt_status.fetch_and(!value, Ordering::SeqCst);
+            }
+            0x70 => self.set_status(value),
+            0x80 => self.configure(|queue| set_low(&mut queue.descriptors, value)),
+            0x84 => self.configure(|queue| set_high(&mut queue.descriptors, value)),
+            0x90 => self.configure(|queue| set_low(&mut queue.driver_ring, value)),
+            0x94 => self.configure(|queue| set_high(&mut queue.driver_ring, value)),
+            0xa0 => self.configure(|queue| set_low(&mut queue.device_ring, value)),
+            0xa4 => self.configure(|queue| set_high(&mut queue.device_ring, value)),
+            _ => {}
+        }
+    }
+
+    fn offered(&self) -> u64 {
+        self.device.features() | FEATURE_VERSION_1
+    }
+
+    fn selected(&self) -> Option<&QueueSetup> {
+        self.queues.get(self.queue_select as usize)
+    }
+
+    fn set_driver_features(&mut self, value: u32) {
+        if self.status != status::FOUND {
+            return;
+        }
+        match self.driver_features_select {
+            0 => set_low(&mut self.driver_features, value),
+            1 => set_high(&mut self.driver_features, value),
+            // Features from 64 up are not offered; a driver that asks for one nevertheless gets no FEATURES_OK.
+            _ if value != 0 => self.driver_features |= !self.offered(),
+            _ => {}
+        }
+    }
+
+    /// Changes the selected queue, if this is the time for it and the driver has not called it ready.
+    fn configure(&mut self, change: impl FnOnce(&mut QueueSetup)) {
+        if self.status != status::NEGOTIATED {
+            return;
+        }
+        if let Some(queue) = self.queues.get_mut(self.queue_select as usize).filter(|queue| !queue.ready) {
+            change(queue);
+        }
+    }
+
+    fn set_ready(&mut self, ready: bool) {
+        if self.status != status::NEGOTIATED {
+            return;
+        }
+        if let Some(queue) = self.queues.get_mut(self.queue_select as usize) {
+            queue.ready = ready;
+        }
+    }
+
+    /// The driver's status only ever goes forward a step, to FAILED, or to nothing (section 3.1.1); all else is ignored.
+    fn set_status(&mut self, value: u32) {
+        let value = value & !status::NEEDS_RESET;
+        match (self.status, value) {
+            (_, 0) => self.reset(),
+            (0, status::ACKNOWLEDGE) | (status::ACKNOWLEDGE, status::FOUND) => self.status = value,
+            (status::FOUND, status::NEGOTIATED) if self.features_acceptable() => self.status = value,
+            (status::NEGOTIATED, status::RUNNING) => {
+                self.status = value;
+                self.activate();
+            }
+            (current, _) if value == current | status::FAILED => self.status = value,
+            _ => {}
+        }
+    }
+
+    fn features_acceptable(&self) -> bool {
+        self.driver_features & !self.offered() == 0 && self.driver_features & FEATURE_VERSION_1 != 0
+    }
+
+    fn activate(&mut self) {
+        if let Err(error) = self.start_worker() {
+            let name = self.device.kind();
+            self.console.note(&format!("the {name:?} device cannot start: {}", chain_of(&error)));
+            ask_for_reset(&self.trouble, &self.interrupt);
+        }
+    }
+
+    fn start_worker(&mut self) -> Result<(), ActivateError> {
+        let event_idx = self.driver_features & FEATURE_EVENT_IDX != 0;
+        let mut queues = Vec::with_capacity(self.queues.len());
+        for setup in &self.queues {
+            let queue = setup.build(&self.memory, event_idx).ok_or(ActivateError::Driver("a queue"))?;
+            let notify = setup.notify.try_clone().map_err(ActivateError::Host)?;
+            queues.push(ActiveQueue { queue, notify });
+        }
+        let handler = self.device.activate(Activation {
+            memory: self.memory.clone(),
+            interrupt: self.interrupt.clone(),
+            queues,
+            features: self.driver_features,
+        })?;
+        let (trouble, interrupt) = (Arc::clone(&self.trouble), self.interrupt.clone());
+        let (console, name) = (self.console.clone(), self.device.kind());
+        let on_failure = Box::new(move |error| {
+            console.note(&format!("the {name:?} device has stopped: {}", chain_of(&error)));
+            ask_for_reset(&trouble, &interrupt);
+        });
+        let ended = || ActivateError::Host(std::io::Error::other("the I/O thread takes no more handlers"));
+        self.worker = Some(self.workers.add(handler, on_failure).ok_or_else(ended)?);
+        Ok(())
+    }
+
+    /// Back to the beginning. The worker goes first: until it is dropped it may still use queues and memory.
+    fn reset(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            self.workers.remove(worker);
+        }
+        self.status = 0;
+        self.trouble.store(0, Ordering::SeqCst);
+        self.interrupt_status.store(0, Ordering::SeqCst);
+        (self.features_select, self.driver_features_select, self.queue_select) = (0, 0, 0);
+        self.driver_features = 0;
+        self.queues.iter_mut().for_each(QueueSetup::reset);
+    }
+}
+
+/// Tells the driver that the device has failed (section 2.1.2): it reads NEEDS_RESET when the interrupt reaches it.
+fn ask_for_reset(trouble: &AtomicU32, interrupt: &Interrupt) {
+    trouble.store(status::NEEDS_RESET, Ordering::SeqCst);
+    // Without the interrupt the driver finds out when it next reads the status.
+    let _late_news = interrupt.signal_config();
+}
+
+fn chain_of(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn word_of(value: u64, select: u32) -> u32 {
+    match select {
+        0 => value as u32,
+        1 => (value >> 32) as u32,
+        _ => 0,
+    }
+}
+
+fn set_low(field: &mut u64, value: u32) {
+    *field = *field & !u64::from(u32::MAX) | u64::from(value);
+}
+
+fn set_high(field: &mut u64, value: u32) {
+    *field = *field & u64::from(u32::MAX) | u64::from(value) << 32;
+}
+
+#[cfg(test)]
+#[path = "mmio_tests.rs"]
+mod tests;
