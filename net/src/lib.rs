@@ -1,1 +1,26 @@
-//! Pod networking
+//! Network interfaces, by netlink.
+//!
+//! [`configure`] gives a guest the interfaces that [`GuestNetwork`] describes; [`loopback_up`] is all that a pod without
+//! a network needs. What is to be done is computed as a list of [`plan::Request`]s, which one small executor sends.
+
+pub mod error;
+pub mod guest_network;
+mod netlink;
+pub mod plan;
+
+pub use error::Error;
+pub use guest_network::{GuestNetwork, Interface, InterfaceName, IpNetwork, MacAddress, Route};
+
+use netlink::Netlink;
+
+/// Takes the loopback interface of this network namespace into operation; the kernel gives it its addresses.
+pub fn loopback_up() -> Result<(), Error> {
+    Netlink::open()?.execute(&plan::loopback_up())
+}
+
+/// Gives this network namespace's interfaces the names, addresses and routes of `network`.
+pub fn configure(network: &GuestNetwork) -> Result<(), Error> {
+    let mut netlink = Netlink::open()?;
+    let links = netlink.links()?;
+    plan::configure(network, &links)?.iter().try_for_each(|request| netlink.execute(request))
+}

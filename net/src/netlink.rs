@@ -1,0 +1,252 @@
+//! The executor: one blocking netlink socket.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use netlink_packet_core::{
+    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, Parseable,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
+};
+
+use crate::Error;
+use crate::guest_network::MacAddress;
+use crate::plan::{Link, Request};
+
+/// The largest datagram that the kernel answers with (its `NLMSG_GOODSIZE` for dumps into buffers of this size).
+const RECEIVE_BYTES: usize = 32 << 10;
+/// Netlink messages in a datagram begin at multiples of this.
+const ALIGNMENT: usize = 4;
+
+pub(crate) struct Netlink {
+    socket: OwnedFd,
+    sequence: u32,
+}
+
+impl Netlink {
+    pub(crate) fn open() -> Result<Self, Error> {
+        let kind = SockType::Raw;
+        let socket = socket(AddressFamily::Netlink, kind, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)
+            .map_err(failed("open a socket"))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Sends a request and waits until the kernel has carried it out.
+    pub(crate) fn execute(&mut self, request: &Request) -> Result<(), Error> {
+        self.send(request.message.clone(), request.flags | NLM_F_ACK)?;
+        self.answers(|_| ()).map_err(|error| match error {
+            Answer::Refused(source) => Error::Refused { what: request.what.clone(), source },
+            Answer::Failed(error) => error,
+        })
+    }
+
+    /// The interfaces of this network namespace.
+    pub(crate) fn links(&mut self) -> Result<Vec<Link>, Error> {
+        self.send(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
+        let mut links = Vec::new();
+        self.answers(|message| links.push(link(&message))).map_err(|error| match error {
+            Answer::Refused(source) => Error::Refused { what: "list the network interfaces".into(), source },
+            Answer::Failed(error) => error,
+        })?;
+        Ok(links)
+    }
+
+    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<(), Error> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        let kernel = NetlinkAddr::new(0, 0);
+        sendto(self.socket.as_raw_fd(), &bytes, &kernel, MsgFlags::empty()).map_err(failed("send"))?;
+        Ok(())
+    }
+
+    /// Takes the kernel's messages up to the acknowledgement or the end of the dump.
+    fn answers(&self, mut take: impl FnMut(LinkMessage)) -> Result<(), Answer> {
+        let mut buffer = vec![0; RECEIVE_BYTES];
+        loop {
+            let received = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())
+                .map_err(|errno| Answer::Failed(failed("receive")(errno)))?;
+            let mut rest = buffer.get(..received).unwrap_or_default();
+            while !rest.is_empty() {
+                let message = NetlinkMessage::<LinkAnswer>::deserialize(rest)
+                    .map_err(|error| Answer::Failed(Error::Answer(error.to_string())))?;
+                // The header's length is at least the header's size, or it would not have parsed.
+                let length = (message.header.length as usize).next_multiple_of(ALIGNMENT);
+                rest = rest.get(length..).unwrap_or_default();
+                if message.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match message.payload {
+                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
+                    NetlinkPayload::Error(error) => return Err(Answer::Refused(error.to_io())),
+                    NetlinkPayload::Done(_) => return Ok(()),
+                    NetlinkPayload::InnerMessage(LinkAnswer(message)) => take(message),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+enum Answer {
+    Refused(io::Error),
+    Failed(Error),
+}
+
+fn failed(what: &'static str) -> impl FnOnce(nix::Error) -> Error {
+    move |errno| Error::Socket { what, source: errno.into() }
+}
+
+fn link(message: &LinkMessage) -> Link {
+    let mut link = Link { index: message.header.index, name: String::new(), mac: None };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name.clone(),
+            LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(MacAddress),
+            _ => {}
+        }
+    }
+    link
+}
+
+/// The one kind of message that is asked for. The route crate's own type for all kinds would bring all their parsers
+/// into the guest's init.
+struct LinkAnswer(LinkMessage);
+
+impl NetlinkDeserializable for LinkAnswer {
+    type Error = DecodeError;
+    fn deserialize(_header: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
+        LinkMessage::parse(payload).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+    use netlink_packet_route::link::{InfoKind, LinkInfo};
+    use nix::ifaddrs::getifaddrs;
+    use nix::net::if_::InterfaceFlags;
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+    use crate::{GuestNetwork, Interface, Route, configure, loopback_up};
+
+    /// Runs `test` in a network namespace of its own; as root only, for want of which nothing is tested.
+    fn in_new_namespace(test: impl FnOnce() + Send + 'static) {
+        let thread = std::thread::spawn(|| match unshare(CloneFlags::CLONE_NEWNET) {
+            Ok(()) => test(),
+            Err(errno) => eprintln!("skipped: no network namespace can be made: {errno}"),
+        });
+        thread.join().unwrap();
+    }
+
+    /// A bridge needs no partner, and every kernel that runs containers has it.
+    fn make_bridge(name: &str, mac: MacAddress) {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.into()));
+        message.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+        let request = Request {
+            what: format!("make the interface {name}"),
+            message: RouteNetlinkMessage::NewLink(message),
+            flags: NLM_F_CREATE | NLM_F_EXCL,
+        };
+        Netlink::open().unwrap().execute(&request).unwrap();
+    }
+
+    fn addresses(name: &str) -> Vec<IpAddr> {
+        getifaddrs()
+            .unwrap()
+            .filter(|entry| entry.interface_name == name)
+            .filter_map(|entry| {
+                let address = entry.address?;
+                let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
+                v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::from(address.ip())))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn loopback() {
+        in_new_namespace(|| {
+            loopback_up().unwrap();
+            let lo = getifaddrs().unwrap().find(|entry| entry.interface_name == "lo").unwrap();
+            assert!(lo.flags.contains(InterfaceFlags::IFF_UP));
+            assert!(addresses("lo").contains(&"127.0.0.1".parse().unwrap()));
+        });
+    }
+
+    #[test]
+    fn a_whole_network() {
+        in_new_namespace(|| {
+            let macs = [1, 2].map(|last| MacAddress([2, 0, 0, 0, 0, last]));
+            make_bridge("one", macs[0]);
+            make_bridge("two", macs[1]);
+            let interface = |mac, name: &str, v4: &str, v6: &str| Interface {
+                mac,
+                name: name.parse().unwrap(),
+                mtu: Some(1400),
+                addresses: vec![v4.parse().unwrap(), v6.parse().unwrap()],
+                routes: Vec::new(),
+            };
+            // The two swap their names.
+            let mut first = interface(macs[0], "two", "192.0.2.5/24", "2001:db8:1::5/64");
+            for (destination, gateway) in [("0.0.0.0/0", "192.0.2.1"), ("::/0", "2001:db8:1::1")] {
+                first.routes.push(Route {
+                    destination: destination.parse().unwrap(),
+                    gateway: Some(gateway.parse().unwrap()),
+                });
+            }
+            let second = interface(macs[1], "one", "198.51.100.5/24", "2001:db8:2::5/64");
+            configure(&GuestNetwork { interfaces: vec![first, second] }).unwrap();
+
+            for (name, v4, v6) in
+                [("two", "192.0.2.5", "2001:db8:1::5"), ("one", "198.51.100.5", "2001:db8:2::5")]
+            {
+                let found = addresses(name);
+                assert!(found.contains(&v4.parse().unwrap()), "{name}: {found:?}");
+                assert!(found.contains(&v6.parse().unwrap()), "{name}: {found:?}");
+            }
+            // Interface, destination, gateway 192.0.2.1 in the processor's byte order.
+            let routes = std::fs::read_to_string("/proc/thread-self/net/route").unwrap();
+            assert!(routes.contains("two\t00000000\t010200C0"), "{routes}");
+            let routes = std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap();
+            assert!(routes.lines().any(|line| line.starts_with(&"0".repeat(32)) && line.ends_with(" two")));
+            let links = Netlink::open().unwrap().links().unwrap();
+            assert!(links.iter().any(|link| link.name == "two" && link.mac == Some(macs[0])), "{links:?}");
+        });
+    }
+
+    #[test]
+    fn a_refusal_says_what_was_asked_for() {
+        in_new_namespace(|| {
+            let mac = MacAddress([2, 0, 0, 0, 0, 3]);
+            make_bridge("three", mac);
+            let route = Route {
+                destination: "0.0.0.0/0".parse().unwrap(),
+                gateway: Some("203.0.113.1".parse().unwrap()),
+            };
+            let interface = Interface {
+                mac,
+                name: "three".parse().unwrap(),
+                mtu: None,
+                addresses: Vec::new(),
+                routes: vec![route],
+            };
+            let error = configure(&GuestNetwork { interfaces: vec![interface] }).unwrap_err();
+            let expected = "cannot add the route to 0.0.0.0/0 by three through 203.0.113.1";
+            assert_eq!(error.to_string(), expected);
+        });
+    }
+}
