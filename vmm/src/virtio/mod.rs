@@ -8,6 +8,7 @@ pub mod mmio;
 pub mod pmem;
 pub mod queue;
 pub mod rng;
+pub mod vsock;
 
 #[cfg(test)]
 pub(crate) mod testing;
