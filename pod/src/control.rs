@@ -16,10 +16,22 @@ pub const CONTROL_PORT: u32 = 1024;
 /// The vsock port on the host that each stream of an app's standard input and output goes to; the connection begins
 /// with a [`StreamHello`].
 pub const STREAM_PORT: u32 = 1025;
+/// The I/O port of the machine to which a guest's init writes a [`GuestMark`], for the timeline.
+pub const MARK_PORT: u16 = 0x510;
 /// The largest message that a parent accepts from a supervisor.
 pub const MAX_FROM_SUPERVISOR_BYTES: usize = 64 << 10;
 /// The largest message that a supervisor accepts: a plan is the largest.
 pub const MAX_TO_SUPERVISOR_BYTES: usize = 16 << 20;
+
+/// A point in a guest's life, by its number on the [`MARK_PORT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum GuestMark {
+    /// The first instruction of init.
+    Init = 1,
+    /// The plan is there and every stream is connected: the supervisor begins.
+    Supervisor = 2,
+}
 
 /// From the parent to the supervisor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

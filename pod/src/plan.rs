@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::capability::CapabilitySet;
+use crate::control::Stream;
 use crate::image_manifest::{App, EnvironmentVariable, Event};
 use crate::isolator::Isolator;
 use crate::limits::{AppLimits, CgroupSetting, CgroupVersion, PodLimits};
@@ -157,6 +158,17 @@ pub enum Stdio {
     Streams,
     /// A terminal in the pod, carried to the caller's.
     Terminal,
+}
+
+impl Stdio {
+    /// The streams that are carried: in a VM each by a connection of its own.
+    pub fn streams(self) -> &'static [Stream] {
+        match self {
+            Self::Output => &[Stream::Stdout, Stream::Stderr],
+            Self::Streams => &[Stream::Stdin, Stream::Stdout, Stream::Stderr],
+            Self::Terminal => &[Stream::Stdin],
+        }
+    }
 }
 
 /// What an app's main process is to be.
