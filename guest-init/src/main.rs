@@ -1,3 +1,68 @@
-//! PID 1 of the guest: mounts, network, then the supervisor
+//! PID 1 of the guest: connects to the host, gets the plan, and becomes the pod's supervisor.
+//!
+//! Nothing is mounted before the plan's own operations: sockets need no file system, and each step before the first
+//! connection is time that the pod's user waits.
 
-fn main() {}
+mod connect;
+mod error;
+mod mark;
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
+use nix::sys::reboot::{RebootMode, reboot};
+use pod::abi::EXIT_ERROR;
+use pod::control::{self, ExitStatus, FromSupervisor, GuestMark, ToSupervisor};
+use pod::plan::Plan;
+use stage2::{AppStreams, Connections};
+
+use crate::error::{Error, causes};
+
+fn main() {
+    mark::mark(GuestMark::Init);
+    if let Err(error) = run() {
+        // The console's last lines are in the error of a host that was not reached.
+        eprintln!("guest-init: {}", causes(&error).join(": "));
+    }
+    // The host ends the machine on `PodExited`. Getting here first, or without, a reset is the only way out.
+    if let Err(errno) = reboot(RebootMode::RB_AUTOBOOT) {
+        eprintln!("guest-init: cannot reset the machine: {errno}");
+    }
+}
+
+fn run() -> Result<(), Error> {
+    let mut control = connect::control()?;
+    send(&mut control, &FromSupervisor::Ready)?;
+    let plan = receive_plan(&mut control)?;
+    match prepare(&plan) {
+        Ok(streams) => {
+            mark::mark(GuestMark::Supervisor);
+            let control = OwnedFd::from(control);
+            stage2::run(&plan, Connections { control, streams, cgroups: Vec::new(), own_kernel: true });
+            Ok(())
+        }
+        Err(error) => {
+            send(&mut control, &FromSupervisor::Failed { app: None, causes: causes(&error) })?;
+            send(&mut control, &FromSupervisor::PodExited { status: ExitStatus::Code(EXIT_ERROR) })?;
+            Err(error)
+        }
+    }
+}
+
+/// What the supervisor needs and cannot do itself; all of it before any app runs.
+fn prepare(plan: &Plan) -> Result<Vec<AppStreams>, Error> {
+    net::loopback_up()?;
+    connect::streams(plan)
+}
+
+fn send(control: &mut File, message: &FromSupervisor) -> Result<(), Error> {
+    control.write_all(&control::encode(message)?).map_err(Error::Control)
+}
+
+fn receive_plan(control: &mut File) -> Result<Plan, Error> {
+    match connect::read_message(control)? {
+        ToSupervisor::Start(plan) => Ok(*plan),
+        _ => Err(Error::NoPlan),
+    }
+}

@@ -249,7 +249,7 @@ const GRACE_PERIOD_MS: u64 = 10_000;
 /// Where a VM pod's root is mounted before it becomes the root: the initial one cannot be pivoted away from.
 const VM_POD_ROOT: &str = "/pod";
 /// Where a VM pod's writable layers are mounted.
-const VM_SCRATCH: &str = "/scratch";
+pub const VM_SCRATCH: &str = "/scratch";
 
 /// Environment that an app has unless its manifest says otherwise (appc spec, "Execution Environment").
 const DEFAULT_ENVIRONMENT: [(&str, &str); 5] = [

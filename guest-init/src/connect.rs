@@ -1,0 +1,126 @@
+//! Connections to the host, over vsock.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::libc::VMADDR_CID_HOST;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
+use pod::control::{
+    CONTROL_PORT, Decoder, MAX_TO_SUPERVISOR_BYTES, STREAM_PORT, Stream, StreamHello, ToSupervisor,
+};
+use pod::plan::{Plan, Stdio};
+use stage2::AppStreams;
+
+use crate::error::Error;
+
+/// Opens the control connection.
+pub fn control() -> Result<File, Error> {
+    connected(CONTROL_PORT).map(File::from)
+}
+
+/// Opens a connection for every stream of the plan; the host waits for exactly these.
+pub fn streams(plan: &Plan) -> Result<Vec<AppStreams>, Error> {
+    plan.apps
+        .iter()
+        .enumerate()
+        .map(|(index, app)| {
+            let app_index = u16::try_from(index).map_err(|_| Error::TooManyApps)?;
+            app_streams(app.stdio, |stream| open_stream(StreamHello { app: app_index, stream }))
+        })
+        .collect()
+}
+
+/// Sorts the connections that `open` makes for an app's streams.
+fn app_streams(
+    stdio: Stdio,
+    mut open: impl FnMut(Stream) -> Result<OwnedFd, Error>,
+) -> Result<AppStreams, Error> {
+    if stdio == Stdio::Terminal {
+        return Ok(AppStreams::Terminal { carrier: open(Stream::Stdin)? });
+    }
+    let (mut stdin, mut stdout, mut stderr) = (None, None, None);
+    for stream in stdio.streams() {
+        let connection = Some(open(*stream)?);
+        match stream {
+            Stream::Stdin => stdin = connection,
+            Stream::Stdout => stdout = connection,
+            Stream::Stderr => stderr = connection,
+        }
+    }
+    Ok(AppStreams::Carried { stdin, stdout, stderr })
+}
+
+fn open_stream(hello: StreamHello) -> Result<OwnedFd, Error> {
+    let mut connection = File::from(connected(STREAM_PORT)?);
+    connection.write_all(&hello.encode()).map_err(|source| Error::Connect { port: STREAM_PORT, source })?;
+    Ok(connection.into())
+}
+
+fn connected(port: u32) -> Result<OwnedFd, Error> {
+    let failed = |errno: nix::Error| Error::Connect { port, source: errno.into() };
+    let socket =
+        socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(failed)?;
+    connect(socket.as_raw_fd(), &VsockAddr::new(VMADDR_CID_HOST, port)).map_err(failed)?;
+    Ok(socket)
+}
+
+/// Reads one message and not a byte more: what follows is the supervisor's.
+pub fn read_message(control: &mut impl Read) -> Result<ToSupervisor, Error> {
+    let mut length = [0; 4];
+    control.read_exact(&mut length).map_err(Error::Control)?;
+    let mut decoder = Decoder::new(MAX_TO_SUPERVISOR_BYTES);
+    decoder.push(&length);
+    // Without its body a message is either too large or not whole yet.
+    if let Some(message) = decoder.next_message()? {
+        return Ok(message);
+    }
+    let mut body = vec![0; u32::from_le_bytes(length) as usize];
+    control.read_exact(&mut body).map_err(Error::Control)?;
+    decoder.push(&body);
+    decoder.next_message()?.ok_or_else(|| Error::Control(std::io::ErrorKind::UnexpectedEof.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use pod::control::encode;
+
+    use super::*;
+
+    #[test]
+    fn what_follows_a_message_is_left_alone() {
+        let mut wire = encode(&ToSupervisor::Signal(7)).unwrap();
+        wire.extend(encode(&ToSupervisor::Stop).unwrap());
+        let mut wire = wire.as_slice();
+        assert_eq!(read_message(&mut wire).unwrap(), ToSupervisor::Signal(7));
+        assert_eq!(read_message(&mut wire).unwrap(), ToSupervisor::Stop);
+        assert!(matches!(read_message(&mut wire), Err(Error::Control(_))));
+    }
+
+    #[test]
+    fn a_cut_or_oversized_message_is_an_error() {
+        let wire = encode(&ToSupervisor::Kill).unwrap();
+        assert!(matches!(read_message(&mut &wire[..wire.len() - 1]), Err(Error::Control(_))));
+        let huge = (MAX_TO_SUPERVISOR_BYTES as u32 + 1).to_le_bytes();
+        assert!(matches!(read_message(&mut huge.as_slice()), Err(Error::Message(_))));
+    }
+
+    #[test]
+    fn connections_are_those_of_the_plan() {
+        let opened = |stdio| {
+            let mut opened = Vec::new();
+            let null = || OwnedFd::from(File::open("/dev/null").unwrap());
+            let streams = app_streams(stdio, |stream| {
+                opened.push(stream);
+                Ok(null())
+            });
+            (opened, streams.unwrap())
+        };
+        let (order, streams) = opened(Stdio::Output);
+        assert_eq!(order, [Stream::Stdout, Stream::Stderr]);
+        assert!(matches!(streams, AppStreams::Carried { stdin: None, stdout: Some(_), stderr: Some(_) }));
+        let (order, streams) = opened(Stdio::Terminal);
+        assert_eq!(order, [Stream::Stdin]);
+        assert!(matches!(streams, AppStreams::Terminal { .. }));
+    }
+}

@@ -1,0 +1,37 @@
+//! The crate's one error type.
+
+use std::io;
+
+/// Why the guest cannot become a pod.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host could not be connected to.
+    #[error("cannot connect to port {port} of the host")]
+    Connect {
+        /// The vsock port.
+        port: u32,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The control connection failed.
+    #[error("the control connection to the host failed")]
+    Control(#[source] io::Error),
+    /// A message is not what it should be.
+    #[error("cannot understand the host")]
+    Message(#[from] pod::Error),
+    /// The host began with another message.
+    #[error("the host's first message is not Start")]
+    NoPlan,
+    /// More apps than stream connections can name.
+    #[error("the plan has more than {} apps", u16::MAX)]
+    TooManyApps,
+    /// The network could not be set up.
+    #[error("cannot set the network up")]
+    Network(#[from] net::Error),
+}
+
+/// The chain of causes as texts, outermost first.
+pub fn causes(error: &dyn std::error::Error) -> Vec<String> {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
+}
