@@ -1,6 +1,6 @@
 //! Boots a kernel and shows what it says: for tests, measurements and debugging.
 //!
-//! `boot KERNEL INITRAMFS [--pmem FILE] [--vcpus N] [--memory-mib N] [--quiet] [PARAMETERS...]`
+//! `boot KERNEL INITRAMFS [--pmem FILE] [--block FILE] [--vcpus N] [--memory-mib N] [--quiet] [PARAMETERS...]`
 //!
 //! The console goes to stderr, the timeline to stdout in nanoseconds of `CLOCK_MONOTONIC`.
 
@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fs::File;
 use std::io::Write;
 
+use vmm::virtio::block::BlockConfig;
 use vmm::{Machine, MachineConfig, VcpuCount, probe};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -44,12 +45,17 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, B
         initramfs,
         command_line: String::new(),
         pmems: Vec::new(),
+        blocks: Vec::new(),
+        vsock: None,
         console: Some(Box::new(|bytes| drop(std::io::stderr().write_all(bytes)))),
     };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
         match argument.as_str() {
             "--pmem" => config.pmems.push(open(&value()?)?),
+            "--block" => {
+                config.blocks.push(BlockConfig { file: open_to_write(&value()?)?, read_only: false })
+            }
             "--vcpus" => config.vcpus = VcpuCount::new(value()?.parse()?).ok_or("1 to 32 processors")?,
             "--memory-mib" => config.memory_bytes = value()?.parse::<u64>()? << 20,
             "--quiet" => config.console = None,
@@ -61,4 +67,8 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, B
 
 fn open(path: &str) -> Result<File, String> {
     File::open(path).map_err(|error| format!("{path}: {error}"))
+}
+
+fn open_to_write(path: &str) -> Result<File, String> {
+    File::options().read(true).write(true).open(path).map_err(|error| format!("{path}: {error}"))
 }

@@ -81,6 +81,14 @@ impl Error {
         move |source| Self::Kvm { what, source }
     }
 
+    /// For `map_err`: the device `name` could not be made.
+    pub(crate) fn device<E>(name: &'static str) -> impl Fn(E) -> Self
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        move |source| Self::Device { name, source: Box::new(source) }
+    }
+
     /// For `map_err`: the host could not do `what`.
     pub(crate) fn host(what: &'static str) -> impl Fn(std::io::Error) -> Self {
         move |source| Self::Host { what, source }

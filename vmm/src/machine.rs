@@ -22,8 +22,11 @@ use crate::event_loop::{EventLoop, LoopHandle};
 use crate::layout::{self, MEMORY_MAX, MEMORY_MIN};
 use crate::memory::{DeviceMemory, Mapping, PAGE_SIZE, Region};
 use crate::timeline::{Phase, Timeline};
+use crate::virtio::block::{Block, BlockConfig};
 use crate::virtio::console::Console;
 use crate::virtio::pmem::{self, Pmem};
+use crate::virtio::rng::Rng;
+use crate::virtio::vsock::{Vsock, VsockConfig};
 use crate::vm::{Access, Vm};
 
 /// What the machine needs the kernel to do, before what the caller wants of it: end by a triple fault, also after a
@@ -46,6 +49,10 @@ pub struct MachineConfig {
     pub command_line: String,
     /// Files that the guest reads as `/dev/pmem0` and so on, in this order. They must not shrink while the machine runs.
     pub pmems: Vec<File>,
+    /// Disks: `/dev/vda` and so on, in this order.
+    pub blocks: Vec<BlockConfig>,
+    /// A socket device.
+    pub vsock: Option<VsockConfig>,
     /// Where the guest's console output goes as it comes, beside the end of it that the machine keeps.
     pub console: Option<Sink>,
 }
@@ -107,8 +114,15 @@ impl Machine {
         let events = EventLoop::new().map_err(Error::host("create the event loop"))?;
         let mut devices = Devices::new(&vm, &memory, events.handle(), &console);
         devices.attach(Console::new(console.clone()))?;
+        devices.attach(Rng)?;
         for region in &pmems {
             devices.attach(Pmem::new(region.start, region.mapping.bytes()))?;
+        }
+        for block in config.blocks {
+            devices.attach(Block::new(block).map_err(Error::device("block"))?)?;
+        }
+        if let Some(vsock) = config.vsock {
+            devices.attach(Vsock::new(vsock).map_err(Error::device("vsock"))?)?;
         }
         let transports = devices.into_transports();
 

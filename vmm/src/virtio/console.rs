@@ -2,25 +2,19 @@
 //!
 //! Nobody types at a pod's kernel: the receive queue is accepted and left alone.
 
-use std::os::fd::AsRawFd;
-
-use virtio_queue::{QueueOwnedT, QueueT};
-use vm_memory::GuestMemory;
-use vm_memory::{Bytes, Permissions};
 use vmm_sys_util::epoll::EventSet;
 
+use super::device::{ActivateError, Activation, DeviceKind, VirtioDevice};
+use super::queue::{self, Chain, DeviceQueue};
 use crate::console::ConsoleLog;
 use crate::event_loop::{EventHandler, HandlerError, Registry};
 use crate::memory::DeviceMemory;
-use crate::virtio::device::{ActivateError, Activation, ActiveQueue, DeviceKind, Interrupt, VirtioDevice};
 
-const QUEUE_SIZES: [u16; 2] = [16, 64];
-const TRANSMIT: usize = 1;
-/// How many buffers are taken per call, and how many bytes of each: the rest of a longer one is dropped.
-const BUFFERS_PER_CALL: usize = 64;
-const BYTES_PER_BUFFER: usize = 4096;
+const QUEUE_SIZES: &[u16] = &[16, 64];
+/// The most bytes taken from one buffer; drivers send a line, or a page of them.
+const MAX_TEXT_BYTES: usize = 4096;
 
-/// The device.
+/// A console.
 #[derive(Debug)]
 pub struct Console {
     log: ConsoleLog,
@@ -39,77 +33,71 @@ impl VirtioDevice for Console {
     }
 
     fn queue_sizes(&self) -> &[u16] {
-        &QUEUE_SIZES
+        QUEUE_SIZES
     }
 
     fn features(&self) -> u64 {
-        0
+        queue::RING_FEATURES
     }
 
     fn activate(&mut self, activation: Activation) -> Result<Box<dyn EventHandler>, ActivateError> {
-        let Activation { memory, interrupt, queues, .. } = activation;
-        let transmit = queues.into_iter().nth(TRANSMIT).ok_or(ActivateError::Driver("the transmit queue"))?;
-        Ok(Box::new(Transmitter { log: self.log.clone(), memory, interrupt, transmit }))
+        let (memory, [_receive, transmit]) = queue::open(activation)?;
+        Ok(Box::new(Worker { memory, transmit, log: self.log.clone() }))
     }
 }
 
-struct Transmitter {
-    log: ConsoleLog,
+struct Worker {
     memory: DeviceMemory,
-    interrupt: Interrupt,
-    transmit: ActiveQueue,
+    transmit: DeviceQueue,
+    log: ConsoleLog,
 }
 
-impl EventHandler for Transmitter {
+impl EventHandler for Worker {
     fn start(&mut self, registry: &mut dyn Registry) -> Result<(), HandlerError> {
-        registry
-            .add(self.transmit.notify.as_raw_fd(), EventSet::IN, 0)
-            .map_err(|source| HandlerError::Host { what: "cannot watch the console's queue", source })
+        self.transmit.watch(registry, 0)
     }
 
     fn handle(&mut self, _: u32, _: EventSet, _: &mut dyn Registry) -> Result<(), HandlerError> {
-        // Read before the queue is looked at: a notification from here on wakes the loop again.
-        let _nothing_to_drain = self.transmit.notify.read();
-        let mut used = 0;
-        while used < BUFFERS_PER_CALL && self.transmit_one().map_err(broken)? {
-            used += 1;
-        }
-        let host = |what| move |source| HandlerError::Host { what, source };
-        if used == BUFFERS_PER_CALL {
-            // There may be more; let the other devices have their turn first.
-            self.transmit.notify.write(1).map_err(host("cannot come back to the console's queue"))?;
-        }
-        if used > 0 && self.transmit.queue.needs_notification(&self.memory).map_err(broken)? {
-            self.interrupt.signal_queue().map_err(host("cannot interrupt the guest"))?;
-        }
-        Ok(())
+        let Self { memory, transmit, log } = self;
+        transmit.serve(memory, |chain| print(memory, chain, log))
     }
 }
 
-impl Transmitter {
-    /// Takes one buffer; false if there is none.
-    fn transmit_one(&mut self) -> Result<bool, virtio_queue::Error> {
-        let Some(chain) = self.transmit.queue.iter(&self.memory)?.next() else { return Ok(false) };
-        let head = chain.head_index();
-        let mut text = [0; BYTES_PER_BUFFER];
-        let mut filled = 0;
-        for descriptor in chain.readable() {
-            let Some(free) = text.get_mut(filled..) else { break };
-            let wanted = free.len().min(descriptor.len() as usize);
-            let Some(target) = free.get_mut(..wanted) else { break };
-            // A buffer outside of memory has no text.
-            if self.memory.check_range(descriptor.addr(), wanted, Permissions::Read)
-                && self.memory.read_slice(target, descriptor.addr()).is_ok()
-            {
-                filled += wanted;
-            }
-        }
-        self.log.write(text.get(..filled).unwrap_or_default());
-        self.transmit.queue.add_used(&self.memory, head, 0)?;
-        Ok(true)
+/// Writes a buffer's text to the log; one that is no memory has none. The device writes nothing to the guest.
+fn print(memory: &DeviceMemory, chain: &Chain, log: &ConsoleLog) -> u32 {
+    let mut text = [0; MAX_TEXT_BYTES];
+    let text = text.get_mut(..chain.readable.len().min(MAX_TEXT_BYTES)).unwrap_or_default();
+    if chain.readable.copy_out(memory, 0, text).is_ok() {
+        log.write(text);
     }
+    0
 }
 
-fn broken(error: virtio_queue::Error) -> HandlerError {
-    HandlerError::Queue { queue: TRANSMIT, reason: error.to_string() }
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Arena, Driver, Piece, Watched, drain};
+    use super::*;
+
+    #[test]
+    fn output_arrives_and_wild_buffers_do_not() {
+        let log = ConsoleLog::new(None);
+        let mut driver = Driver::new(QUEUE_SIZES);
+        let mut worker = Console::new(log.clone()).activate(driver.activation(0)).unwrap();
+        let mut watched = Watched::default();
+        worker.start(&mut watched).unwrap();
+        let address = Arena::new().take(1 << 20);
+        driver.write(address, b"hello, ");
+        driver.write(address + 100, b"world");
+        driver.write(address + 0x1000, &[b'x'; 3 * MAX_TEXT_BYTES]);
+        let transmit = &mut driver.queues[1];
+        transmit.add(&[Piece::Read(address, 7), Piece::Read(address + 100, 5)]);
+        transmit.add(&[Piece::Read(u64::MAX - 3, 100)]);
+        watched.settle(&mut *worker).unwrap();
+        assert_eq!(log.last_lines(), "hello, world");
+        let transmit = &mut driver.queues[1];
+        transmit.add(&[Piece::Read(address + 0x1000, 3 * MAX_TEXT_BYTES as u32)]);
+        watched.settle(&mut *worker).unwrap();
+        assert_eq!(log.last_lines().len(), 12 + MAX_TEXT_BYTES);
+        assert_eq!(drain(&mut driver.queues[1]).len(), 3);
+    }
 }

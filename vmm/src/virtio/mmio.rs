@@ -29,8 +29,6 @@ const CONFIG: u64 = 0x100;
 
 /// `VIRTIO_F_VERSION_1`: the driver knows virtio 1.x; there is no legacy interface here.
 const FEATURE_VERSION_1: u64 = 1 << 32;
-/// `VIRTIO_F_EVENT_IDX`.
-const FEATURE_EVENT_IDX: u64 = 1 << 29;
 
 /// Device status bits (section 2.1).
 mod status {
@@ -78,13 +76,12 @@ impl QueueSetup {
     }
 
     /// The queue for the worker; `None` if the driver has not set it up properly.
-    fn build(&self, memory: &DeviceMemory, event_idx: bool) -> Option<Queue> {
+    fn build(&self, memory: &DeviceMemory) -> Option<Queue> {
         let mut queue = Queue::new(self.size_max).ok()?;
         queue.try_set_size(self.size).ok()?;
         queue.try_set_desc_table_address(GuestAddress(self.descriptors)).ok()?;
         queue.try_set_avail_ring_address(GuestAddress(self.driver_ring)).ok()?;
         queue.try_set_used_ring_address(GuestAddress(self.device_ring)).ok()?;
-        queue.set_event_idx(event_idx);
         queue.set_ready(self.ready);
         queue.is_valid(memory).then_some(queue)
     }
@@ -271,10 +268,9 @@ impl MmioTransport {
     }
 
     fn start_worker(&mut self) -> Result<(), ActivateError> {
-        let event_idx = self.driver_features & FEATURE_EVENT_IDX != 0;
         let mut queues = Vec::with_capacity(self.queues.len());
         for setup in &self.queues {
-            let queue = setup.build(&self.memory, event_idx).ok_or(ActivateError::Driver("a queue"))?;
+            let queue = setup.build(&self.memory).ok_or(ActivateError::Driver("a queue"))?;
             let notify = setup.notify.try_clone().map_err(ActivateError::Host)?;
             queues.push(ActiveQueue { queue, notify });
         }

@@ -6,25 +6,23 @@
 //! that the [bus](crate::bus) drops and counts), and devices cannot write there ([`DeviceMemory`]).
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
 
 use nix::sys::mman::ProtFlags;
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::GuestAddress;
 use vmm_sys_util::epoll::EventSet;
 
+use super::device::{ActivateError, Activation, DeviceKind, VirtioDevice};
+use super::queue::{self, Chain, DeviceQueue};
 use crate::event_loop::{EventHandler, HandlerError, Registry};
 use crate::layout;
 use crate::memory::{DeviceMemory, Mapping, MemoryError, PAGE_SIZE};
-use crate::virtio::device::{ActivateError, Activation, ActiveQueue, DeviceKind, Interrupt, VirtioDevice};
 
-const QUEUE_SIZES: [u16; 1] = [16];
+const QUEUE_SIZES: &[u16] = &[16];
 /// `VIRTIO_PMEM_REQ_TYPE_FLUSH`.
 const FLUSH: u32 = 0;
 /// What the driver reads as the result of a request.
 const OK: u32 = 0;
 const FAILED: u32 = 1;
-const REQUESTS_PER_CALL: usize = 16;
 
 /// Maps the whole of `file` for a pmem device, and pads it with zeros to the unit in which Linux adds memory.
 ///
@@ -66,11 +64,11 @@ impl VirtioDevice for Pmem {
     }
 
     fn queue_sizes(&self) -> &[u16] {
-        &QUEUE_SIZES
+        QUEUE_SIZES
     }
 
     fn features(&self) -> u64 {
-        0
+        queue::RING_FEATURES
     }
 
     fn config(&self) -> &[u8] {
@@ -78,74 +76,45 @@ impl VirtioDevice for Pmem {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<Box<dyn EventHandler>, ActivateError> {
-        let Activation { memory, interrupt, queues, .. } = activation;
-        let requests = queues.into_iter().next().ok_or(ActivateError::Driver("the request queue"))?;
-        Ok(Box::new(Flusher { memory, interrupt, requests }))
+        let (memory, [requests]) = queue::open(activation)?;
+        Ok(Box::new(Worker { memory, requests }))
     }
 }
 
-/// Answers flush requests. Nothing is ever written, so there is nothing to flush.
-struct Flusher {
+struct Worker {
     memory: DeviceMemory,
-    interrupt: Interrupt,
-    requests: ActiveQueue,
+    requests: DeviceQueue,
 }
 
-impl EventHandler for Flusher {
+impl EventHandler for Worker {
     fn start(&mut self, registry: &mut dyn Registry) -> Result<(), HandlerError> {
-        registry
-            .add(self.requests.notify.as_raw_fd(), EventSet::IN, 0)
-            .map_err(|source| HandlerError::Host { what: "cannot watch a pmem queue", source })
+        self.requests.watch(registry, 0)
     }
 
     fn handle(&mut self, _: u32, _: EventSet, _: &mut dyn Registry) -> Result<(), HandlerError> {
-        // Read before the queue is looked at: a notification from here on wakes the loop again.
-        let _nothing_to_drain = self.requests.notify.read();
-        let host = |what| move |source| HandlerError::Host { what, source };
-        let mut answered = 0;
-        while answered < REQUESTS_PER_CALL
-            && answer_one(&mut self.requests.queue, &self.memory).map_err(broken)?
-        {
-            answered += 1;
-        }
-        if answered == REQUESTS_PER_CALL {
-            self.requests.notify.write(1).map_err(host("cannot come back to a pmem queue"))?;
-        }
-        if answered > 0 && self.requests.queue.needs_notification(&self.memory).map_err(broken)? {
-            self.interrupt.signal_queue().map_err(host("cannot interrupt the guest"))?;
-        }
-        Ok(())
+        let Self { memory, requests } = self;
+        requests.serve(memory, |chain| answer(memory, chain))
     }
 }
 
-/// Answers one request (section 5.19.6); false if there is none.
-fn answer_one(queue: &mut Queue, memory: &DeviceMemory) -> Result<bool, virtio_queue::Error> {
-    let Some(chain) = queue.iter(memory)?.next() else { return Ok(false) };
-    let head = chain.head_index();
-    let request = chain.clone().readable().next().filter(|descriptor| descriptor.len() >= 4);
-    let kind = request.and_then(|descriptor| memory.read_obj::<u32>(descriptor.addr()).ok());
-    let result = if kind.map(u32::from_le) == Some(FLUSH) { OK } else { FAILED };
-    let response = chain.writable().next().filter(|descriptor| descriptor.len() >= 4);
-    let written =
-        response.is_some_and(|descriptor| memory.write_obj(result.to_le(), descriptor.addr()).is_ok());
-    queue.add_used(memory, head, if written { 4 } else { 0 })?;
-    Ok(true)
-}
-
-fn broken(error: virtio_queue::Error) -> HandlerError {
-    HandlerError::Queue { queue: 0, reason: error.to_string() }
+/// Answers a request (section 5.19.6), and returns how many bytes that took. Nothing is ever written to the memory, so
+/// there is nothing to flush.
+fn answer(memory: &DeviceMemory, chain: &Chain) -> u32 {
+    let kind = chain.readable.read(memory, 0).map(u32::from_le_bytes);
+    let result: u32 = if matches!(kind, Ok(FLUSH)) { OK } else { FAILED };
+    match chain.writable.write(memory, 0, &result.to_le_bytes()) {
+        Ok(()) => size_of::<u32>() as u32,
+        Err(_) => 0,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
-    use virtio_queue::desc::RawDescriptor;
-    use virtio_queue::desc::split::Descriptor;
-    use virtio_queue::mock::MockSplitQueue;
-    use vm_memory::GuestMemoryMmap;
     use vmm_sys_util::tempfile::TempFile;
 
+    use super::super::testing::{Arena, Driver, Piece, Watched, drain};
     use super::*;
     use crate::memory::HUGE_PAGE_SIZE;
 
@@ -165,30 +134,24 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_answered() {
-        let memory = DeviceMemory::from(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap());
-        let driver = MockSplitQueue::new(&memory, 16);
-        let descriptor =
-            |address, length, flags, next| RawDescriptor::from(Descriptor::new(address, length, flags, next));
-        let chains = [
-            // A flush, an unknown request, and one without room for the answer.
-            descriptor(0x8000, 4, 1, 1),
-            descriptor(0x9000, 4, 2, 0),
-            descriptor(0x8010, 4, 1, 3),
-            descriptor(0x9010, 4, 2, 0),
-            descriptor(0x8000, 4, 1, 5),
-            descriptor(0x9020, 2, 2, 0),
-        ];
-        driver.add_desc_chains(&chains, 0).unwrap();
-        memory.write_obj(FLUSH.to_le(), GuestAddress(0x8000)).unwrap();
-        memory.write_obj(77_u32.to_le(), GuestAddress(0x8010)).unwrap();
-        for answer in [0x9000, 0x9010, 0x9020] {
-            memory.write_obj(u32::MAX, GuestAddress(answer)).unwrap();
-        }
-        let mut queue: Queue = driver.create_queue().unwrap();
-        while answer_one(&mut queue, &memory).unwrap() {}
-        let answer = |address| memory.read_obj::<u32>(GuestAddress(address)).unwrap();
-        assert_eq!([answer(0x9000), answer(0x9010), answer(0x9020)], [OK, FAILED, u32::MAX]);
-        assert_eq!(driver.used().idx().load(), 3);
+    fn flushes_succeed_and_anything_else_does_not() {
+        let mut driver = Driver::new(QUEUE_SIZES);
+        let mut worker = Pmem::new(GuestAddress(0), 0).activate(driver.activation(0)).unwrap();
+        let mut watched = Watched::default();
+        worker.start(&mut watched).unwrap();
+        let address = Arena::new().take(100);
+        driver.write(address, &FLUSH.to_le_bytes());
+        driver.write(address + 4, &77_u32.to_le_bytes());
+        driver.write(address + 8, &[9; 16]);
+        let requests = &mut driver.queues[0];
+        requests.add(&[Piece::Read(address, 4), Piece::Write(address + 8, 4)]);
+        requests.add(&[Piece::Read(address + 4, 4), Piece::Write(address + 12, 4)]);
+        requests.add(&[Piece::Read(address, 4), Piece::Write(address + 16, 2)]);
+        requests.add(&[Piece::Read(u64::MAX, 4), Piece::Write(address + 20, 4)]);
+        watched.settle(&mut *worker).unwrap();
+        let lengths: Vec<u32> = drain(&mut driver.queues[0]).into_iter().map(|(_, len)| len).collect();
+        assert_eq!(lengths, [4, 4, 0, 4]);
+        assert_eq!(driver.read(address + 8, 8), [0, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(driver.read(address + 16, 8), [9, 9, 9, 9, 1, 0, 0, 0]);
     }
 }
