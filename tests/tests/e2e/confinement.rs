@@ -1,0 +1,71 @@
+//! What an app is given, and what it cannot reach.
+
+use crate::harness::{BUSYBOX, Finished, Host, Process, image};
+
+fn with(host: &Host, options: &[&str], script: &str) -> Finished {
+    Process::start(&mut host.shell(options, script)).finish()
+}
+
+#[test]
+fn user_group_directory_and_environment() {
+    let host = Host::new();
+    let options =
+        ["--user=app", "--group=staff", "--working-dir=/srv/kept", "--environment=COLOUR=light blue"];
+    let script = "id -u; id -g; pwd; echo $COLOUR; echo $GREETER; echo $AC_APP_NAME";
+    let finished = with(&host, &options, script).success();
+    assert_eq!(finished.text(), "1000\n2000\n/srv/kept\nlight blue\nbusybox\nbusybox\n");
+    let finished = with(&host, &["--user=1234", "--group=5678"], "id -u; id -g").success();
+    assert_eq!(finished.text(), "1234\n5678\n");
+}
+
+#[test]
+fn an_unknown_user_is_an_error() {
+    let finished = with(&Host::new(), &["--user=nobody-here"], "exit 0").exited(254);
+    assert!(finished.stderr.contains("nobody-here"), "{}", finished.stderr);
+}
+
+#[test]
+fn a_host_name_of_its_own() {
+    let host = Host::new();
+    let named = host.run(&["--hostname=web", &image(BUSYBOX), "--exec=/bin/hostname"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&named.stdout), "web\n", "{}", String::from_utf8_lossy(&named.stderr));
+    assert!(host.sh("hostname").success().text().starts_with("rkt-"));
+}
+
+#[test]
+fn only_the_pods_own_processes() {
+    let output = Host::new().sh("ls -d /proc/[0-9]* | wc -l; echo $$").success().text();
+    let counted: usize = output.lines().next().unwrap().parse().unwrap();
+    let outside = std::fs::read_dir("/proc").unwrap().count();
+    assert!(counted < outside, "{counted} of {outside}");
+}
+
+#[test]
+fn no_network_but_loopback() {
+    let output = Host::new().sh("ip -o link | cut -d: -f2; ping -c 1 -W 5 127.0.0.1 >/dev/null && echo up");
+    let text = output.success().text();
+    let mut lines = text.lines();
+    assert_eq!(lines.next().map(str::trim), Some("lo"), "{text}");
+    assert_eq!(lines.next_back(), Some("up"), "{text}");
+    assert!(!text.contains("eth0"), "{text}");
+}
+
+#[test]
+fn the_usual_file_systems() {
+    let script = "for d in /proc /sys /dev /dev/pts /dev/shm /tmp /run; do mountpoint -q $d && echo $d; done; \
+                  echo x >/tmp/x && echo y >/run/y && echo z >/dev/shm/z && head -c 8 /dev/urandom | wc -c";
+    let output = Host::new().sh(script).success().text();
+    for directory in ["/proc", "/sys", "/dev", "/dev/pts", "/dev/shm"] {
+        assert!(output.lines().any(|line| line == directory), "{directory}: {output}");
+    }
+    assert!(output.ends_with("8\n"), "{output}");
+}
+
+#[test]
+fn root_cannot_do_everything() {
+    let script = "mount -t tmpfs none /mnt 2>/dev/null && echo mounted; \
+                  mknod /disk b 8 0 2>/dev/null && echo x 2>/dev/null >/disk && echo wrote; \
+                  echo 1 2>/dev/null >/proc/sys/kernel/panic && echo configured; \
+                  grep -q NoNewPrivs.*0 /proc/self/status; date -s 2000-01-01 2>/dev/null >&2 && echo set; true";
+    assert_eq!(Host::new().sh(script).success().text(), "");
+}

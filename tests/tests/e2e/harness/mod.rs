@@ -1,0 +1,50 @@
+//! What every test uses: an `rkt` with a data directory of its own, processes with a time limit, and the check for
+//! what they leave behind.
+
+mod host;
+mod leftovers;
+mod process;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use host::Host;
+pub use process::{Finished, Process};
+
+/// busybox as an ACI; says `hello from busybox in /srv` by default.
+pub const BUSYBOX: &str = "busybox.aci";
+/// Debian with Python as an OCI layout.
+pub const DEBIAN: &str = "debian-oci";
+
+/// The isolation under test.
+pub fn stage1() -> String {
+    variable("RKT_TEST_STAGE1")
+}
+
+/// The `rkt` under test.
+pub fn rkt() -> PathBuf {
+    variable("RKT").into()
+}
+
+/// The path of an image by its name.
+pub fn image(name: &str) -> String {
+    format!("{}/{name}", variable("RKT_TEST_IMAGES"))
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; these tests are run by tests/suite"))
+}
+
+/// The files below a directory that hold something, with their sizes.
+pub fn sizes(directory: &Path) -> BTreeMap<PathBuf, u64> {
+    let mut sizes = BTreeMap::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().map(Result::unwrap) {
+        let metadata = entry.metadata().unwrap();
+        if metadata.is_dir() {
+            sizes.extend(self::sizes(&entry.path()));
+        } else if metadata.len() > 0 {
+            sizes.insert(entry.path(), metadata.len());
+        }
+    }
+    sizes
+}

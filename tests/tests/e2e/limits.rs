@@ -1,0 +1,66 @@
+//! The effects of limits on what an app can use.
+
+use crate::harness::{Finished, Host, Process};
+
+fn with(options: &[&str], script: &str) -> Finished {
+    Process::start(&mut Host::new().shell(options, script)).finish()
+}
+
+/// `dd` holds a block in memory.
+fn allocate(mib: u32) -> String {
+    format!("exec dd if=/dev/zero of=/dev/null bs={mib}M count=1")
+}
+
+#[test]
+fn memory_below_the_limit_is_there() {
+    with(&["--memory=128Mi"], &allocate(64)).success();
+}
+
+#[test]
+fn memory_above_the_limit_kills() {
+    with(&["--memory=64Mi"], &allocate(100)).exited(137);
+}
+
+#[test]
+fn the_default_limits_memory_too() {
+    with(&[], &allocate(700)).exited(137);
+}
+
+/// The memory of one app is no other's.
+#[test]
+fn a_killed_neighbour_does_no_harm() {
+    let host = Host::new();
+    let finished = Process::start(
+        &mut host.shell(&["--memory=64Mi"], "dd if=/dev/zero of=/dev/null bs=100M count=1; exit 3"),
+    );
+    finished.finish().exited(3);
+}
+
+#[test]
+fn cpu_time_is_a_share_of_the_clocks() {
+    let seconds = 4.0;
+    // The second line of `times` is the children's.
+    let script = format!("timeout {seconds} sh -c 'while :; do :; done'; times | tail -n 1");
+    let output = with(&["--cpu=200m"], &script).success().text();
+    let used: f64 = output.split_whitespace().map(time_of).sum();
+    // A fifth; what is coarse in it are the ends and the tick.
+    assert!(used > 0.02 * seconds && used < 0.32 * seconds, "{used} s of {seconds} s ({output})");
+}
+
+/// Of a text like `0m1.25s`.
+fn time_of(text: &str) -> f64 {
+    let (minutes, seconds) = text.trim_end_matches('s').split_once('m').unwrap();
+    minutes.parse::<f64>().unwrap() * 60.0 + seconds.parse::<f64>().unwrap()
+}
+
+#[test]
+fn limits_without_sense_are_refused() {
+    for option in ["--memory=16m", "--memory=much", "--cpu=0", "--cpu=-1", "--memory=99999999Ti"] {
+        let host = Host::new();
+        let finished = Process::start(&mut host.shell(&[option], "exit 0")).finish();
+        let value = option.split_once('=').unwrap().1;
+        assert!(matches!(finished.code, 2 | 254), "{option}: {} {}", finished.code, finished.stderr);
+        assert!(finished.stderr.contains(value.trim_start_matches('-')), "{option}: {}", finished.stderr);
+        assert!(host.pods().is_empty(), "{option}");
+    }
+}

@@ -1,0 +1,30 @@
+//! End-to-end tests: they drive the built `rkt`, on real images, in one isolation. `tests/suite` runs them; they read
+//!
+//! * `RKT`: the binary, with its stage1s beside it,
+//! * `RKT_TEST_STAGE1`: `kvm` or `nspawn`,
+//! * `RKT_TEST_IMAGES`: what `tests/images` has built,
+//! * `TMPDIR`: a file system that overlayfs can write to; what is left there is removed by the caller.
+//!
+//! Each test ends with a check that its pods have left nothing behind ([`harness::Host`]).
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+mod apps;
+mod bad_images;
+mod cleanup;
+mod confinement;
+mod errors;
+mod exit_status;
+mod harness;
+mod images;
+mod kvm;
+mod limits;
+mod real_programs;
+mod signals;
+mod streams;
+mod terminal;

@@ -1,0 +1,140 @@
+//! A session on a terminal.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::{Winsize, openpty};
+
+use crate::harness::{BUSYBOX, Host, image};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+mod ioctl {
+    nix::ioctl_write_ptr_bad!(set_window_size, libc::TIOCSWINSZ, libc::winsize);
+    nix::ioctl_write_int_bad!(take_terminal, libc::TIOCSCTTY);
+}
+
+/// A process on a terminal that the test types at.
+struct Session {
+    master: File,
+    child: Child,
+    screen: String,
+}
+
+impl Session {
+    fn start(mut command: Command, rows: u16, columns: u16) -> Self {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = openpty(Some(&size), None).unwrap();
+        let slave = || pty.slave.try_clone().unwrap();
+        command.stdin(slave()).stdout(slave()).stderr(slave());
+        // SAFETY: both calls may be made between fork and exec, and touch no memory of ours.
+        unsafe {
+            command.pre_exec(|| {
+                nix::unistd::setsid()?;
+                ioctl::take_terminal(0, 0)?;
+                Ok(())
+            });
+        }
+        let child = command.spawn().unwrap();
+        Self { master: pty.master.into(), child, screen: String::new() }
+    }
+
+    fn type_in(&mut self, text: &str) {
+        self.master.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Waits for `wanted` to appear, and forgets everything up to it.
+    fn expect(&mut self, wanted: &str) {
+        let deadline = Instant::now() + LIMIT;
+        while !self.screen.contains(wanted) {
+            assert!(Instant::now() < deadline, "no \"{wanted}\" on the screen: {:?}", self.screen);
+            if !self.read() {
+                panic!("ended without \"{wanted}\" on the screen: {:?}", self.screen);
+            }
+        }
+        self.screen = self.screen.split_once(wanted).unwrap().1.to_owned();
+    }
+
+    /// Takes what has come within a second; false at the end of the session.
+    fn read(&mut self) -> bool {
+        let mut readable = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut readable, PollTimeout::from(1000u16)).unwrap() == 0 {
+            return true;
+        }
+        let mut bytes = [0; 4096];
+        // A terminal that its last user has closed reads as EIO.
+        let count = self.master.read(&mut bytes).unwrap_or(0);
+        self.screen.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        count > 0
+    }
+
+    fn resize(&mut self, rows: u16, columns: u16) {
+        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: the descriptor is open, and the size lives until the call returns.
+        unsafe { ioctl::set_window_size(self.master.as_raw_fd(), &size) }.unwrap();
+    }
+
+    fn finish(mut self) -> i32 {
+        let deadline = Instant::now() + LIMIT;
+        while Instant::now() < deadline {
+            self.read();
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().unwrap();
+            }
+        }
+        panic!("not finished: {:?}", self.screen);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn a_shell_session() {
+    let host = Host::new();
+    let command = host.run(&["--interactive", &image(BUSYBOX), "--exec=/bin/sh"]);
+    let mut session = Session::start(command, 24, 80);
+    session.expect("# ");
+    // The answer is not in what the terminal echoes.
+    session.type_in("echo $((6 * 7))\n");
+    session.expect("\n42\r\n");
+    session.type_in("tty; stty size\n");
+    session.expect("/dev/");
+    session.expect("24 80\r\n");
+
+    session.resize(43, 132);
+    // The new size travels beside what is typed.
+    session.type_in("until [ \"$(stty size)\" = '43 132' ]; do sleep 0.1; done; echo re''sized\n");
+    session.expect("resized\r\n");
+
+    session.type_in("echo wai''ting; sleep 1000\n");
+    session.expect("waiting\r\n");
+    session.type_in("\x03");
+    session.expect("# ");
+    session.type_in("echo interrupted with $?\n");
+    session.expect("interrupted with 130\r\n");
+    session.type_in("exit 9\n");
+    assert_eq!(session.finish(), 9);
+}
+
+#[test]
+fn the_callers_terminal_is_as_before() {
+    let host = Host::new();
+    let command = host.run(&["--interactive", &image(BUSYBOX), "--exec=/bin/true"]);
+    let session = Session::start(command, 24, 80);
+    let before = nix::sys::termios::tcgetattr(&session.master).unwrap();
+    let master = session.master.try_clone().unwrap();
+    assert_eq!(session.finish(), 0);
+    let after = nix::sys::termios::tcgetattr(&master).unwrap();
+    assert_eq!(before.local_flags, after.local_flags);
+    assert_eq!(before.output_flags, after.output_flags);
+}
