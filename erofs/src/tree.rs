@@ -3,7 +3,7 @@
 //! Layers are applied as a runtime that unpacks them would: later entries replace earlier ones, whiteouts hide what
 //! came from lower layers. No data is here, only where it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::arena::{Arena, Id};
 use crate::error::Error;
@@ -80,6 +80,9 @@ pub(crate) struct Tree {
     pub nodes: Arena<Node>,
     pub dead: Vec<Extent>,
     layer: u32,
+    /// Directories that have nothing of lower layers any more, so that whiteouts without end cost a layer no more than
+    /// one look at each directory.
+    cleared: HashSet<Id>,
     limits: Limits,
     entries: u64,
     metadata_bytes: u64,
@@ -94,12 +97,21 @@ impl Tree {
     pub fn new(limits: Limits) -> Self {
         let root = Node { attributes: implied(), names: 1, content: Content::Directory(Children::new()) };
         let nodes = Arena::new(root);
-        Self { nodes, dead: Vec::new(), layer: 0, limits, entries: 0, metadata_bytes: 0 }
+        Self {
+            nodes,
+            dead: Vec::new(),
+            layer: 0,
+            cleared: HashSet::new(),
+            limits,
+            entries: 0,
+            metadata_bytes: 0,
+        }
     }
 
     /// What comes from now on belongs to a layer above all before.
     pub fn next_layer(&mut self) {
         self.layer = self.layer.saturating_add(1);
+        self.cleared.clear();
     }
 
     /// What a directory has under a name; `None` also if it is no directory.
@@ -187,6 +199,9 @@ impl Tree {
         let (layer, mut pending) = (self.layer, vec![directory]);
         while let Some(directory) = pending.pop() {
             let Content::Directory(children) = &mut self.nodes[directory].content else { continue };
+            if !self.cleared.insert(directory) {
+                continue;
+            }
             let hidden: Vec<Id> = children
                 .extract_if(.., |_, entry| entry.layer != layer)
                 .map(|(_, entry)| entry.node)

@@ -1,6 +1,7 @@
 //! Trees made of images on the host.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 
 use erofs::{Error, Reader};
@@ -16,7 +17,14 @@ fn an_extracted_tree_is_the_image() {
     let (items, directory) = (zoo::items(), tempfile::tempdir().unwrap());
     let image = image(&items).0;
     let target = File::open(directory.path()).unwrap();
-    erofs::extract(&Reader::open(&image).unwrap(), target.as_fd()).unwrap();
+    match erofs::extract(&Reader::open(&image).unwrap(), target.as_fd()) {
+        // tmpfs has user.* attributes only since 6.6.
+        Err(Error::Extract { source, .. }) if source.kind() == ErrorKind::Unsupported => {
+            println!("skipped: no extended attributes in {}", directory.path().display());
+            return;
+        }
+        result => result.unwrap(),
+    }
     listing::assert_same(&listing::of_directory(directory.path()), &listing::of_items(&items));
 }
 
