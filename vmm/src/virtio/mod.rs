@@ -5,6 +5,7 @@ pub mod buffers;
 pub mod console;
 pub mod device;
 pub mod mmio;
+pub mod net;
 pub mod pmem;
 pub mod queue;
 pub mod rng;

@@ -187,9 +187,9 @@ impl Driver {
 pub struct Watched(BTreeMap<RawFd, (EventSet, u32)>);
 
 impl Watched {
-    /// What `fd` is watched for, if it is.
-    pub fn events(&self, fd: RawFd) -> Option<EventSet> {
-        self.0.get(&fd).map(|(events, _)| *events)
+    /// Whether `fd` is watched.
+    pub fn is_watched(&self, fd: RawFd) -> bool {
+        self.0.contains_key(&fd)
     }
 
     /// How many descriptors are watched.

@@ -1,0 +1,99 @@
+//! The network card (virtio 1.2, section 5.1) over a tap interface of the host.
+//!
+//! Frames go straight between the tap and guest memory. With the offloads, a frame between guest and host, or between
+//! two guests, may be a segment of 64 KiB without a checksum: `tap` passes the header that says so through.
+
+pub mod tap;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::fs::File;
+
+use virtio_bindings::bindings::virtio_net::{
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
+    VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF,
+};
+
+use self::worker::Worker;
+use super::device::{ActivateError, Activation, DeviceKind, VirtioDevice};
+use super::queue::{self, RING_FEATURES};
+use crate::event_loop::EventHandler;
+
+/// Frames to the guest, frames from it.
+const QUEUE_SIZES: &[u16] = &[256, 256];
+const FEATURES: [u32; 8] = [
+    VIRTIO_NET_F_CSUM,
+    VIRTIO_NET_F_GUEST_CSUM,
+    VIRTIO_NET_F_GUEST_TSO4,
+    VIRTIO_NET_F_GUEST_TSO6,
+    VIRTIO_NET_F_HOST_TSO4,
+    VIRTIO_NET_F_HOST_TSO6,
+    VIRTIO_NET_F_MAC,
+    VIRTIO_NET_F_MRG_RXBUF,
+];
+
+/// What a network card is made of.
+#[derive(Debug)]
+pub struct NetConfig {
+    /// A tap as [`tap::open`] yields it: non-blocking, with a virtio header of 12 bytes before each frame.
+    pub tap: File,
+    /// The guest's hardware address.
+    pub mac: [u8; 6],
+}
+
+/// A network card.
+#[derive(Debug)]
+pub struct Net {
+    tap: File,
+    /// The start of `struct virtio_net_config`; the rest belongs to features not offered.
+    config: [u8; 6],
+}
+
+impl Net {
+    /// A network card.
+    pub fn new(config: NetConfig) -> Self {
+        Self { tap: config.tap, config: config.mac }
+    }
+}
+
+impl VirtioDevice for Net {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Net
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        QUEUE_SIZES
+    }
+
+    fn features(&self) -> u64 {
+        FEATURES.into_iter().fold(RING_FEATURES, |features, bit| features | 1 << bit)
+    }
+
+    fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    fn activate(&mut self, activation: Activation) -> Result<Box<dyn EventHandler>, ActivateError> {
+        let features = activation.features;
+        let (memory, [to_guest, from_guest]) = queue::open(activation)?;
+        let tap = self.tap.try_clone().map_err(ActivateError::Host)?;
+        tap::set_offloads(&tap, offloads(features)).map_err(ActivateError::Host)?;
+        let mergeable = has(features, VIRTIO_NET_F_MRG_RXBUF);
+        Ok(Box::new(Worker::new(memory, to_guest, from_guest, tap, mergeable)))
+    }
+}
+
+/// What the host may leave to a driver that accepted `features`. Segments are cut only together with checksums.
+fn offloads(features: u64) -> tap::Offloads {
+    let checksum = has(features, VIRTIO_NET_F_GUEST_CSUM);
+    tap::Offloads {
+        checksum,
+        tso4: checksum && has(features, VIRTIO_NET_F_GUEST_TSO4),
+        tso6: checksum && has(features, VIRTIO_NET_F_GUEST_TSO6),
+    }
+}
+
+fn has(features: u64, bit: u32) -> bool {
+    features & 1 << bit != 0
+}
