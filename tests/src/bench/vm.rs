@@ -1,0 +1,75 @@
+//! Where the time of a VM pod goes, and what memory its VMM takes.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::measure::{Summary, run};
+use crate::memory::{Resident, beyond_guest};
+use crate::{Bench, Error, timeline};
+
+const RUNS: usize = 5;
+
+/// What was measured of VM pods.
+#[derive(Debug)]
+pub struct Vm {
+    /// Each mark of the timeline, in the order of the first run, and the milliseconds to it since the start.
+    pub marks: Vec<(String, Summary)>,
+    /// The VMM's own memory while its pod sleeps.
+    pub resident: Resident,
+}
+
+/// Runs busybox's /bin/true some times after once to warm up, then looks at a pod that sleeps.
+pub fn measure(bench: &Bench) -> Result<Vm, Error> {
+    let mut runs = Vec::new();
+    for round in 0..=RUNS {
+        let output = run(&mut bench.run_busybox("kvm", &["--timeline"], &["/bin/true"]))?;
+        if round > 0 {
+            runs.push(timeline::parse(&String::from_utf8_lossy(&output.stderr)));
+        }
+        bench.collect_garbage()?;
+    }
+    Ok(Vm { marks: summarise(&runs), resident: resident(bench)? })
+}
+
+/// The marks that every run has made.
+fn summarise(runs: &[Vec<(String, f64)>]) -> Vec<(String, Summary)> {
+    let times = |name: &str| -> Option<Vec<f64>> {
+        runs.iter().map(|run| run.iter().find(|mark| mark.0 == name).map(|mark| mark.1)).collect()
+    };
+    let names = runs.first().into_iter().flatten().map(|mark| &mark.0);
+    names.filter_map(|name| Some((name.clone(), Summary::of(&times(name)?)?))).collect()
+}
+
+/// rkt becomes the VMM by exec, so its process ID is the VMM's.
+fn resident(bench: &Bench) -> Result<Resident, Error> {
+    let mut command = bench.run_busybox("kvm", &[], &["/bin/sh", "-c", "echo ready; exec sleep 1000"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().ok_or("no standard output")?).read_line(&mut line)?;
+    let smaps = std::fs::read_to_string(format!("/proc/{}/smaps", child.id()));
+    kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM)?;
+    child.wait()?;
+    bench.collect_garbage()?;
+    if line != "ready\n" {
+        return Err("the pod whose memory was to be measured did not start".into());
+    }
+    Ok(beyond_guest(&smaps?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_that_a_run_lacks_are_left_out() {
+        let run = |marks: &[(&str, f64)]| marks.iter().map(|mark| (mark.0.to_owned(), mark.1)).collect();
+        let runs =
+            [run(&[("start", 0.0), ("init", 3.0), ("odd", 4.0)]), run(&[("start", 0.0), ("init", 5.0)])];
+        let marks = summarise(&runs);
+        assert_eq!(marks.len(), 2);
+        assert_eq!(marks[1], ("init".to_owned(), Summary { median: 3.0, min: 3.0, max: 5.0 }));
+    }
+}
