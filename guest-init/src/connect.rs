@@ -1,14 +1,12 @@
 //! Connections to the host, over vsock.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::libc::VMADDR_CID_HOST;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
-use pod::control::{
-    CONTROL_PORT, Decoder, MAX_TO_SUPERVISOR_BYTES, STREAM_PORT, Stream, StreamHello, ToSupervisor,
-};
+use pod::control::{CONTROL_PORT, STREAM_PORT, Stream, StreamHello};
 use pod::plan::{Plan, Stdio};
 use stage2::AppStreams;
 
@@ -65,45 +63,9 @@ fn connected(port: u32) -> Result<OwnedFd, Error> {
     Ok(socket)
 }
 
-/// Reads one message and not a byte more: what follows is the supervisor's.
-pub fn read_message(control: &mut impl Read) -> Result<ToSupervisor, Error> {
-    let mut length = [0; 4];
-    control.read_exact(&mut length).map_err(Error::Control)?;
-    let mut decoder = Decoder::new(MAX_TO_SUPERVISOR_BYTES);
-    decoder.push(&length);
-    // Without its body a message is either too large or not whole yet.
-    if let Some(message) = decoder.next_message()? {
-        return Ok(message);
-    }
-    let mut body = vec![0; u32::from_le_bytes(length) as usize];
-    control.read_exact(&mut body).map_err(Error::Control)?;
-    decoder.push(&body);
-    decoder.next_message()?.ok_or_else(|| Error::Control(std::io::ErrorKind::UnexpectedEof.into()))
-}
-
 #[cfg(test)]
 mod tests {
-    use pod::control::encode;
-
     use super::*;
-
-    #[test]
-    fn what_follows_a_message_is_left_alone() {
-        let mut wire = encode(&ToSupervisor::Signal(7)).unwrap();
-        wire.extend(encode(&ToSupervisor::Stop).unwrap());
-        let mut wire = wire.as_slice();
-        assert_eq!(read_message(&mut wire).unwrap(), ToSupervisor::Signal(7));
-        assert_eq!(read_message(&mut wire).unwrap(), ToSupervisor::Stop);
-        assert!(matches!(read_message(&mut wire), Err(Error::Control(_))));
-    }
-
-    #[test]
-    fn a_cut_or_oversized_message_is_an_error() {
-        let wire = encode(&ToSupervisor::Kill).unwrap();
-        assert!(matches!(read_message(&mut &wire[..wire.len() - 1]), Err(Error::Control(_))));
-        let huge = (MAX_TO_SUPERVISOR_BYTES as u32 + 1).to_le_bytes();
-        assert!(matches!(read_message(&mut huge.as_slice()), Err(Error::Message(_))));
-    }
 
     #[test]
     fn connections_are_those_of_the_plan() {

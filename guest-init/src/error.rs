@@ -17,8 +17,8 @@ pub enum Error {
     /// The control connection failed.
     #[error("the control connection to the host failed")]
     Control(#[source] io::Error),
-    /// A message is not what it should be.
-    #[error("cannot understand the host")]
+    /// A message cannot be put in its form for the wire.
+    #[error("cannot tell the host")]
     Message(#[from] pod::Error),
     /// The host began with another message.
     #[error("the host's first message is not Start")]

@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 
 use nix::sys::reboot::{RebootMode, reboot};
 use pod::abi::EXIT_ERROR;
-use pod::control::{self, ExitStatus, FromSupervisor, GuestMark, ToSupervisor};
+use pod::control::{self, ExitStatus, FromSupervisor, GuestMark, MAX_TO_SUPERVISOR_BYTES, ToSupervisor};
 use pod::plan::Plan;
 use stage2::{AppStreams, Connections};
 
@@ -61,7 +61,7 @@ fn send(control: &mut File, message: &FromSupervisor) -> Result<(), Error> {
 }
 
 fn receive_plan(control: &mut File) -> Result<Plan, Error> {
-    match connect::read_message(control)? {
+    match control::read_message(control, MAX_TO_SUPERVISOR_BYTES).map_err(Error::Control)? {
         ToSupervisor::Start(plan) => Ok(*plan),
         _ => Err(Error::NoPlan),
     }

@@ -4,6 +4,8 @@
 //! In a VM the other end is hostile: a reader takes no message above its limit, and the parent acts only on the first
 //! control connection, which the supervisor makes before any app runs.
 
+use std::io;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -206,9 +208,46 @@ impl Decoder {
     }
 }
 
+/// Reads one message of at most `limit` bytes, and not a byte more: what follows may be another reader's.
+pub fn read_message<T: DeserializeOwned>(from: &mut impl io::Read, limit: usize) -> io::Result<T> {
+    let invalid = |error: Error| io::Error::new(io::ErrorKind::InvalidData, error);
+    let mut decoder = Decoder::new(limit);
+    let mut length = [0; LENGTH_BYTES];
+    from.read_exact(&mut length)?;
+    decoder.push(&length);
+    // Without its body a message is either too large or not whole yet.
+    if let Some(message) = decoder.next_message().map_err(invalid)? {
+        return Ok(message);
+    }
+    let mut body = vec![0; u32::from_le_bytes(length) as usize];
+    from.read_exact(&mut body)?;
+    decoder.push(&body);
+    decoder.next_message().map_err(invalid)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_follows_a_message_is_left_alone() {
+        let mut wire = encode(&ToSupervisor::Signal(7)).unwrap();
+        wire.extend(encode(&ToSupervisor::Stop).unwrap());
+        let mut wire = wire.as_slice();
+        let mut read = || read_message::<ToSupervisor>(&mut wire, 100);
+        assert_eq!(read().unwrap(), ToSupervisor::Signal(7));
+        assert_eq!(read().unwrap(), ToSupervisor::Stop);
+        assert_eq!(read().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_cut_or_oversized_message_is_an_error() {
+        let wire = encode(&ToSupervisor::Kill).unwrap();
+        let read = |mut wire: &[u8]| read_message::<ToSupervisor>(&mut wire, 100).unwrap_err().kind();
+        assert_eq!(read(&wire[..wire.len() - 1]), io::ErrorKind::UnexpectedEof);
+        assert_eq!(read(&101u32.to_le_bytes()), io::ErrorKind::InvalidData);
+        assert_eq!(read(&0u32.to_le_bytes()), io::ErrorKind::InvalidData);
+    }
 
     #[test]
     fn messages_survive_any_cutting() {

@@ -1,3 +1,33 @@
-//! The VM isolation: a micro-VM around the supervisor
+//! The VM isolation: a micro-VM around the supervisor. This process is the pod's parent and its VMM at once; by the
+//! name that it is called by it is one of the stage1 interface's entrypoints.
 
-fn main() {}
+mod error;
+mod gc;
+mod handshake;
+mod initramfs;
+mod machine;
+mod run;
+mod running;
+mod writable;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::error::Error;
+
+fn main() -> ExitCode {
+    match entrypoint() {
+        Ok(code) => code,
+        Err(error) => stage1::error::exit_code(&error),
+    }
+}
+
+fn entrypoint() -> Result<ExitCode, Error> {
+    let mut arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let called = arguments.next().unwrap_or_default();
+    match Path::new(&called).file_name().and_then(|name| name.to_str()) {
+        Some("init") => run::run(arguments),
+        Some("gc") => gc::gc(arguments),
+        _ => Err(Error::Entrypoint(called)),
+    }
+}

@@ -1,0 +1,101 @@
+//! The crate's one error type.
+
+use std::io;
+use std::path::PathBuf;
+
+use pod::types::AcName;
+
+/// Why a pod could not be run in a VM, or ended against expectation.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What both stage1s do.
+    #[error(transparent)]
+    Stage1(#[from] stage1::Error),
+    /// The program was called by a name that is no entrypoint's.
+    #[error("\"{0}\" is not an entrypoint of this stage1: it is started as init or gc, by rkt")]
+    Entrypoint(String),
+    /// KVM is not usable.
+    #[error("--stage1=kvm is not possible on this host; rkt doctor shows more, --stage1=nspawn needs no KVM")]
+    Kvm(#[source] vmm::probe::Problem),
+    /// `--net=host`.
+    #[error(
+        "--net=host is not possible in a VM: its kernel has a network of its own; \
+         leave --net out, or use --stage1=nspawn"
+    )]
+    HostNetwork,
+    /// The apps' limits contradict what a VM can have.
+    #[error("cannot give a VM these limits")]
+    Limits(#[source] pod::Error),
+    /// An app's image is there only as a tree.
+    #[error("the image of app \"{app}\" is not at {path}: a VM needs the EROFS file; fetch the image again")]
+    NoImage {
+        /// The app.
+        app: AcName,
+        /// Where it should be.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A part of this stage1 is missing.
+    #[error("cannot open {path}, which belongs to --stage1=kvm: build or install it again")]
+    Part {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The initramfs could not be made.
+    #[error("cannot make the guest's initramfs")]
+    Initramfs(#[source] io::Error),
+    /// The scratch disk could not be opened.
+    #[error("cannot make the scratch disk {path}")]
+    ScratchFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The scratch disk could not be formatted.
+    #[error("cannot format the scratch disk {path}")]
+    Scratch {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: scratch::Error,
+    },
+    /// The machine could not be built, or failed.
+    #[error(transparent)]
+    Machine(#[from] vmm::Error),
+    /// A thing that has no file to name.
+    #[error("cannot {action}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The guest reset or ended without saying how its pod ended.
+    #[error("the guest ended without a word; the last lines of its console:\n{console}")]
+    GuestGone {
+        /// The end of the console's output.
+        console: String,
+    },
+    /// The guest hangs.
+    #[error("the guest has not {what} within {seconds} s; the last lines of its console:\n{console}")]
+    Silent {
+        /// What it should have done.
+        what: &'static str,
+        /// The limit.
+        seconds: u64,
+        /// The end of the console's output.
+        console: String,
+    },
+    /// The guest does not keep to the protocol.
+    #[error("the guest is not to be trusted: {0}")]
+    Protocol(String),
+}

@@ -1,0 +1,101 @@
+//! The machine around a pod: everything it is made of is opened here, before anything runs.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
+
+use pod::limits::PodLimits;
+use pod::plan::{ImageSource, Isolation, Layers, VM_SCRATCH};
+use stage1::pod::Pod;
+use vmm::virtio::block::BlockConfig;
+use vmm::virtio::vsock::VsockConfig;
+use vmm::{Kvm, MachineConfig, VcpuCount};
+
+use crate::error::Error;
+use crate::{initramfs, writable};
+
+/// The guest kernel, beside this program's own file.
+const KERNEL: &str = "vmlinux";
+/// The guest's init, beside it as well.
+const INIT: &str = "guest-init";
+/// The guest's only disk.
+const SCRATCH_DEVICE: &str = "/dev/vda";
+/// Guests reach nobody but the host, so that all can have the same number.
+const GUEST_CID: u32 = 3;
+
+/// How the supervisor finds its file systems in the guest.
+pub fn isolation() -> Isolation {
+    Isolation::Vm { scratch: SCRATCH_DEVICE.into() }
+}
+
+/// Where each app's root comes from in the guest: the images are its persistent memory devices, in order.
+pub fn layers(pod: &Pod) -> Vec<Layers> {
+    let apps = pod.manifest.apps.iter().enumerate();
+    apps.map(|(index, app)| Layers {
+        image: ImageSource::Pmem(format!("/dev/pmem{index}").into()),
+        writable: Path::new(VM_SCRATCH).join(app.name.as_str()),
+    })
+    .collect()
+}
+
+/// Opens what the machine is made of. `to_host` gets the guest's connections.
+pub fn config(
+    pod: &Pod,
+    limits: &PodLimits,
+    kvm: Kvm,
+    to_host: Vec<(u32, Sender<UnixStream>)>,
+) -> Result<MachineConfig, Error> {
+    let vcpus = limits.vcpus().map_err(Error::Limits)?;
+    let vcpus = VcpuCount::new(vcpus)
+        .ok_or_else(|| Error::Limits(pod::Error::Invalid(format!("a VM cannot have {vcpus} vCPUs"))))?;
+    let memory_bytes = limits.guest_memory_bytes().map_err(Error::Limits)?;
+    let pmems = images(pod)?;
+    let kernel = open_part(KERNEL)?.0;
+    let mut init = open_part(INIT)?.0;
+    let initramfs = initramfs::make(&mut init).map_err(Error::Initramfs)?;
+    let scratch = writable::make(&pod.directory.scratch(), pod.arguments.uuid)?;
+    Ok(MachineConfig {
+        kvm,
+        vcpus,
+        memory_bytes,
+        kernel,
+        initramfs,
+        command_line: command_line(pod.arguments.debug).to_owned(),
+        pmems,
+        blocks: vec![BlockConfig { file: scratch, read_only: false }],
+        vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host, to_guest: Vec::new() }),
+        console: pod.arguments.debug.then(|| Box::new(to_stderr) as vmm::console::Sink),
+    })
+}
+
+fn images(pod: &Pod) -> Result<Vec<File>, Error> {
+    let open = |app: &pod::pod_manifest::RuntimeApp| {
+        let path = pod.directory.app_image(&app.name);
+        File::open(&path).map_err(|source| Error::NoImage { app: app.name.clone(), path, source })
+    };
+    pod.manifest.apps.iter().map(open).collect()
+}
+
+/// Opens a file beside this program's own, wherever the link to it is that it was started by.
+fn open_part(name: &str) -> Result<(File, PathBuf), Error> {
+    let own = std::env::current_exe()
+        .map_err(|source| Error::System { action: "find this program's own file", source })?;
+    let path = own.with_file_name(name);
+    match File::open(&path) {
+        Ok(file) => Ok((file, path)),
+        Err(source) => Err(Error::Part { path, source }),
+    }
+}
+
+/// Kernel messages cost more time than the whole boot; the last of them are wanted when something goes wrong, and those
+/// are not kept quiet.
+fn command_line(debug: bool) -> &'static str {
+    if debug { "" } else { "quiet" }
+}
+
+fn to_stderr(bytes: &[u8]) {
+    // Nobody is told if the console cannot be shown.
+    let _ = std::io::stderr().write_all(bytes);
+}

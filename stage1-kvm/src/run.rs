@@ -1,0 +1,91 @@
+//! The `run` entrypoint.
+
+use std::process::ExitCode;
+
+use pod::abi::Net;
+use pod::control::ExitStatus;
+use pod::limits::PodLimits;
+use pod::plan::Plan;
+use stage1::attend::{Connection, Control, Streams, attend};
+use stage1::pod::Pod;
+use stage1::signals::{Meaning, Signals};
+use stage1::terminal::RawTerminal;
+use stage1::timeline::Timeline;
+use stage1::{lock, status};
+use vmm::Machine;
+
+use crate::error::Error;
+use crate::handshake::{self, Doors, PATIENCE, Refusal};
+use crate::machine;
+use crate::running::Running;
+
+/// What `flavor` says.
+const FLAVOR: &str = "kvm";
+/// What a pod that is ended before its first app has started is said to have ended by.
+const SIGTERM: u8 = libc::SIGTERM as u8;
+
+/// Runs the pod in the working directory to its end.
+pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
+    let mut timeline = Timeline::from_environment();
+    timeline.mark("stage1");
+    let _lock = lock::take()?;
+    let pod = Pod::open(arguments)?;
+    if pod.arguments.net == Net::Host {
+        return Err(Error::HostNetwork);
+    }
+    let signals = Signals::block()?;
+    let plan = pod.plan(machine::isolation(), machine::layers(&pod))?;
+    let limits = PodLimits::of(&pod.manifest).map_err(Error::Limits)?;
+    let kvm = vmm::probe::preflight().map_err(Error::Kvm)?;
+    let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
+
+    let (doors, to_host) = handshake::doors();
+    let machine = Machine::build(machine::config(&pod, &limits, kvm, to_host)?)?;
+    status::write_flavor(&pod.directory, FLAVOR)?;
+    status::write_pid(&pod.directory, std::process::id())?;
+    let running = Running::start(machine)?;
+    let result = accompany(&pod, &plan, doors, &running, &signals, terminal.as_ref(), &mut timeline);
+    drop(terminal);
+    running.tell(&mut timeline);
+    let status = result.map_err(|error| running.explain(error))?;
+    timeline.print();
+    // With this process its machine ends, at once: the guest has synced what it has written.
+    Ok(ExitCode::from(status.code()))
+}
+
+/// Lets the guest in and attends to it until its pod has exited.
+fn accompany(
+    pod: &Pod,
+    plan: &Plan,
+    doors: Doors,
+    running: &Running,
+    signals: &Signals,
+    terminal: Option<&RawTerminal>,
+    timeline: &mut Timeline,
+) -> Result<ExitStatus, Error> {
+    let interrupted = || signals.next() == Some(Meaning::End);
+    let guest = match doors.welcome(plan, &interrupted) {
+        Ok(guest) => guest,
+        // No app has started: there is nothing to end in an orderly way.
+        Err(Refusal::Interrupted) => return Ok(ExitStatus::Signal(SIGTERM)),
+        Err(refusal) => return Err(refused(refusal, running)),
+    };
+    let stop = running.stop_handle();
+    let connection = Connection {
+        control: Control::Connected(guest.control),
+        streams: Streams::Connected(guest.streams),
+        ended: running.ended()?,
+        kill: &mut || stop.stop(),
+    };
+    Ok(attend(pod, plan, connection, signals, terminal, timeline)?)
+}
+
+fn refused(refusal: Refusal, running: &Running) -> Error {
+    match refusal {
+        Refusal::Protocol(what) => Error::Protocol(what),
+        Refusal::Silent(what) => {
+            Error::Silent { what, seconds: PATIENCE.as_secs(), console: running.last_lines() }
+        }
+        Refusal::Gone | Refusal::Interrupted => stage1::Error::SupervisorGone.into(),
+    }
+}

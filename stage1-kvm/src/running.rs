@@ -1,0 +1,91 @@
+//! A machine that runs on threads of its own, while the main thread attends to the pod.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use pod::control::GuestMark;
+use stage1::timeline::Timeline;
+use vmm::console::ConsoleLog;
+use vmm::timeline::Phase;
+use vmm::{Exit, Machine, StopHandle};
+
+use crate::error::Error;
+
+/// A running machine. It ends with the process at the latest.
+pub struct Running {
+    stop: StopHandle,
+    console: ConsoleLog,
+    timeline: Arc<vmm::timeline::Timeline>,
+    thread: JoinHandle<Result<Exit, vmm::Error>>,
+    ended: Arc<EventFd>,
+}
+
+impl Running {
+    /// Starts a machine.
+    pub fn start(machine: Machine) -> Result<Self, Error> {
+        let system = |action| move |source| Error::System { action, source };
+        let ended = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|errno| system("make an eventfd")(errno.into()))?;
+        let ended = Arc::new(ended);
+        let (stop, console, timeline) = (machine.stop_handle(), machine.console(), machine.timeline());
+        let tell = Arc::clone(&ended);
+        let run = move || {
+            let result = machine.run();
+            // Cannot fail: the counter is far from its end.
+            let _ = tell.write(1);
+            result
+        };
+        let thread =
+            std::thread::Builder::new().name("io".into()).spawn(run).map_err(system("start a thread"))?;
+        Ok(Self { stop, console, timeline, thread, ended })
+    }
+
+    /// Becomes readable when the machine has ended.
+    pub fn ended(&self) -> Result<OwnedFd, Error> {
+        self.ended
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|source| Error::System { action: "duplicate a descriptor", source })
+    }
+
+    /// Ends the machine.
+    pub fn stop_handle(&self) -> StopHandle {
+        self.stop.clone()
+    }
+
+    /// The last lines of its console.
+    pub fn last_lines(&self) -> String {
+        self.console.last_lines()
+    }
+
+    /// Adds what happened in the machine to `timeline`.
+    pub fn tell(&self, timeline: &mut Timeline) {
+        for mark in self.timeline.marks() {
+            let us = mark.monotonic_ns / 1000;
+            match mark.phase {
+                Phase::Built => timeline.mark_at("vmm-ready", us),
+                Phase::KernelEntry => timeline.mark_at("kernel-entry", us),
+                Phase::Guest(byte) if byte == GuestMark::Init as u8 => timeline.mark_at("init", us),
+                Phase::Guest(byte) if byte == GuestMark::Supervisor as u8 => {
+                    timeline.mark_at("supervisor-ready", us);
+                }
+                // What else a guest writes there has no name.
+                Phase::Guest(_) => {}
+            }
+        }
+    }
+
+    /// Ends the machine if it still runs. If it had ended by itself, it knows better than `error` what has gone wrong.
+    pub fn explain(self, error: Error) -> Error {
+        self.stop.stop();
+        let result = self.thread.join();
+        let unexplained = matches!(error, Error::Stage1(stage1::Error::SupervisorGone));
+        match result {
+            Ok(Err(failure)) if unexplained => failure.into(),
+            Ok(Ok(_)) if unexplained => Error::GuestGone { console: self.console.last_lines() },
+            _ => error,
+        }
+    }
+}
