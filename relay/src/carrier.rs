@@ -1,11 +1,11 @@
 //! One sink and what is carried to it.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 
-use crate::ends::{Sink, nothing_yet, shared_source};
+use crate::ends::{Sink, nothing_yet};
 use crate::lines::Lines;
 
 /// How much is read at once: as much as a pipe holds.
@@ -22,11 +22,6 @@ impl Source {
     /// Bytes as they are.
     pub fn new(fd: OwnedFd) -> Self {
         Self { fd, lines: None }
-    }
-
-    /// Bytes as they are, from a descriptor that others read as well, such as the caller's standard input.
-    pub fn shared(fd: BorrowedFd<'_>) -> nix::Result<Self> {
-        Ok(Self::new(shared_source(fd)?))
     }
 
     /// Lines, each with a name before it.

@@ -87,15 +87,6 @@ impl Sink {
     }
 }
 
-/// A descriptor that others read as well, such as the caller's standard input, for reading without blocking.
-pub(crate) fn shared_source(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
-    let kind = kind(fd)?;
-    match kind == SFlag::S_IFIFO || kind == SFlag::S_IFCHR {
-        true => reopen(fd, OFlag::O_RDONLY).map_or_else(|| duplicate(fd), Ok),
-        false => duplicate(fd),
-    }
-}
-
 /// Turns the errors of a descriptor that is not ready into "nothing".
 pub(crate) fn nothing_yet(errno: Errno) -> nix::Result<usize> {
     match errno {

@@ -1,14 +1,26 @@
 //! Driving a pod from outside until it has exited.
 
-use std::os::fd::OwnedFd;
+mod caller;
+mod ending;
+mod link;
+
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::time::Instant;
 
-use ::pod::control::{ExitStatus, StreamHello};
+use ::pod::control::{ExitStatus, FromSupervisor, StreamHello, ToSupervisor};
 use ::pod::plan::Plan;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use self::caller::CallerStreams;
+use self::ending::{Ending, Step};
+use self::link::Link;
 use crate::Error;
+use crate::error::{Causes, report};
 use crate::pod::Pod;
-use crate::signals::Signals;
+use crate::signals::{Meaning, Signals};
+use crate::status;
 use crate::terminal::RawTerminal;
 use crate::timeline::Timeline;
 
@@ -17,7 +29,8 @@ use crate::timeline::Timeline;
 pub enum Control {
     /// It is there, and the supervisor has its plan (namespaces).
     Connected(OwnedFd),
-    /// The first connection to this socket will be it; further ones are not taken. After its `Ready` it gets the plan (VM).
+    /// The first connection to this socket will be it; further ones are not taken. After its `Ready` it gets the plan
+    /// (VM).
     Expected(UnixListener),
 }
 
@@ -26,7 +39,8 @@ pub enum Control {
 pub enum Streams {
     /// These; whatever is missing is not carried.
     Connected(Vec<(StreamHello, OwnedFd)>),
-    /// Connections to this socket, each of which begins with its `StreamHello`; one for each stream that the plan has (VM).
+    /// Connections to this socket, each of which begins with its `StreamHello`; one for each stream that the plan has
+    /// (VM).
     Expected(UnixListener),
 }
 
@@ -38,24 +52,196 @@ pub struct Connection<'a> {
     pub streams: Streams,
     /// Becomes readable when the supervisor (a pidfd) or its machine (an eventfd) has ended, however that came.
     pub ended: OwnedFd,
-    /// Ends the pod at once from outside, whatever it is doing.
+    /// Ends the pod at once from outside, whatever it is doing. May be called more than once.
     pub kill: &'a mut dyn FnMut(),
 }
 
 /// Attends to a pod until it has exited and all its output is delivered: carries streams between it and the caller's
 /// (with several apps, each line of output with the app's name before it), passes on signals and the size of the
-/// terminal, writes the apps' exit statuses. The first signal that ends pods asks for an orderly end; a second one, or
-/// a pod that does not follow, ends it at once.
+/// terminal, writes the apps' exit statuses, and prints why an app could not be started (the pod's status is then that
+/// of rkt's own errors, 254). The first signal that ends pods asks for an orderly end; a second one, or a pod that does
+/// not follow, ends it at once.
 ///
-/// A pod whose set-up failed is [`Error::Failed`]; one that ended without having been asked to or telling how is
-/// [`Error::SupervisorGone`].
+/// A pod that ended without having been asked to or telling how is [`Error::SupervisorGone`].
 pub fn attend(
-    _pod: &Pod,
-    _plan: &Plan,
-    _connection: Connection<'_>,
-    _signals: &Signals,
-    _terminal: Option<&RawTerminal>,
-    _timeline: &mut Timeline,
+    pod: &Pod,
+    plan: &Plan,
+    connection: Connection<'_>,
+    signals: &Signals,
+    terminal: Option<&RawTerminal>,
+    timeline: &mut Timeline,
 ) -> Result<ExitStatus, Error> {
-    Err(Error::SupervisorGone)
+    let Connection { control, streams, ended, kill } = connection;
+    let mut attendant = Attendant {
+        pod,
+        plan,
+        link: Link::new(control)?,
+        caller: CallerStreams::new(plan, streams)?,
+        ended: Some(ended),
+        ending: Ending::new(plan.grace_period_ms),
+        kill,
+        signals,
+        terminal,
+        timeline,
+        running: plan.apps.len(),
+        status: None,
+    };
+    attendant.resize();
+    attendant.run()
+}
+
+struct Attendant<'a, 'k> {
+    pod: &'a Pod,
+    plan: &'a Plan,
+    link: Link,
+    caller: CallerStreams<'a>,
+    /// Until it was readable.
+    ended: Option<OwnedFd>,
+    ending: Ending,
+    kill: &'k mut dyn FnMut(),
+    signals: &'a Signals,
+    terminal: Option<&'a RawTerminal>,
+    timeline: &'a mut Timeline,
+    /// How many apps have not exited.
+    running: usize,
+    /// How the pod has exited.
+    status: Option<ExitStatus>,
+}
+
+impl Attendant<'_, '_> {
+    fn run(mut self) -> Result<ExitStatus, Error> {
+        while !self.is_done() {
+            self.round()?;
+        }
+        match self.status {
+            Some(status) => Ok(status),
+            None if self.ending.was_wanted() => Ok(ExitStatus::Signal(libc::SIGKILL as u8)),
+            None => Err(Error::SupervisorGone),
+        }
+    }
+
+    /// The end has been told, or there is nobody who could tell, and every byte of output is where it belongs. After a
+    /// kill nobody waits for a reader that does not read.
+    fn is_done(&self) -> bool {
+        let over = self.status.is_some() || self.ended.is_none();
+        over && (self.caller.is_delivered() || self.ending.is_overdue(Instant::now()))
+    }
+
+    fn round(&mut self) -> Result<(), Error> {
+        let answers = self.wait()?;
+        let mut answers = answers.into_iter();
+        let mut happened = || answers.next().is_some_and(|answer| !answer.is_empty());
+        let signalled = happened();
+        let ended = self.ended.is_some() && happened();
+        self.link.advance(&mut answers);
+        self.caller.advance(&mut answers)?;
+        if signalled {
+            self.take_signals();
+        }
+        self.receive();
+        if ended {
+            self.ended = None;
+            self.link.close();
+            self.caller.close_inputs();
+        }
+        if self.ending.is_overdue(Instant::now()) {
+            self.escalate();
+        }
+        Ok(())
+    }
+
+    /// The answers of poll, in the order in which [`Self::round`] takes them.
+    fn wait(&self) -> Result<Vec<PollFlags>, Error> {
+        let mut set = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        set.extend(self.ended.iter().map(|ended| PollFd::new(ended.as_fd(), PollFlags::POLLIN)));
+        self.link.interests(&mut set);
+        self.caller.interests(&mut set);
+        let timeout = self.ending.remaining(Instant::now()).map_or(PollTimeout::NONE, |remaining| {
+            PollTimeout::try_from(remaining).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut set, timeout) {
+            Ok(_) => Ok(set.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect()),
+            Err(Errno::EINTR) => Ok(vec![PollFlags::empty(); set.len()]),
+            Err(source) => Err(Error::System { action: "wait for the pod", source }),
+        }
+    }
+
+    fn take_signals(&mut self) {
+        while let Some(meaning) = self.signals.next() {
+            match meaning {
+                Meaning::Resized => self.resize(),
+                Meaning::End => self.escalate(),
+            }
+        }
+    }
+
+    fn resize(&mut self) {
+        if let Some(terminal) = self.terminal {
+            self.link.send(&ToSupervisor::Resize(terminal.size()));
+        }
+    }
+
+    /// Goes one step further in ending the pod.
+    fn escalate(&mut self) {
+        match self.ending.escalate(Instant::now()) {
+            Step::Asked if self.link.is_open() => self.link.send(&ToSupervisor::Stop),
+            Step::Ordered if self.link.is_open() => self.link.send(&ToSupervisor::Kill),
+            _ => {
+                self.ending.force(Instant::now());
+                (self.kill)();
+            }
+        }
+    }
+
+    fn receive(&mut self) {
+        loop {
+            match self.link.next_message() {
+                Ok(Some(message)) => self.hear(message),
+                Ok(None) => break,
+                Err(error) => {
+                    report(&error);
+                    self.link.close();
+                }
+            }
+        }
+        // Who has closed the channel will not tell how the pod ends.
+        let silent = self.link.is_closed() && self.status.is_none() && self.ended.is_some();
+        if silent && self.ending.force(Instant::now()) {
+            (self.kill)();
+        }
+    }
+
+    fn hear(&mut self, message: FromSupervisor) {
+        match message {
+            FromSupervisor::Ready => {
+                self.timeline.mark("ready");
+                self.link.send_plan(self.plan);
+                self.resize();
+            }
+            FromSupervisor::Started { app } => self.timeline.mark(&format!("{app} started")),
+            FromSupervisor::Exited { app, status } => {
+                self.timeline.mark(&format!("{app} exited"));
+                if self.plan.apps.iter().any(|planned| planned.name == app) {
+                    let written = status::write_exit(&self.pod.directory, &app, status);
+                    written.unwrap_or_else(|error| report(&error));
+                    self.running = self.running.saturating_sub(1);
+                }
+                if self.running == 0 {
+                    self.ending.was_followed();
+                }
+            }
+            FromSupervisor::Failed { app, causes } => {
+                if let Some(source) = Causes::new(causes) {
+                    report(&Error::Failed { app, source });
+                }
+            }
+            FromSupervisor::PodExited { status } => {
+                self.timeline.mark("pod exited");
+                self.status = Some(status);
+                // Only now does a guest let its machine go.
+                self.link.close();
+                self.caller.close_inputs();
+            }
+        }
+    }
 }

@@ -6,7 +6,24 @@ use std::os::fd::OwnedFd;
 use pod::control::ExitStatus;
 use pod::plan::Plan;
 
+mod app;
+mod cgroup;
+mod channel;
+mod confine;
+mod control;
+mod error;
+mod interpreter;
+mod operations;
+mod program;
+mod scope;
+mod start;
+mod streams;
 mod supervisor;
+pub mod sys;
+mod users;
+
+pub use control::receive_plan;
+pub use error::Error;
 
 /// Where the standard streams of an app go.
 #[derive(Debug)]

@@ -1,10 +1,310 @@
-//! The supervisor's loop.
+//! The supervisor's loop: one thread, one poll, nothing to do when nothing happens.
 
-use pod::control::ExitStatus;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::{Mode, umask};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use pod::control::{ExitStatus, FromSupervisor, ToSupervisor};
 use pod::plan::Plan;
+use pod::types::AcName;
+use relay::Carrier;
 
-use crate::Connections;
+use crate::app::App;
+use crate::control::{Control, Received};
+use crate::error::Error;
+use crate::operations::carry_out;
+use crate::scope::Scope;
+use crate::{AppStreams, Connections, cgroup, streams};
 
-pub(crate) fn run(_plan: &Plan, _connections: Connections) -> ExitStatus {
-    ExitStatus::Code(pod::abi::EXIT_ERROR)
+/// Everything that a kill reaches: all processes but PID 1 itself.
+const EVERYTHING: Pid = Pid::from_raw(-1);
+
+/// How far the pod's end has been ordered.
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    /// Not at all.
+    Run,
+    /// The apps were asked to end; at this time they are made to.
+    Stop(Instant),
+    /// Everything was killed, and nobody waits for output.
+    Kill,
+}
+
+struct Supervisor<'a> {
+    control: Control,
+    signals: SignalFd,
+    apps: Vec<App<'a>>,
+    inputs: Vec<Carrier>,
+    outputs: Vec<Carrier>,
+    order: Order,
+    grace_period: Duration,
+    has_children: bool,
+    has_parent: bool,
+    first_failure: Option<ExitStatus>,
+}
+
+pub(crate) fn run(plan: &Plan, connections: Connections) -> ExitStatus {
+    let control = Control::new(connections.control);
+    let own_kernel = connections.own_kernel;
+    let status = match take_signals() {
+        Ok(signals) => {
+            let mut supervisor = Supervisor {
+                control,
+                signals,
+                apps: Vec::new(),
+                inputs: Vec::new(),
+                outputs: Vec::new(),
+                order: Order::Run,
+                grace_period: Duration::from_millis(plan.grace_period_ms),
+                has_children: true,
+                has_parent: true,
+                first_failure: None,
+            };
+            supervisor.run(plan, connections.streams, connections.cgroups);
+            let status = supervisor.first_failure.unwrap_or(ExitStatus::SUCCESS);
+            return farewell(supervisor.control, status, own_kernel);
+        }
+        Err(error) => {
+            control.send(&FromSupervisor::Failed { app: None, causes: error.causes() });
+            ExitStatus::Code(pod::abi::EXIT_ERROR)
+        }
+    };
+    farewell(control, status, own_kernel)
+}
+
+fn farewell(control: Control, status: ExitStatus, own_kernel: bool) -> ExitStatus {
+    if own_kernel {
+        nix::unistd::sync();
+    }
+    control.send(&FromSupervisor::PodExited { status });
+    if own_kernel {
+        // The machine that the last bytes are in must not go before they have.
+        control.await_farewell();
+    }
+    status
+}
+
+fn take_signals() -> Result<SignalFd, Error> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGCHLD);
+    set.thread_block()
+        .and_then(|()| SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK))
+        .map_err(Error::system("take signals"))
+}
+
+impl<'a> Supervisor<'a> {
+    fn run(&mut self, plan: &'a Plan, streams: Vec<AppStreams>, cgroups: Vec<Vec<OwnedFd>>) {
+        match set_up(plan, cgroups) {
+            Ok(cgroups) => self.start_apps(plan, streams, cgroups),
+            Err(error) => return self.fail(None, &error),
+        }
+        self.until(|supervisor| supervisor.apps.iter().all(App::has_ended));
+        let _ = kill(EVERYTHING, Signal::SIGKILL);
+        self.inputs.clear();
+        self.until_childless();
+        // An orderly end has succeeded by now: what is left to do is not under its deadline.
+        if matches!(self.order, Order::Stop(_)) {
+            self.order = Order::Run;
+        }
+        for index in 0..self.apps.len() {
+            if !matches!(self.order, Order::Kill) {
+                self.post_stop(index);
+            }
+        }
+        self.apps.clear();
+        self.until(|supervisor| {
+            matches!(supervisor.order, Order::Kill) || supervisor.outputs.iter().all(Carrier::is_done)
+        });
+    }
+
+    fn fail(&mut self, app: Option<&AcName>, error: &Error) {
+        self.control.send(&FromSupervisor::Failed { app: app.cloned(), causes: error.causes() });
+        self.note(ExitStatus::Code(pod::abi::EXIT_ERROR));
+    }
+
+    /// Starts every app without waiting for any; one that cannot be started ends the pod.
+    fn start_apps(&mut self, plan: &'a Plan, streams: Vec<AppStreams>, cgroups: Vec<Vec<OwnedFd>>) {
+        for ((app, streams), cgroups) in plan.apps.iter().zip(streams).zip(cgroups) {
+            let started = streams::prepare(streams).and_then(|prepared| {
+                self.inputs.extend(prepared.inputs);
+                self.outputs.extend(prepared.outputs);
+                App::start(app, prepared.own, prepared.terminal, cgroups)
+            });
+            match started {
+                Ok(app) => self.apps.push(app),
+                Err(error) => return self.fail(Some(&app.name), &error),
+            }
+        }
+    }
+
+    fn until(&mut self, done: impl Fn(&Self) -> bool) {
+        while !done(self) {
+            self.round();
+        }
+    }
+
+    fn until_childless(&mut self) {
+        self.has_children = true;
+        self.reap();
+        self.until(|supervisor| !supervisor.has_children);
+    }
+
+    /// Runs an app's post-stop handler, if it has one, to its end; what it leaves behind is killed.
+    fn post_stop(&mut self, index: usize) {
+        let Some(app) = self.apps.get_mut(index) else { return };
+        let name = &app.plan.name;
+        match app.start_post_stop() {
+            Ok(false) => {}
+            Ok(true) => {
+                self.until(|supervisor| supervisor.apps.get(index).is_none_or(App::has_ended));
+                let _ = kill(EVERYTHING, Signal::SIGKILL);
+                self.until_childless();
+            }
+            Err(error) => self.fail(Some(name), &error),
+        }
+    }
+
+    /// Waits until something happens, and deals with it.
+    fn round(&mut self) {
+        let Some(answers) = self.wait() else { return self.obey(ToSupervisor::Kill) };
+        let mut answers = answers.into_iter();
+        let mut happened = || answers.next().is_some_and(|answer| !answer.is_empty());
+        let signalled = happened();
+        let commanded = self.has_parent && happened();
+        let mut messages = Vec::new();
+        for app in &mut self.apps {
+            if app.channel().is_some() && happened() {
+                messages.extend(app.listen());
+            }
+        }
+        for carrier in self.inputs.iter_mut().chain(&mut self.outputs) {
+            carrier.advance(&mut answers);
+        }
+        self.inputs.retain(|carrier| !carrier.is_done());
+        self.outputs.retain(|carrier| !carrier.is_done());
+        messages.into_iter().for_each(|message| self.tell(message));
+        if signalled {
+            while let Ok(Some(_)) = self.signals.read_signal() {}
+            self.reap();
+        }
+        if commanded {
+            self.receive();
+        }
+        if matches!(self.order, Order::Stop(deadline) if deadline <= Instant::now()) {
+            self.obey(ToSupervisor::Kill);
+        }
+    }
+
+    /// The answers of poll in the order that [`Self::round`] takes them in; `None` if it cannot work.
+    fn wait(&self) -> Option<Vec<PollFlags>> {
+        let wanted = PollFlags::POLLIN;
+        let mut set = vec![PollFd::new(self.signals.as_fd(), wanted)];
+        set.extend(self.has_parent.then(|| PollFd::new(self.control.as_fd(), wanted)));
+        let channels = self.apps.iter().filter_map(App::channel);
+        set.extend(channels.map(|channel| PollFd::new(channel.as_fd(), wanted)));
+        self.inputs.iter().chain(&self.outputs).for_each(|carrier| carrier.interests(&mut set));
+        match poll(&mut set, self.timeout()) {
+            Ok(_) => Some(set.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect()),
+            Err(Errno::EINTR) => Some(vec![PollFlags::empty(); set.len()]),
+            Err(_) => None,
+        }
+    }
+
+    fn timeout(&self) -> PollTimeout {
+        match self.order {
+            Order::Stop(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                // Rounded up, for else the last millisecond is spent asking.
+                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+            }
+            Order::Run | Order::Kill => PollTimeout::NONE,
+        }
+    }
+
+    fn receive(&mut self) {
+        loop {
+            match self.control.receive() {
+                Received::Message(message) => self.obey(message),
+                Received::Nothing => return,
+                // Nobody is there for whom the pod would run.
+                Received::Gone => {
+                    self.has_parent = false;
+                    return self.obey(ToSupervisor::Kill);
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, message: ToSupervisor) {
+        match message {
+            // The first message, once; by now it is meaningless.
+            ToSupervisor::Start(_) => {}
+            ToSupervisor::Stop => self.stop(),
+            ToSupervisor::Kill => {
+                self.order = Order::Kill;
+                let _ = kill(EVERYTHING, Signal::SIGKILL);
+            }
+            ToSupervisor::Signal(number) => {
+                if let Ok(signal) = Signal::try_from(number) {
+                    self.apps.iter().for_each(|app| app.signal(signal));
+                }
+            }
+            ToSupervisor::Resize(size) => self.apps.iter().for_each(|app| app.resize(size)),
+        }
+    }
+
+    fn stop(&mut self) {
+        if matches!(self.order, Order::Run) {
+            self.order = Order::Stop(Instant::now() + self.grace_period);
+            self.apps.iter().for_each(|app| app.signal(Signal::SIGTERM));
+        }
+    }
+
+    /// Takes every process that has ended: the apps', and those that lost their parents to us.
+    fn reap(&mut self) {
+        loop {
+            let (pid, status) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, ExitStatus::Code(code as u8)),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, ExitStatus::Signal(signal as u8)),
+                Ok(WaitStatus::StillAlive) => return,
+                Ok(_) | Err(Errno::EINTR) => continue,
+                Err(_) => {
+                    self.has_children = false;
+                    return;
+                }
+            };
+            let messages = self.apps.iter_mut().find_map(|app| app.ended(pid, status));
+            messages.into_iter().flatten().for_each(|message| self.tell(message));
+        }
+    }
+
+    fn tell(&mut self, message: FromSupervisor) {
+        self.control.send(&message);
+        if let FromSupervisor::Exited { status, .. } = message {
+            self.note(status);
+        }
+    }
+
+    /// The first app that fails decides how the pod has ended, and ends it.
+    fn note(&mut self, status: ExitStatus) {
+        if status != ExitStatus::SUCCESS {
+            self.first_failure.get_or_insert(status);
+            self.stop();
+        }
+    }
+}
+
+/// Carries out what comes before the apps; every app's cgroups.
+fn set_up(plan: &Plan, cgroups: Vec<Vec<OwnedFd>>) -> Result<Vec<Vec<OwnedFd>>, Error> {
+    umask(Mode::empty());
+    let cgroups = if cgroups.is_empty() { cgroup::make(plan)? } else { cgroups };
+    carry_out(&plan.setup, &Scope::new(Path::new("/"))?)?;
+    Ok(cgroups)
 }

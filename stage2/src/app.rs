@@ -1,0 +1,139 @@
+//! One app as the supervisor sees it: its process, and what it has to tell of it.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use pod::control::{ExitStatus, FromSupervisor, TerminalSize};
+use pod::plan::AppPlan;
+
+use crate::channel::{Listener, News};
+use crate::error::Error;
+use crate::start::{self, Material};
+use crate::streams::OwnEnds;
+use crate::sys;
+
+/// An app.
+#[derive(Debug)]
+pub struct App<'a> {
+    /// What it is to be.
+    pub plan: &'a AppPlan,
+    state: State,
+    /// Whether its process is the post-stop handler.
+    stopping: bool,
+    terminal: Option<OwnedFd>,
+    /// What a post-stop handler needs.
+    kept: Option<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    streams: OwnEnds,
+    cgroups: Vec<OwnedFd>,
+    /// Comes from the app's process once it has its file systems.
+    namespace: Option<OwnedFd>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Its process is on the way to executing the program.
+    Starting(Pid, Listener),
+    /// Its program runs.
+    Running(Pid),
+    /// Its process has ended, and with it, in time, everything else of the app.
+    Ended,
+}
+
+impl<'a> App<'a> {
+    /// Starts an app's process.
+    pub fn start(
+        plan: &'a AppPlan,
+        streams: OwnEnds,
+        terminal: Option<OwnedFd>,
+        cgroups: Vec<OwnedFd>,
+    ) -> Result<Self, Error> {
+        let (pid, listener) = start::app(Material { app: plan, streams: &streams, cgroups: &cgroups })?;
+        let kept = plan.post_stop.is_some().then_some(Kept { streams, cgroups, namespace: None });
+        Ok(Self { plan, state: State::Starting(pid, listener), stopping: false, terminal, kept })
+    }
+
+    /// Whether its main process, or the handler that was started last, has ended.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    /// What to wait for: news of a process on its way.
+    pub fn channel(&self) -> Option<&Listener> {
+        match &self.state {
+            State::Starting(_, listener) => Some(listener),
+            State::Running(_) | State::Ended => None,
+        }
+    }
+
+    /// Hears what has come, and makes of it what the parent is to be told. A process that failed ends by itself.
+    pub fn listen(&mut self) -> Vec<FromSupervisor> {
+        let mut messages = Vec::new();
+        while let State::Starting(pid, listener) = &self.state {
+            let (pid, app) = (*pid, self.plan.name.clone());
+            match listener.hear() {
+                News::Nothing => break,
+                News::Namespace(namespace) => {
+                    if let Some(kept) = &mut self.kept {
+                        kept.namespace = Some(namespace);
+                    }
+                }
+                News::Failed(causes) => {
+                    messages.push(FromSupervisor::Failed { app: Some(app), causes });
+                    self.state = State::Running(pid);
+                }
+                News::Closed => {
+                    if !self.stopping {
+                        messages.push(FromSupervisor::Started { app });
+                    }
+                    self.state = State::Running(pid);
+                }
+            }
+        }
+        messages
+    }
+
+    /// The process `pid` has ended: what the parent is to be told, if it was this app's.
+    pub fn ended(&mut self, pid: Pid, status: ExitStatus) -> Option<Vec<FromSupervisor>> {
+        match &self.state {
+            State::Starting(own, _) | State::Running(own) if *own == pid => {}
+            _ => return None,
+        }
+        // What it said before it ended is still there.
+        let mut messages = self.listen();
+        self.state = State::Ended;
+        if !self.stopping {
+            messages.push(FromSupervisor::Exited { app: self.plan.name.clone(), status });
+        }
+        Some(messages)
+    }
+
+    /// Starts the post-stop handler, if there is one and the app had come so far that it makes sense.
+    pub fn start_post_stop(&mut self) -> Result<bool, Error> {
+        let (Some(command), Some(kept)) = (&self.plan.post_stop, &self.kept) else { return Ok(false) };
+        let Some(namespace) = &kept.namespace else { return Ok(false) };
+        let material = Material { app: self.plan, streams: &kept.streams, cgroups: &kept.cgroups };
+        let (pid, listener) = start::post_stop(material, namespace.as_fd(), command)?;
+        self.state = State::Starting(pid, listener);
+        self.stopping = true;
+        Ok(true)
+    }
+
+    /// Sends a signal to the main process. It has not been reaped, or it is not known any more: the number is its own.
+    pub fn signal(&self, signal: Signal) {
+        if let State::Starting(pid, _) | State::Running(pid) = &self.state {
+            let _ = kill(*pid, signal);
+        }
+    }
+
+    /// Sets the size of its terminal, if it has one.
+    pub fn resize(&self, size: TerminalSize) {
+        if let Some(terminal) = &self.terminal {
+            let _ = sys::resize_terminal(terminal, size);
+        }
+    }
+}

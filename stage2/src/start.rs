@@ -1,0 +1,139 @@
+//! What becomes an app, or an event handler of one: everything between the fork and the execution of its program.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use pod::plan::{AppPlan, Operation};
+
+use crate::channel::{Listener, Reporter, pair};
+use crate::confine::{adjust_oom_score, confine};
+use crate::error::{Error, errno};
+use crate::operations::carry_out;
+use crate::program::execute;
+use crate::scope::Scope;
+use crate::streams::OwnEnds;
+use crate::sys;
+use crate::users::Identity;
+
+/// What a new process is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Material<'a> {
+    /// What it is to be.
+    pub app: &'a AppPlan,
+    /// Its standard streams.
+    pub streams: &'a OwnEnds,
+    /// Its cgroups.
+    pub cgroups: &'a [OwnedFd],
+}
+
+/// Forks the process that becomes an app.
+pub fn app(material: Material<'_>) -> Result<(Pid, Listener), Error> {
+    fork_into(CloneFlags::CLONE_NEWNS, |reporter| become_app(material, reporter))
+}
+
+/// Forks the process that becomes an app's post-stop handler, in the app's mount namespace.
+pub fn post_stop(
+    material: Material<'_>,
+    namespace: BorrowedFd<'_>,
+    command: &[String],
+) -> Result<(Pid, Listener), Error> {
+    fork_into(CloneFlags::empty(), |_| {
+        enter_cgroups(material.cgroups)?;
+        setns(namespace, CloneFlags::CLONE_NEWNS).map_err(Error::system("enter the app's namespace"))?;
+        material.streams.take()?;
+        become_handler(material.app, "post-stop", command)
+    })
+}
+
+fn fork_into(
+    namespaces: CloneFlags,
+    child: impl FnOnce(&Reporter) -> Result<Infallible, Error>,
+) -> Result<(Pid, Listener), Error> {
+    let (listener, reporter) = pair().map_err(Error::system("make a channel to the app"))?;
+    match sys::fork(namespaces).map_err(Error::system("fork"))? {
+        Some(pid) => Ok((pid, listener)),
+        None => {
+            let Err(error) = child(&reporter);
+            reporter.fail(&error);
+            exit()
+        }
+    }
+}
+
+/// Ends this process without running anything that belongs to the supervisor it was forked from.
+fn exit() -> ! {
+    // SAFETY: it takes a number and does not return.
+    unsafe { libc::_exit(pod::abi::EXIT_ERROR.into()) }
+}
+
+fn become_app(material: Material<'_>, reporter: &Reporter) -> Result<Infallible, Error> {
+    let Material { app, streams, cgroups } = material;
+    enter_cgroups(cgroups)?;
+    carry_out(&app.setup, &scope(app)?)?;
+    streams.take()?;
+    if let Some(score) = app.process.oom_score_adj {
+        adjust_oom_score(score)?;
+    }
+    if app.post_stop.is_some() {
+        hand_over_namespace(reporter)?;
+    }
+    if let Some(command) = &app.pre_start {
+        run_pre_start(app, command, reporter)?;
+    }
+    let process = &app.process;
+    let identity = Identity::resolve(&process.user, &process.group, &process.supplementary_gids)?;
+    confine(process, &identity)?;
+    execute(&process.exec, &process.environment)
+}
+
+/// An app's set-up stays inside what will be its root.
+fn scope(app: &AppPlan) -> Result<Scope, Error> {
+    match app.setup.last() {
+        Some(Operation::Root { path }) => Scope::new(path),
+        _ => Err(Error::Impossible(format!("the set-up of app \"{}\" does not end in its root", app.name))),
+    }
+}
+
+/// The cgroup that the process is in by then is what it sees as the root of its cgroups.
+fn enter_cgroups(cgroups: &[OwnedFd]) -> Result<(), Error> {
+    for procs in cgroups {
+        nix::unistd::write(procs, b"0").map_err(Error::system("enter the app's cgroup"))?;
+    }
+    unshare(CloneFlags::CLONE_NEWCGROUP).map_err(Error::system("make a cgroup namespace"))
+}
+
+fn hand_over_namespace(reporter: &Reporter) -> Result<(), Error> {
+    const FILE: &str = "/proc/self/ns/mnt";
+    let failed = Error::path("keep for the post-stop handler", FILE);
+    let handed = File::open(FILE).map_err(|error| errno(&error));
+    handed.and_then(|namespace| reporter.hand_over(namespace.as_fd())).map_err(failed)
+}
+
+fn run_pre_start(app: &AppPlan, command: &[String], reporter: &Reporter) -> Result<(), Error> {
+    let failed = || Error::system("run the pre-start handler");
+    let Some(pid) = sys::fork(CloneFlags::empty()).map_err(failed())? else {
+        let Err(error) = become_handler(app, "pre-start", command);
+        reporter.fail(&error);
+        exit()
+    };
+    match waitpid(pid, None).map_err(failed())? {
+        WaitStatus::Exited(_, 0) => Ok(()),
+        WaitStatus::Exited(_, code) => {
+            Err(Error::Impossible(format!("the pre-start handler {command:?} exited with status {code}")))
+        }
+        WaitStatus::Signaled(_, signal, _) => {
+            Err(Error::Impossible(format!("the pre-start handler {command:?} was ended by {signal}")))
+        }
+        _ => Err(Error::Impossible("the pre-start handler neither ran nor ended".into())),
+    }
+}
+
+fn become_handler(app: &AppPlan, event: &str, command: &[String]) -> Result<Infallible, Error> {
+    confine(&app.process, &Identity::ROOT).and_then(|()| execute(command, &app.process.environment)).map_err(
+        |source| Error::Because { what: format!("cannot run the {event} handler"), source: Box::new(source) },
+    )
+}

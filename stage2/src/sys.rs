@@ -1,0 +1,180 @@
+//! The system calls that nix does not have, each with a safe face.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+use pod::control::TerminalSize;
+
+/// As much of an open file system tree as a bind mount shows: a detached copy.
+pub fn open_tree(path: &CStr) -> nix::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;
+    // SAFETY: `path` is a C string that outlives the call.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    owned(fd)
+}
+
+/// Attaches a detached tree to a directory or file.
+pub fn move_mount(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> nix::Result<()> {
+    const FROM_AND_TO_EMPTY_PATH: u32 = 0x4 | 0x40;
+    let (from, to) = (tree.as_raw_fd(), target.as_raw_fd());
+    // SAFETY: both paths are empty C strings.
+    let result = unsafe {
+        libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, c"".as_ptr(), FROM_AND_TO_EMPTY_PATH)
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Adds attributes (MOUNT_ATTR_*) to the mount at the top of a tree.
+pub fn mount_setattr(tree: BorrowedFd<'_>, attributes: u64) -> nix::Result<()> {
+    let mount_attr = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: the path is an empty C string; `mount_attr` is what the call reads, with its size.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const mount_attr,
+            size_of_val(&mount_attr),
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// A new file system of a type that needs no options, mounted nowhere: it is there as long as the descriptor, or
+/// anything opened in it, is.
+pub fn mount_detached(file_system: &CStr) -> nix::Result<OwnedFd> {
+    const FSOPEN_CLOEXEC: libc::c_uint = 1;
+    const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+    const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+    // SAFETY: the name is a C string that outlives the call.
+    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, file_system.as_ptr(), FSOPEN_CLOEXEC) })?;
+    let (fd, null) = (context.as_raw_fd(), std::ptr::null::<u8>());
+    // SAFETY: this command takes neither key nor value.
+    let created = unsafe { libc::syscall(libc::SYS_fsconfig, fd, FSCONFIG_CMD_CREATE, null, null, 0) };
+    Errno::result(created)?;
+    // SAFETY: no memory is involved.
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, fd, FSMOUNT_CLOEXEC, 0) })
+}
+
+/// A descriptor that is readable when the process, a child of this one, has ended.
+pub fn pidfd_open(child: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: no memory is involved.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) })
+}
+
+/// Forks into new namespaces (CLONE_NEW*); `None` in the new process. The process must have one thread.
+pub fn fork(namespaces: nix::sched::CloneFlags) -> nix::Result<Option<Pid>> {
+    // SAFETY: all zero is a valid clone_args: nothing asked for.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = u64::from(namespaces.bits().cast_unsigned());
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: without CLONE_VM the child has memory of its own, as after fork; with one thread no lock is held by
+    // somebody who does not exist there.
+    let result =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
+    let child = Errno::result(result)?;
+    Ok((child != 0).then(|| Pid::from_raw(child as libc::pid_t)))
+}
+
+/// Keeps every descriptor above standard error from the program that is executed next.
+pub fn close_descriptors_on_exec() -> nix::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: no memory is involved, and nothing is closed before the execution.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
+    Errno::result(result).map(drop)
+}
+
+/// Gives every signal its default action again, also those that were ignored when this process was started.
+pub fn reset_signals() {
+    for number in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL needs no handler; numbers that cannot be changed are refused.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+}
+
+/// Takes a capability out of what this process and those it starts can ever have; `false` past the kernel's last.
+pub fn drop_from_bounding_set(capability: u32) -> nix::Result<bool> {
+    // SAFETY: no memory is involved.
+    match Errno::result(unsafe {
+        libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0)
+    }) {
+        Ok(_) => Ok(true),
+        Err(Errno::EINVAL) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: libc::c_int,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapabilityData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// _LINUX_CAPABILITY_VERSION_3: 64 bits in two parts.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+/// Limits what this process may to `set`; nothing is inheritable, and so nothing ambient.
+pub fn limit_capabilities(set: u64) -> nix::Result<()> {
+    let mut header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let mut data = [CapabilityData::default(); 2];
+    // SAFETY: version 3 reads one header and writes two parts, and that is what they are.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
+    Errno::result(result)?;
+    for (part, wanted) in data.iter_mut().zip([set as u32, (set >> 32) as u32]) {
+        part.permitted &= wanted;
+        part.effective = part.permitted;
+        part.inheritable = 0;
+    }
+    // SAFETY: as above; here the two parts are read.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) };
+    Errno::result(result).map(drop)
+}
+
+mod ioctl {
+    #![allow(missing_docs)]
+    nix::ioctl_write_ptr_bad!(lock_terminal, libc::TIOCSPTLCK, libc::c_int);
+    nix::ioctl_write_int_bad!(open_peer, libc::TIOCGPTPEER);
+    nix::ioctl_write_int_bad!(control, libc::TIOCSCTTY);
+    nix::ioctl_write_ptr_bad!(resize, libc::TIOCSWINSZ, libc::winsize);
+}
+
+/// The app's side of the terminal whose master side is given.
+pub fn open_terminal_peer(master: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    let unlocked: libc::c_int = 0;
+    // SAFETY: the call reads one integer.
+    unsafe { ioctl::lock_terminal(master.as_raw_fd(), &raw const unlocked) }?;
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: the argument is a number.
+    owned(unsafe { ioctl::open_peer(master.as_raw_fd(), flags) }?.into())
+}
+
+/// Makes a terminal the controlling one of this process, which leads its session.
+pub fn take_terminal(terminal: BorrowedFd<'_>) -> nix::Result<()> {
+    // SAFETY: the argument is a number: nothing is taken away from another session.
+    unsafe { ioctl::control(terminal.as_raw_fd(), 0) }.map(drop)
+}
+
+/// Sets a terminal's size.
+pub fn resize_terminal(master: impl AsFd, size: TerminalSize) -> nix::Result<()> {
+    let size = libc::winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the call reads one winsize.
+    unsafe { ioctl::resize(master.as_fd().as_raw_fd(), &raw const size) }.map(drop)
+}
+
+/// Takes over a descriptor that a system call has just returned.
+pub(crate) fn owned(result: libc::c_long) -> nix::Result<OwnedFd> {
+    let fd = Errno::result(result)?;
+    // SAFETY: the kernel has just made it, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}
