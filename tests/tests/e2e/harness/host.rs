@@ -131,10 +131,10 @@ fn imported(name: &str) -> PathBuf {
     dir
 }
 
-/// Copies the store of the data directory `from`, small files by content and images by hard links.
+/// Copies the images of the data directory `from`, small files by content and the images themselves by hard links.
 fn copy_store(from: &Path, to: &Path) {
-    for path in entries(&from.join("cas")) {
-        copy(&path, &to.join("cas").join(file_name(&path)));
+    for part in ["cas/images", "cas/sources"] {
+        copy(&from.join(part), &to.join(part));
     }
 }
 
