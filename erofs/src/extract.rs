@@ -230,3 +230,21 @@ fn time(metadata: &Metadata) -> TimeSpec {
 fn c_string(bytes: &[u8]) -> io::Result<CString> {
     CString::new(bytes).map_err(|_| Errno::EINVAL.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_appears_on_the_way_is_not_followed() {
+        let target = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(target.path().join("a/b")).unwrap();
+        std::os::unix::fs::symlink("a", target.path().join("inwards")).unwrap();
+        std::os::unix::fs::symlink("/", target.path().join("outwards")).unwrap();
+        let directory = File::open(target.path()).unwrap();
+        let open = |path: &str| open_directory(directory.as_fd(), path.as_bytes()).map(drop);
+        assert_eq!((open(""), open("a/b")), (Ok(()), Ok(())));
+        assert_eq!((open("inwards"), open("inwards/b")), (Err(Errno::ENOTDIR), Err(Errno::ELOOP)));
+        assert_eq!((open("outwards/etc"), open("../a")), (Err(Errno::ELOOP), Err(Errno::EXDEV)));
+    }
+}

@@ -221,11 +221,8 @@ impl<R: ReadAt> Reader<R> {
         }
     }
 
-    /// Reads data that is inside the inode's size.
+    /// Reads a part of an inode's data, which [`Reader::inode`] found to be inside the image.
     fn read_exact(&self, inode: &Inode, buffer: &mut [u8], at: u64) -> Result<(), Error> {
-        if at.checked_add(buffer.len() as u64).is_none_or(|end| end > inode.raw.size) {
-            return Err(inode.corrupt("its data ends early"));
-        }
         let start = match inode.raw.layout {
             Layout::Plain => u64::from(inode.raw.block_or_device) * BLOCK,
             Layout::Inline => self.offset_of(inode.nid).unwrap_or_default() + inode.head(),
@@ -388,6 +385,23 @@ mod tests {
         );
         // The only file, of one byte, comes behind the root.
         assert!(with(|superblock| superblock.root_nid = 6).is_err());
+    }
+
+    #[test]
+    fn data_that_would_reach_out_of_the_image() {
+        let lie = |size: u64| {
+            let reader = with(|_| {}).unwrap();
+            let file = reader.lookup(&EntryPath::parse(b"file").unwrap()).unwrap().unwrap();
+            let at = reader.offset_of(file.nid).unwrap() as usize + 8;
+            let mut image = reader.source;
+            image[at..at + 8].copy_from_slice(&size.to_le_bytes());
+            Reader::open(image).unwrap().inode(file.nid)
+        };
+        // Block 1 is the file's, block 2 has the metadata.
+        assert!(lie(2 * BLOCK).is_ok());
+        for size in [2 * BLOCK + 1, u64::MAX - BLOCK, u64::MAX] {
+            assert!(matches!(lie(size), Err(Error::Corrupt { what: "its data is outside the image", .. })));
+        }
     }
 
     #[test]

@@ -88,6 +88,8 @@ fn parents_that_are_links_are_followed_inside_the_image() {
     assert_eq!(shape(&relative), ["lib>usr/lib", "usr/", "usr/lib/", "usr/lib/x=1"]);
     let absolute = build(vec![link("a", "/b/../c/."), file("a/x", "1")]);
     assert_eq!(shape(&absolute), ["a>/b/../c/.", "b/", "c/", "c/x=1"]);
+    let from_below = build(vec![link("a/b/c", "/d"), file("a/b/c/x", "1")]);
+    assert_eq!(shape(&from_below), ["a/", "a/b/", "a/b/c>/d", "d/", "d/x=1"]);
     let outwards = build(vec![link("d/out", "../../../../etc"), file("d/out/passwd", "1")]);
     assert_eq!(shape(&outwards), ["d/", "d/out>../../../../etc", "etc/", "etc/passwd=1"]);
     // The last component is not followed: the link itself is replaced.
@@ -192,6 +194,14 @@ fn data_without_a_name_becomes_a_hole() {
         shape(&listing::of_image(&Reader::open(&image).unwrap())),
         ["a=new", &format!("e={data}"), "kept=kept"]
     );
+}
+
+#[test]
+fn type_bits_among_the_permissions_are_ignored() {
+    let mut item = zoo::item("a", What::Directory);
+    item.metadata.permissions = 0o120_751;
+    let listing = build(vec![Step::Add(item)]);
+    assert_eq!((listing[&b"a"[..]].kind, listing[&b"a"[..]].metadata.permissions), (Kind::Directory, 0o751));
 }
 
 #[test]
