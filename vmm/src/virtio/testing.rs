@@ -1,11 +1,13 @@
 //! The driver's side of the queues, for the devices' tests.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -45,6 +47,8 @@ pub struct DriverQueue {
     next_descriptor: u16,
     available: u16,
     seen_used: u16,
+    /// Whether the device said which buffers it wants to be told of.
+    event_idx: Cell<bool>,
     /// Tells the device of new buffers.
     pub notify: EventFd,
 }
@@ -83,7 +87,7 @@ impl DriverQueue {
         self.memory.store(self.available, GuestAddress(self.avail() + 2), Ordering::SeqCst).unwrap();
     }
 
-    /// Adds a proper chain and notifies; returns its head.
+    /// Adds a proper chain, notifies if the device wants that, and returns the chain's head.
     pub fn add(&mut self, pieces: &[Piece]) -> u16 {
         let head = self.next_descriptor;
         for (at, piece) in pieces.iter().enumerate() {
@@ -97,8 +101,17 @@ impl DriverQueue {
             self.set_descriptor(index, address, len, flags | chained, self.next_descriptor);
         }
         self.offer(head, 1);
-        self.notify.write(1).unwrap();
+        if self.device_wants_to_know() {
+            self.notify.write(1).unwrap();
+        }
         head
+    }
+
+    /// Whether the buffer offered last is the one that the device waits for (virtio 1.2, section 2.7.10).
+    fn device_wants_to_know(&self) -> bool {
+        let avail_event = self.used() + 4 + 8 * u64::from(self.size);
+        let awaited: u16 = self.memory.load(GuestAddress(avail_event), Ordering::SeqCst).unwrap();
+        !self.event_idx.get() || awaited == self.available.wrapping_sub(1)
     }
 
     /// The next chain that the device has returned: its head and the bytes written.
@@ -147,6 +160,7 @@ impl Driver {
                 next_descriptor: 0,
                 available: 0,
                 seen_used: 0,
+                event_idx: Cell::new(false),
                 notify: EventFd::new(EFD_NONBLOCK).unwrap(),
             })
             .collect();
@@ -156,6 +170,9 @@ impl Driver {
 
     /// What the device gets at DRIVER_OK.
     pub fn activation(&self, features: u64) -> Activation {
+        for queue in &self.queues {
+            queue.event_idx.set(features & 1 << VIRTIO_RING_F_EVENT_IDX != 0);
+        }
         Activation {
             memory: self.memory.clone(),
             interrupt: Interrupt::new(self.status.clone(), self.irqfd.clone()),

@@ -224,6 +224,29 @@ fn the_last_bytes_are_delivered_whatever_the_end() {
     }
 }
 
+/// The answer to a complete shutdown tells a guest that waits for it (SO_LINGER) that its data has been taken.
+#[test]
+fn the_reset_comes_after_the_last_bytes() {
+    let mut guest = Guest::new();
+    let mut host = guest.connect(1);
+    let data = pattern(250_000);
+    data.chunks(50_000).for_each(|part| guest.send_data(1, part));
+    let filled: usize = guest.take_data().1.iter().map(|header| header.fwd_cnt as usize).max().unwrap_or(0);
+    assert!(filled < data.len(), "the device holds some");
+    guest.shut_down(1, ALL_DONE);
+    assert!(!guest.take().contains(&(Operation::Reset, 1)));
+    let reader = std::thread::spawn(move || {
+        let mut text = vec![0; data.len()];
+        host.read_exact(&mut text).unwrap();
+        text == data
+    });
+    while !reader.is_finished() {
+        guest.run();
+    }
+    assert!(reader.join().unwrap());
+    assert!(guest.take().contains(&(Operation::Reset, 1)));
+}
+
 #[test]
 fn the_last_bytes_survive_the_device() {
     let mut guest = Guest::new();
