@@ -1,3 +1,24 @@
-//! The namespace isolation: namespaces, mounts and cgroups around the supervisor
+//! The namespace isolation: namespaces, mounts and cgroups around the supervisor.
+//!
+//! One program with several names, as stage1 images have several entrypoints: called as `gc` it cleans up after a pod,
+//! by any other name it runs one.
 
-fn main() {}
+mod cgroup;
+mod error;
+mod gc;
+mod run;
+mod streams;
+mod supervisor;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args();
+    let name = arguments.next().unwrap_or_default();
+    let result = match Path::new(&name).file_name() {
+        Some(name) if name == "gc" => gc::gc(arguments).map(|()| ExitCode::SUCCESS),
+        _ => run::run(arguments),
+    };
+    result.unwrap_or_else(|error| stage1::error::exit_code(&error))
+}

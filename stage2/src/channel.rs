@@ -10,7 +10,7 @@ use nix::sys::socket::{
     socketpair,
 };
 
-use crate::error::Error;
+use crate::error::{Error, causes};
 
 /// The longest chain of causes that is passed on.
 const MAX_BYTES: usize = 16 << 10;
@@ -48,7 +48,7 @@ pub fn pair() -> nix::Result<(Listener, Reporter)> {
 impl Reporter {
     /// Reports a failure. That nobody may listen any more is no matter.
     pub fn fail(&self, error: &Error) {
-        let text = error.causes().join("\0");
+        let text = causes(error).join("\0");
         let text = text.as_bytes().get(..MAX_BYTES).unwrap_or(text.as_bytes());
         let _ = self.send(text, &[]);
     }

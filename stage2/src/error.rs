@@ -52,12 +52,11 @@ impl Error {
     pub(crate) fn system(action: impl Into<String>) -> impl FnOnce(Errno) -> Self {
         move |source| Self::System { action: action.into(), source }
     }
+}
 
-    /// The texts of the error and its causes, outermost first.
-    pub(crate) fn causes(&self) -> Vec<String> {
-        let chain = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
-        chain.map(ToString::to_string).collect()
-    }
+/// The texts of an error and its causes, outermost first.
+pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
 }
 
 /// The number of an I/O error.

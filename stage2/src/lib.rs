@@ -73,3 +73,8 @@ pub struct Connections {
 pub fn run(plan: &Plan, connections: Connections) -> ExitStatus {
     supervisor::run(plan, connections)
 }
+
+/// Tells the parent that the pod could not be set up, in place of [`run`].
+pub fn refuse(control: OwnedFd, error: &dyn std::error::Error) -> ExitStatus {
+    supervisor::refuse(control, error)
+}

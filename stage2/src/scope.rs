@@ -76,6 +76,7 @@ impl Scope {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::causes;
     use std::os::unix::fs::symlink;
 
     #[test]
@@ -119,7 +120,7 @@ mod tests {
         let scope = Scope::new(root.path()).unwrap();
         for bad in ["file", "file/below", "dangling"] {
             let error = scope.make_directory(&root.path().join(bad), 0o755).unwrap_err();
-            assert!(error.causes().concat().contains(bad), "{error}");
+            assert!(causes(&error).concat().contains(bad), "{error}");
         }
     }
 }

@@ -18,7 +18,7 @@ use relay::Carrier;
 
 use crate::app::App;
 use crate::control::{Control, Received};
-use crate::error::Error;
+use crate::error::{Error, causes};
 use crate::operations::carry_out;
 use crate::scope::Scope;
 use crate::{AppStreams, Connections, cgroup, streams};
@@ -51,43 +51,32 @@ struct Supervisor<'a> {
 }
 
 pub(crate) fn run(plan: &Plan, connections: Connections) -> ExitStatus {
-    let control = Control::new(connections.control);
-    let own_kernel = connections.own_kernel;
-    let status = match take_signals() {
-        Ok(signals) => {
-            let mut supervisor = Supervisor {
-                control,
-                signals,
-                apps: Vec::new(),
-                inputs: Vec::new(),
-                outputs: Vec::new(),
-                order: Order::Run,
-                grace_period: Duration::from_millis(plan.grace_period_ms),
-                has_children: true,
-                has_parent: true,
-                first_failure: None,
-            };
-            supervisor.run(plan, connections.streams, connections.cgroups);
-            let status = supervisor.first_failure.unwrap_or(ExitStatus::SUCCESS);
-            return farewell(supervisor.control, status, own_kernel);
-        }
-        Err(error) => {
-            control.send(&FromSupervisor::Failed { app: None, causes: error.causes() });
-            ExitStatus::Code(pod::abi::EXIT_ERROR)
-        }
+    let Connections { control, streams, cgroups, own_kernel } = connections;
+    let signals = match take_signals() {
+        Ok(signals) => signals,
+        Err(error) => return refuse(control, &error),
     };
-    farewell(control, status, own_kernel)
+    let mut supervisor = Supervisor {
+        control: Control::new(control),
+        signals,
+        apps: Vec::new(),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        order: Order::Run,
+        grace_period: Duration::from_millis(plan.grace_period_ms),
+        has_children: true,
+        has_parent: true,
+        first_failure: None,
+    };
+    supervisor.run(plan, streams, cgroups);
+    supervisor.say_farewell(own_kernel)
 }
 
-fn farewell(control: Control, status: ExitStatus, own_kernel: bool) -> ExitStatus {
-    if own_kernel {
-        nix::unistd::sync();
-    }
+pub(crate) fn refuse(control: OwnedFd, error: &dyn std::error::Error) -> ExitStatus {
+    let (control, status) = (Control::new(control), ExitStatus::Code(pod::abi::EXIT_ERROR));
+    control.send(&FromSupervisor::Failed { app: None, causes: causes(error) });
     control.send(&FromSupervisor::PodExited { status });
-    if own_kernel {
-        // The machine that the last bytes are in must not go before they have.
-        control.await_farewell();
-    }
+    control.await_farewell();
     status
 }
 
@@ -124,8 +113,21 @@ impl<'a> Supervisor<'a> {
         });
     }
 
+    fn say_farewell(self, own_kernel: bool) -> ExitStatus {
+        let status = self.first_failure.unwrap_or(ExitStatus::SUCCESS);
+        if own_kernel {
+            nix::unistd::sync();
+        }
+        self.control.send(&FromSupervisor::PodExited { status });
+        if own_kernel {
+            // The machine that the last bytes are in must not go before they have.
+            self.control.await_farewell();
+        }
+        status
+    }
+
     fn fail(&mut self, app: Option<&AcName>, error: &Error) {
-        self.control.send(&FromSupervisor::Failed { app: app.cloned(), causes: error.causes() });
+        self.control.send(&FromSupervisor::Failed { app: app.cloned(), causes: causes(error) });
         self.note(ExitStatus::Code(pod::abi::EXIT_ERROR));
     }
 

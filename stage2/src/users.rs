@@ -100,6 +100,7 @@ fn find_id(mut database: impl BufRead, name: &str) -> std::io::Result<Option<u32
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::causes;
 
     const PASSWD: &[u8] =
         b"root:x:0:0:root:/root:/bin/sh\n# note\n\nbad\nweb:x:33:34::/:/bin/false\nodd:x:y:1\n\
@@ -119,7 +120,7 @@ mod tests {
         assert_eq!(user("1000").unwrap(), 1000);
         assert_eq!(user("/").unwrap(), 0);
         assert!(user("4294967295").is_err());
-        assert!(user("/nowhere").unwrap_err().causes().concat().contains("/nowhere"));
+        assert!(causes(&user("/nowhere").unwrap_err()).concat().contains("/nowhere"));
         assert!(
             user("web").unwrap_err().to_string().contains("\"web\" is not in the image's /nowhere/passwd")
         );

@@ -124,11 +124,7 @@ impl<'a> CallerStreams<'a> {
     /// Carries a stream that the plan has and that is not carried yet; whatever else is closed.
     fn connect(&mut self, hello: StreamHello, fd: OwnedFd) -> Result<(), Error> {
         let Some(app) = self.plan.apps.get(usize::from(hello.app)) else { return Ok(()) };
-        let meant = match app.stdio {
-            Stdio::Output => hello.stream != Stream::Stdin,
-            Stdio::Streams => true,
-            Stdio::Terminal => hello.stream == Stream::Stdin,
-        };
+        let meant = app.stdio.streams().contains(&hello.stream);
         if !meant || !self.known.insert((hello.app, hello.stream)) {
             return Ok(());
         }

@@ -1,0 +1,87 @@
+//! The `run` entrypoint.
+
+use std::process::ExitCode;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use pod::abi::PodDirectory;
+use pod::limits::PodLimits;
+use pod::plan::{ImageSource, Isolation, Layers};
+use pod::types::AcName;
+use stage1::attend::{Connection, Control, Streams as CarriedStreams, attend};
+use stage1::pod::Pod;
+use stage1::signals::Signals;
+use stage1::terminal::RawTerminal;
+use stage1::timeline::Timeline;
+use stage1::{lock, status};
+use stage2::Connections;
+
+use crate::cgroup::Cgroups;
+use crate::error::Error;
+use crate::streams::Streams;
+use crate::supervisor::Supervisor;
+
+/// The isolation's name.
+const FLAVOR: &str = "nspawn";
+
+/// Runs the pod in the working directory to its end.
+pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
+    let _lock = lock::take()?;
+    let mut timeline = Timeline::from_environment();
+    timeline.mark("stage1");
+    let pod = Pod::open(arguments)?;
+    let layers = pod.manifest.apps.iter().map(|app| layers(&pod.directory, &app.name));
+    let layers = layers.collect::<Result<_, _>>()?;
+    let pod_root = pod.directory.stage1_rootfs();
+    let plan = pod.plan(Isolation::Namespaces { pod_root }, layers)?;
+    let limits = PodLimits::of(&pod.manifest).map_err(Error::Limits)?;
+
+    let signals = Signals::block()?;
+    let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
+    let mut cgroups = Cgroups::make(&pod.directory, pod.arguments.uuid, &limits)?;
+    status::write_flavor(&pod.directory, FLAVOR)?;
+    let Streams { inside, outside, handed_over } = Streams::make(&plan)?;
+    let (control, control_inside) =
+        socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+            .map_err(Error::system("make the control channel"))?;
+    let connections = Connections {
+        control: control_inside,
+        streams: inside,
+        cgroups: std::mem::take(&mut cgroups.procs),
+        own_kernel: false,
+    };
+    timeline.mark("clone");
+    let (supervisor, (control, outside)) =
+        Supervisor::start(&plan, pod.arguments.net, connections, (control, outside))?;
+    Streams::release(&handed_over)?;
+    let pid = supervisor.pid();
+    status::write_pid(&pod.directory, pid.as_raw().cast_unsigned())?;
+
+    let connection = Connection {
+        control: Control::Connected(control),
+        streams: CarriedStreams::Connected(outside),
+        ended: supervisor.ended()?,
+        kill: &mut || {
+            let _ = kill(pid, Signal::SIGKILL);
+        },
+    };
+    let status = attend(&pod, &plan, connection, &signals, terminal.as_ref(), &mut timeline)?;
+    drop(supervisor);
+    drop(cgroups);
+    timeline.mark("stage1 exits");
+    timeline.print();
+    Ok(ExitCode::from(status.code()))
+}
+
+/// An app's image, as a file or as a tree, and the directory of what it writes.
+fn layers(directory: &PodDirectory, app: &AcName) -> Result<Layers, Error> {
+    let (file, tree) = (directory.app_image(app), directory.app_tree(app));
+    let image = if file.exists() {
+        ImageSource::File(file)
+    } else if tree.exists() {
+        ImageSource::Tree(tree)
+    } else {
+        return Err(Error::NoImage { app: app.to_string(), image: file, tree });
+    };
+    Ok(Layers { image, writable: directory.overlay(app) })
+}

@@ -1,0 +1,85 @@
+//! The process that becomes the pod's PID 1.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use nix::sched::CloneFlags;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout};
+use pod::abi::Net;
+use pod::plan::Plan;
+use stage2::Connections;
+
+use crate::error::Error;
+
+/// The supervisor and with it the pod; both end with this value at the latest.
+#[derive(Debug)]
+pub struct Supervisor {
+    pid: Pid,
+}
+
+impl Supervisor {
+    /// Clones the supervisor into namespaces of its own. `outside` is dropped in the clone: ends that only the parent may
+    /// have, for else nobody would learn of their being closed.
+    pub fn start<T>(plan: &Plan, net: Net, connections: Connections, outside: T) -> Result<(Self, T), Error> {
+        let mut namespaces = CloneFlags::CLONE_NEWPID
+            | CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWIPC;
+        if net == Net::None {
+            namespaces |= CloneFlags::CLONE_NEWNET;
+        }
+        match stage2::sys::fork(namespaces).map_err(Error::system("make namespaces"))? {
+            Some(pid) => Ok((Self { pid }, outside)),
+            None => {
+                drop(outside);
+                supervise(plan, net, connections);
+                // SAFETY: it takes a number and does not return; nothing of the parent's is run in the clone.
+                unsafe { libc::_exit(0) }
+            }
+        }
+    }
+
+    /// Its number outside.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// A descriptor that is readable when it has ended.
+    pub fn ended(&self) -> Result<OwnedFd, Error> {
+        stage2::sys::pidfd_open(self.pid).map_err(Error::system("watch the supervisor"))
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let _ = kill(self.pid, Signal::SIGKILL);
+        let _ = waitpid(self.pid, None);
+    }
+}
+
+fn supervise(plan: &Plan, net: Net, connections: Connections) {
+    // A parent that has gone before this took effect is seen by the control channel's end.
+    let prepared = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+        .and_then(|()| let_go_of_standard_streams())
+        .map_err(Error::system("prepare the supervisor"));
+    if let Err(error) = prepared {
+        stage2::refuse(connections.control, &error);
+        return;
+    }
+    if net == Net::None
+        && let Err(error) = net::loopback_up()
+    {
+        stage2::refuse(connections.control, &error);
+        return;
+    }
+    stage2::run(plan, connections);
+}
+
+/// What the supervisor has to say goes over the control channel; the caller's streams are the apps'.
+fn let_go_of_standard_streams() -> nix::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let null = null.map_err(|error| nix::Error::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).and_then(|()| dup2_stderr(&null))
+}
