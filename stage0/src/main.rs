@@ -1,3 +1,96 @@
-//! rkt: the command line, images, and pods' life on disk
+//! rkt: the command line, images, and pods' life on disk.
 
-fn main() {}
+mod cli;
+mod commands;
+mod doctor;
+mod host;
+mod image;
+mod pods;
+mod remove;
+mod stage1;
+mod store;
+mod timeline;
+
+use std::error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+
+use cli::Action;
+
+fn main() -> ExitCode {
+    let started = timeline::now_us();
+    let arguments: Result<Vec<String>, _> =
+        std::env::args_os().map(std::ffi::OsString::into_string).collect();
+    let Ok(arguments) = arguments else {
+        eprintln!("rkt: an argument is not UTF-8");
+        return ExitCode::from(pod::abi::EXIT_ERROR);
+    };
+    let (globals, action) = match cli::parse(&arguments) {
+        Ok(parsed) => parsed,
+        Err(stop) => return report(&stop),
+    };
+    let name = action.name();
+    let result = match action {
+        Action::Run { flags, apps } => match commands::run::run(&globals, &flags, &apps, started) {
+            Ok(never) => match never {},
+            Err(error) => Err(error),
+        },
+        Action::Fetch { images } => commands::images::fetch(&globals, &images),
+        Action::ImageList(flags) => commands::images::list(&globals, flags),
+        Action::Gc { grace_period, mark_only } => commands::pods::gc(&globals, grace_period, mark_only),
+        Action::Rm { uuids } => commands::pods::rm(&globals, &uuids),
+        Action::List(flags) => commands::pods::list(&globals, flags),
+        Action::Doctor(format) => commands::doctor(&globals, format),
+        Action::Version => commands::version(),
+    };
+    match result {
+        Ok(code) => code,
+        // Nobody reads the rest, as in `rkt list | head`.
+        Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::from(pod::abi::EXIT_ERROR),
+        Err(error) => {
+            eprint!("{}", render(name, error.as_ref()));
+            ExitCode::from(pod::abi::EXIT_ERROR)
+        }
+    }
+}
+
+fn report(stop: &cli::Stop) -> ExitCode {
+    // There is nobody to tell if the streams are closed.
+    let _ = match stop.to_stdout {
+        true => std::io::stdout().write_all(stop.text.as_bytes()),
+        false => std::io::stderr().write_all(stop.text.as_bytes()),
+    };
+    ExitCode::from(stop.code)
+}
+
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// An error and its causes as upstream prints them: each a step further in.
+fn render(command: &str, error: &dyn Error) -> String {
+    let mut text = format!("{command}: {error}\n");
+    let mut cause = error.source();
+    let mut indent = 2;
+    while let Some(error) = cause {
+        text.push_str(&format!("{:indent$}└─{error}\n", ""));
+        cause = error.source();
+        indent += 2;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_a_tree() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Link(&'static str, #[source] Option<Box<Link>>);
+        let error = Link("a", Some(Box::new(Link("b", Some(Box::new(Link("c", None)))))));
+        assert_eq!(render("run", &error), "run: a\n  └─b\n    └─c\n");
+    }
+}

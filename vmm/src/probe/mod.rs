@@ -107,9 +107,14 @@ pub fn check_api_version(kvm: &Kvm) -> Result<(), Problem> {
     }
 }
 
+/// The names of the capabilities that a machine needs, and whether this KVM has them.
+pub fn capabilities(kvm: &Kvm) -> impl Iterator<Item = (&'static str, bool)> {
+    REQUIRED.iter().map(|(cap, name)| (*name, kvm.check_extension(*cap)))
+}
+
 /// The names of the capabilities that a machine needs and this KVM has not.
 pub fn missing_capabilities(kvm: &Kvm) -> Vec<&'static str> {
-    REQUIRED.iter().filter(|(cap, _)| !kvm.check_extension(*cap)).map(|(_, name)| *name).collect()
+    capabilities(kvm).filter(|(_, there)| !there).map(|(name, _)| name).collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,304 @@
+//! The command line: parsed here, once, into types that cannot be wrong.
+
+mod apps;
+mod flags;
+mod insecure;
+mod values;
+
+use std::cell::LazyCell;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use pod::abi::EXIT_ERROR;
+
+pub use apps::AppArguments;
+pub use flags::{AppFlags, PodFlags, Stage1};
+pub use insecure::InsecureOptions;
+use insecure::parse_option;
+
+/// Where images and pods are unless `--dir` says otherwise.
+const DEFAULT_DIRECTORY: &str = "/var/lib/rkt";
+
+#[derive(Debug, Parser)]
+#[command(name = "rkt", version, about = "Runs pods of container images, in micro-VMs or in namespaces")]
+#[command(infer_subcommands = true, disable_help_subcommand = false)]
+struct Cli {
+    #[command(flatten)]
+    globals: GlobalFlags,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Args)]
+struct GlobalFlags {
+    /// Directory with images and pods
+    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_DIRECTORY)]
+    dir: PathBuf,
+    /// Say more
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
+    debug: bool,
+    /// Security features to do without, comma-separated: none, image, tls, http, pubkey, capabilities, paths, seccomp,
+    /// all-fetch, all-run, all
+    #[arg(long, global = true, value_name = "LIST", value_delimiter = ',', value_parser = parse_option)]
+    insecure_options: Vec<InsecureOptions>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a pod
+    ///
+    /// IMAGE is an ACI file, an OCI image layout (directory or tar), a docker save archive, or an ID or a name of an image
+    /// in the store. Flags of an app follow its image; -- begins the app's arguments, --- ends them.
+    #[command(override_usage = "rkt run [FLAGS] IMAGE [APP FLAGS] [-- ARGS...] [--- IMAGE2 ...]")]
+    Run(RunArgs),
+    /// Import images and print their IDs
+    Fetch {
+        /// ACI files, OCI image layouts, docker save archives
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// Remove pods that have ended
+    ///
+    /// Ended pods are marked first, and removed by a later gc, once the grace period has passed since.
+    Gc {
+        /// How long pods stay after they were marked: 90s, 30m, 1h30m
+        #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = values::duration)]
+        grace_period: Duration,
+        /// Mark only
+        #[arg(long)]
+        mark_only: bool,
+    },
+    /// Remove ended pods at once
+    Rm {
+        /// UUIDs, or unique beginnings of them
+        #[arg(required = true, value_name = "UUID")]
+        uuids: Vec<String>,
+    },
+    /// List pods
+    List(ListFlags),
+    /// Work with the images in the store
+    #[command(infer_subcommands = true)]
+    Image {
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
+    /// Tell what this host can run, and how to get what is missing
+    Doctor {
+        /// How to print it
+        #[arg(long, value_enum, default_value = "table")]
+        format: Format,
+    },
+    /// Print versions
+    Version,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten, next_help_heading = "Pod flags")]
+    pod: PodFlags,
+    #[command(flatten, next_help_heading = "App flags (after an image)")]
+    app: AppFlags,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ImageCommand {
+    /// List images
+    List(ListFlags),
+}
+
+/// How to print a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct ListFlags {
+    /// Leave the titles out
+    #[arg(long)]
+    pub no_legend: bool,
+    /// Print IDs in full
+    #[arg(long)]
+    pub full: bool,
+}
+
+/// The form of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// What holds for every command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Globals {
+    /// Absolute.
+    pub directory: PathBuf,
+    /// Say more.
+    pub debug: bool,
+    /// What is switched off.
+    pub insecure: InsecureOptions,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub enum Action {
+    /// `run`.
+    Run { flags: PodFlags, apps: Vec<AppArguments> },
+    /// `fetch`.
+    Fetch { images: Vec<String> },
+    /// `gc`.
+    Gc { grace_period: Duration, mark_only: bool },
+    /// `rm`.
+    Rm { uuids: Vec<String> },
+    /// `list`.
+    List(ListFlags),
+    /// `image list`.
+    ImageList(ListFlags),
+    /// `doctor`.
+    Doctor(Format),
+    /// `version`.
+    Version,
+}
+
+impl Action {
+    /// The subcommand, which messages begin with.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Run { .. } => "run",
+            Self::Fetch { .. } => "fetch",
+            Self::Gc { .. } => "gc",
+            Self::Rm { .. } => "rm",
+            Self::List(_) => "list",
+            Self::ImageList(_) => "image",
+            Self::Doctor(_) => "doctor",
+            Self::Version => "version",
+        }
+    }
+}
+
+/// Why there is nothing to do: what to print, where, and with what status to exit.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// With its newline.
+    pub text: String,
+    /// Standard output for what was asked for, standard error for what was not.
+    pub to_stdout: bool,
+    /// The exit status.
+    pub code: u8,
+}
+
+impl Stop {
+    fn usage(command: &str, message: &str) -> Self {
+        Self { text: format!("{command}: {message}\n"), to_stdout: false, code: EXIT_ERROR }
+    }
+
+    fn of_clap(command: &str, error: &clap::Error) -> Self {
+        let text = error.render().to_string();
+        match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Self { text, to_stdout: true, code: 0 },
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                Self { text, to_stdout: false, code: EXIT_ERROR }
+            }
+            _ => Self::usage(command, text.trim_start_matches("error: ").trim_end()),
+        }
+    }
+}
+
+/// Parses a command line, the program's name first.
+pub fn parse(arguments: &[String]) -> Result<(Globals, Action), Stop> {
+    let matches = matches(arguments)?;
+    let (globals, command) = typed(&matches)?;
+    let Command::Run(run) = command else { return Ok((globals, action(command))) };
+    if let Some(flag) = first_app_flag(&matches) {
+        return Err(Stop::usage("run", &format!("--{flag} must follow an image")));
+    }
+    let table = LazyCell::new(FlagTable::new);
+    let split = apps::split(&run.rest, &|name| table.kind_of(name));
+    let apps::Split { apps, pod_flags } = split.map_err(|error| Stop::usage("run", &error.to_string()))?;
+    let apps = apps.into_iter().map(AppArguments::parse).collect::<Result<_, _>>();
+    let apps = apps.map_err(|error| Stop::of_clap("run", &error))?;
+    if pod_flags.is_empty() {
+        return Ok((globals, Action::Run { flags: run.pod, apps }));
+    }
+    // Flags of the pod and global ones stand between images, too: once more, with all of them in one place.
+    let before = arguments.get(..arguments.len() - run.rest.len()).unwrap_or_default();
+    match typed(&self::matches(&[before, &pod_flags].concat())?)? {
+        (globals, Command::Run(run)) => Ok((globals, Action::Run { flags: run.pod, apps })),
+        (globals, other) => Ok((globals, action(other))),
+    }
+}
+
+fn matches(arguments: &[String]) -> Result<ArgMatches, Stop> {
+    let command = arguments.iter().skip(1).find(|argument| !argument.starts_with('-'));
+    let command = command.map_or("rkt", String::as_str);
+    Cli::command().try_get_matches_from(arguments).map_err(|error| Stop::of_clap(command, &error))
+}
+
+fn typed(matches: &ArgMatches) -> Result<(Globals, Command), Stop> {
+    let cli = Cli::from_arg_matches(matches).map_err(|error| Stop::of_clap("rkt", &error))?;
+    let GlobalFlags { dir, debug, insecure_options } = cli.globals;
+    let directory = std::path::absolute(&dir)
+        .map_err(|error| Stop::usage("rkt", &format!("--dir={}: {error}", dir.display())))?;
+    let insecure = insecure_options.into_iter().fold(InsecureOptions::default(), InsecureOptions::or);
+    match cli.command {
+        Some(command) => Ok((Globals { directory, debug, insecure }, command)),
+        None => {
+            let text = format!("rkt: missing command\n{}", Cli::command().render_help());
+            Err(Stop { text, to_stdout: false, code: 2 })
+        }
+    }
+}
+
+fn action(command: Command) -> Action {
+    match command {
+        Command::Run(run) => Action::Run { flags: run.pod, apps: Vec::new() },
+        Command::Fetch { images } => Action::Fetch { images },
+        Command::Gc { grace_period, mark_only } => Action::Gc { grace_period, mark_only },
+        Command::Rm { uuids } => Action::Rm { uuids },
+        Command::List(flags) => Action::List(flags),
+        Command::Image { command: ImageCommand::List(flags) } => Action::ImageList(flags),
+        Command::Doctor { format } => Action::Doctor(format),
+        Command::Version => Action::Version,
+    }
+}
+
+/// An app's flag before the first image.
+fn first_app_flag(matches: &ArgMatches) -> Option<String> {
+    let (_, run) = matches.subcommand()?;
+    let flags = AppFlags::command();
+    let mut given = flags
+        .get_arguments()
+        .filter(|flag| run.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine));
+    given.find_map(|flag| flag.get_long().map(str::to_owned))
+}
+
+/// The flags of `run` by name.
+struct FlagTable {
+    of_app: clap::Command,
+    of_pod: clap::Command,
+}
+
+impl FlagTable {
+    fn new() -> Self {
+        let of_pod = PodFlags::augment_args(GlobalFlags::augment_args(clap::Command::new("run")));
+        Self { of_app: AppFlags::command(), of_pod }
+    }
+
+    fn kind_of(&self, name: &str) -> Option<apps::FlagKind> {
+        let find = |command: &clap::Command, of_app| {
+            let flag = command.get_arguments().find(|flag| flag.get_long() == Some(name))?;
+            // A flag that may stand alone takes its value only after an equals sign.
+            let takes_value = flag.get_action().takes_values() && !flag.is_require_equals_set();
+            Some(apps::FlagKind { of_app, takes_value })
+        };
+        let help = (name == "help").then_some(apps::FlagKind { of_app: false, takes_value: false });
+        find(&self.of_app, true).or_else(|| find(&self.of_pod, false)).or(help)
+    }
+}
+
+#[cfg(test)]
+mod tests;

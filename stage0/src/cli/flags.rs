@@ -1,0 +1,82 @@
+//! The flags of `run`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser};
+use pod::abi::Net;
+use pod::image_manifest::EnvironmentVariable;
+use pod::quantity::Quantity;
+use pod::types::AcName;
+
+use super::values;
+
+/// The isolation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stage1 {
+    /// A micro-VM with a kernel of its own.
+    Kvm,
+    /// Linux namespaces and cgroups.
+    Nspawn,
+}
+
+/// Flags of the pod.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct PodFlags {
+    /// The isolation: a micro-VM with a kernel of its own, or Linux namespaces
+    #[arg(long, value_enum, default_value = "nspawn")]
+    pub stage1: Stage1,
+    /// The pod's network: none (loopback only), or host
+    #[arg(long, value_parser = values::net, default_value = "none", value_name = "NET")]
+    pub net: Net,
+    /// The pod's host name; rkt-UUID by default
+    #[arg(long, value_parser = values::hostname)]
+    pub hostname: Option<String>,
+    /// Give the pod's only app the caller's terminal
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
+    pub interactive: bool,
+    /// Print when what happened
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
+    pub timeline: bool,
+    /// Write the pod's UUID to a file, before anything else
+    #[arg(long, value_name = "FILE")]
+    pub uuid_file_save: Option<PathBuf>,
+    /// An environment variable for all apps
+    #[arg(long, value_name = "NAME=VALUE", value_parser = values::variable)]
+    pub set_env: Vec<EnvironmentVariable>,
+}
+
+/// Flags of one app, which follow its image.
+#[derive(Clone, Debug, PartialEq, Eq, Parser)]
+#[command(no_binary_name = true, disable_help_flag = true)]
+pub struct AppFlags {
+    /// The program, instead of the image's command
+    #[arg(long, value_name = "PROGRAM")]
+    pub exec: Option<String>,
+    /// The app's name in the pod; by default the last part of the image's
+    #[arg(long, value_parser = values::name)]
+    pub name: Option<AcName>,
+    /// CPU time in cores: 500m, 2
+    #[arg(long, value_parser = values::quantity, value_name = "QUANTITY")]
+    pub cpu: Option<Quantity>,
+    /// Memory: 64M, 1Gi
+    #[arg(long, value_parser = values::quantity, value_name = "QUANTITY")]
+    pub memory: Option<Quantity>,
+    /// User: a name, a number, or the path of a file of his
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub user: Option<String>,
+    /// Group: a name, a number, or the path of a file of its
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub group: Option<String>,
+    /// Working directory
+    #[arg(long, value_parser = values::absolute, value_name = "DIR")]
+    pub working_dir: Option<String>,
+    /// An environment variable
+    #[arg(long, value_name = "NAME=VALUE", value_parser = values::variable)]
+    pub environment: Vec<EnvironmentVariable>,
+    /// Whether the app's root is read-only
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
+    pub readonly_rootfs: bool,
+}

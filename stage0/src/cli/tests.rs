@@ -1,0 +1,100 @@
+use super::*;
+
+fn parse_line(line: &str) -> Result<(Globals, Action), Stop> {
+    let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+    parse(&words)
+}
+
+fn run(line: &str) -> (Globals, PodFlags, Vec<AppArguments>) {
+    match parse_line(line).unwrap() {
+        (globals, Action::Run { flags, apps }) => (globals, flags, apps),
+        (_, other) => panic!("{other:?}"),
+    }
+}
+
+fn refused(line: &str) -> String {
+    let stop = parse_line(line).unwrap_err();
+    assert_eq!((stop.to_stdout, stop.code), (false, EXIT_ERROR), "{line}");
+    stop.text
+}
+
+#[test]
+fn the_whole_of_run() {
+    let (globals, flags, apps) = run(
+        "rkt --dir /d run --stage1=kvm --set-env A=1 a --exec /x --cpu 500m -- -l --- b.aci --name=n --net=none \
+         --insecure-options=image,paths --hostname h",
+    );
+    assert_eq!(globals.directory, PathBuf::from("/d"));
+    assert!(globals.insecure.image && globals.insecure.run.paths && !globals.insecure.run.seccomp);
+    assert_eq!((flags.stage1, flags.hostname.as_deref()), (Stage1::Kvm, Some("h")));
+    assert_eq!(flags.set_env.len(), 1);
+    let [a, b] = &apps[..] else { panic!("{apps:?}") };
+    assert_eq!(
+        (a.image.as_str(), a.flags.exec.as_deref(), &a.arguments[..]),
+        ("a", Some("/x"), &["-l".to_owned()][..])
+    );
+    assert_eq!(a.flags.cpu.and_then(pod::quantity::Quantity::milli), Some(500));
+    assert_eq!(b.flags.name.as_ref().map(pod::types::AcName::as_str), Some("n"));
+}
+
+#[test]
+fn arguments_keep_everything() {
+    let (.., apps) = run("rkt run a -- --debug -- --help --dir=/x");
+    assert_eq!(apps[0].arguments, ["--debug", "--", "--help", "--dir=/x"]);
+    let (globals, ..) = run("rkt run --debug a");
+    assert!(globals.debug);
+    let (globals, ..) = run("rkt run a --debug");
+    assert!(globals.debug);
+    assert!(!run("rkt run --debug=false a --readonly-rootfs").0.debug);
+}
+
+#[test]
+fn defaults_and_abbreviations() {
+    let (globals, flags, apps) = run("rkt ru a");
+    assert_eq!(globals.directory, PathBuf::from("/var/lib/rkt"));
+    assert_eq!((flags.stage1, flags.net, flags.interactive), (Stage1::Nspawn, pod::abi::Net::None, false));
+    assert_eq!(apps.len(), 1);
+    assert!(matches!(parse_line("rkt im li"), Ok((_, Action::ImageList(_)))));
+    assert!(matches!(parse_line("rkt version --dir=/x"), Ok((_, Action::Version))));
+    let (globals, _) = parse_line("rkt --dir=x list").unwrap();
+    assert!(globals.directory.is_absolute());
+}
+
+#[test]
+fn refusals() {
+    for (line, expected) in [
+        ("rkt run", "at least one image"),
+        ("rkt run --exec=/x a", "--exec must follow an image"),
+        ("rkt run --stage1=qemu a", "nspawn"),
+        ("rkt run a --stage1=qemu", "kvm"),
+        ("rkt run --net=bridge a", "only none and host"),
+        ("rkt run --volume=x a", "--volume"),
+        ("rkt run a --volume=x", "--volume"),
+        ("rkt run a --memory=lots", "quantity"),
+        ("rkt run --insecure-options=signature a", "all-fetch"),
+        ("rkt --insecure-options= run a", "all-fetch"),
+        ("rkt run a --name=A_B", "AC Name"),
+        ("rkt run a --working-dir=x", "absolute"),
+        ("rkt run --net=none a --net=host", "--net"),
+        ("rkt launch", "launch"),
+        ("rkt fetch", "IMAGE"),
+        ("rkt gc --grace-period=soon", "duration"),
+        ("rkt image", "list"),
+    ] {
+        let text = refused(line);
+        assert!(text.contains(expected), "{line}: {text}");
+    }
+    assert!(refused("rkt run --net=x a").starts_with("run: "));
+}
+
+#[test]
+fn no_command_and_help() {
+    let stop = parse_line("rkt").unwrap_err();
+    assert!(stop.code == 2 && stop.text.contains("Usage"), "{}", stop.text);
+    for line in ["rkt --help", "rkt run --help", "rkt run a --help", "rkt help run"] {
+        let stop = parse_line(line).unwrap_err();
+        assert_eq!((stop.to_stdout, stop.code), (true, 0), "{line}");
+        assert!(stop.text.contains("Usage"), "{line}");
+    }
+    assert!(parse_line("rkt run --help").unwrap_err().text.contains("--memory"));
+}

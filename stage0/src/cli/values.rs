@@ -1,0 +1,106 @@
+//! Parsers of flags' values.
+
+use std::time::Duration;
+
+use pod::abi::Net;
+use pod::image_manifest::{EnvironmentVariable, check_variable_name};
+use pod::quantity::Quantity;
+use pod::types::AcName;
+
+/// Units of a duration, in milliseconds.
+const UNITS: [(&str, u64); 4] = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+
+/// A duration as Go writes it, without fractions: `30m`, `1h30m`, `500ms`, `0`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let invalid = || format!("{text:?} is not a duration such as 90s, 30m or 1h30m");
+    let (mut rest, mut total) = (text, 0u64);
+    while !rest.is_empty() && rest != "0" {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(invalid)?;
+        let (number, tail) = rest.split_at(digits);
+        let (unit, factor) = UNITS.iter().find(|(unit, _)| tail.starts_with(unit)).ok_or_else(invalid)?;
+        let amount = number.parse::<u64>().ok().and_then(|n| n.checked_mul(*factor)).ok_or_else(invalid)?;
+        total = total.checked_add(amount).ok_or_else(invalid)?;
+        rest = tail.strip_prefix(unit).unwrap_or_default();
+    }
+    if text.is_empty() { Err(invalid()) } else { Ok(Duration::from_millis(total)) }
+}
+
+/// `NAME=VALUE`.
+pub fn variable(text: &str) -> Result<EnvironmentVariable, String> {
+    let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE")?;
+    check_variable_name(name).map_err(|error| error.to_string())?;
+    Ok(EnvironmentVariable { name: name.into(), value: value.into() })
+}
+
+/// The name of an app.
+pub fn name(text: &str) -> Result<AcName, String> {
+    text.parse().map_err(|error: pod::Error| error.to_string())
+}
+
+/// An amount of something.
+pub fn quantity(text: &str) -> Result<Quantity, String> {
+    text.parse().map_err(|error: pod::Error| error.to_string())
+}
+
+/// The pod's network.
+pub fn net(text: &str) -> Result<Net, String> {
+    Net::parse(text).map_err(|error| error.to_string())
+}
+
+/// An absolute path in the app's root.
+pub fn absolute(text: &str) -> Result<String, String> {
+    if text.starts_with('/') { Ok(text.into()) } else { Err("it must be absolute".into()) }
+}
+
+/// A host name (RFC 1123): labels of letters, digits and inner hyphens, joined by dots; as long as Linux allows.
+pub fn hostname(text: &str) -> Result<String, String> {
+    const LONGEST: usize = 64;
+    let good_label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if text.len() <= LONGEST && text.split('.').all(good_label) {
+        Ok(text.into())
+    } else {
+        Err(format!(
+            "{text:?} is not a host name (letters, digits, inner hyphens and dots, at most {LONGEST})"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, ms) in [("0", 0), ("0s", 0), ("30m", 1_800_000), ("1h30m", 5_400_000), ("500ms", 500)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for bad in ["", "30", "m", "-1s", "1d", "99999999999999999999s", "1h 1m"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn variables() {
+        let parsed = variable("A=b=c").unwrap();
+        assert_eq!((parsed.name.as_str(), parsed.value.as_str()), ("A", "b=c"));
+        assert!(variable("A=").is_ok());
+        for bad in ["A", "=b", "1A=b", "A B=c"] {
+            assert!(variable(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn host_names() {
+        for good in ["web", "web-1.example.com", "0"] {
+            assert!(hostname(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a..b", "a_b", "a\n", &"a".repeat(65)] {
+            assert!(hostname(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What each subcommand does.
+
+pub mod images;
+pub mod pods;
+pub mod run;
+mod table;
+
+use std::error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::cli::{Format, Globals};
+use crate::doctor;
+
+/// How a command ends: with an exit status, or with an error that main prints with its causes.
+type Outcome = Result<ExitCode, Box<dyn Error>>;
+
+/// `rkt version`.
+pub fn version() -> Outcome {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "rkt Version: {}", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "appc Version: {}", pod::pod_manifest::AC_VERSION)?;
+    writeln!(out, "Stage1 Interface Version: {}", pod::abi::INTERFACE_VERSION)?;
+    writeln!(out, "OS/Arch: linux/{}", crate::image::ARCHITECTURE)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `rkt doctor`.
+pub fn doctor(globals: &Globals, format: Format) -> Outcome {
+    let report = doctor::examine(&globals.directory);
+    let text = match format {
+        Format::Table => report.to_table(),
+        Format::Json => serde_json::to_string_pretty(&report)? + "\n",
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(match report.can_run_namespaces() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(pod::abi::EXIT_ERROR),
+    })
+}

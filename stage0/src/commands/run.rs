@@ -1,0 +1,150 @@
+//! `rkt run`: everything that can fail is tried before the pod's directory is made, and the directory is gone again if
+//! anything after that fails. Then this process becomes the stage1.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use pod::abi::{Net, RunArguments, default_hostname};
+use pod::image_manifest::ImageManifest;
+use pod::limits::PodLimits;
+use pod::plan::{self, ImageSource, Isolation, Layers, Plan, World};
+use pod::pod_manifest::PodManifest;
+use pod::types::ImageId;
+use uuid::Uuid;
+
+use super::images::check_signature_policy;
+use crate::cli::{AppArguments, Globals, PodFlags, Stage1};
+use crate::host::{Erofs, Kernel};
+use crate::pods::create::{AppImage, NewPod, Tree};
+use crate::pods::manifest::{Source, generate, runtime_app};
+use crate::pods::{Pods, command};
+use crate::store::{self, Image, Store};
+use crate::{stage1, timeline};
+
+/// What is wrong with a command line that is right by itself.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("cannot run as unprivileged user: pods need root")]
+    Unprivileged,
+    #[error("cannot write the pod's UUID to {}", .0.display())]
+    UuidFile(PathBuf, #[source] io::Error),
+    #[error("--net={0} is not supported by --stage1=kvm: a VM has a network of its own (--net=none)")]
+    NetOfVm(&'static str),
+}
+
+/// Runs a pod; returns only if that fails.
+pub fn run(
+    globals: &Globals,
+    flags: &PodFlags,
+    apps: &[AppArguments],
+    started: u64,
+) -> Result<Infallible, Box<dyn Error>> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Refused::Unprivileged.into());
+    }
+    let uuid = Uuid::new_v4();
+    if let Some(path) = &flags.uuid_file_save {
+        fs::write(path, uuid.to_string()).map_err(|error| Refused::UuidFile(path.clone(), error))?;
+    }
+    if flags.stage1 == Stage1::Kvm && flags.net != Net::None {
+        return Err(Refused::NetOfVm(flags.net.as_str()).into());
+    }
+    let kernel = Kernel::running();
+    let installed = flags.stage1.find()?;
+    flags.stage1.preflight(&installed, &kernel)?;
+
+    let store = Store::new(&globals.directory);
+    let images = apps.iter().map(|app| find(globals, flags, &store, app)).collect::<Result<Vec<_>, _>>()?;
+    let images_done = timeline::now_us();
+    let sources = images.iter().map(|image| Source { id: &image.id, manifest: &image.manifest });
+    let manifest = generate(&sources.zip(apps).collect::<Vec<_>>(), &flags.set_env)?;
+    check(&manifest, flags, apps, &images)?;
+
+    let unpack = flags.stage1 == Stage1::Nspawn && kernel.erofs() == Erofs::None;
+    let app_images = manifest.apps.iter().zip(&images).map(|(app, image)| {
+        let tree = if unpack { Tree::Directory(store.tree(image)?) } else { Tree::Erofs(image.erofs_path()) };
+        Ok(AppImage { app: app.name.clone(), manifest: image.manifest_path(), tree })
+    });
+    let app_images = app_images.collect::<Result<Vec<_>, store::Error>>()?;
+
+    let pods = Pods::new(&globals.directory);
+    let mut pod = NewPod::create(&pods, uuid)?;
+    pod.fill(&manifest, &app_images, &installed)?;
+    pod.start()?;
+    let arguments = RunArguments {
+        debug: globals.debug,
+        net: flags.net,
+        interactive: flags.interactive,
+        hostname: flags.hostname.clone().unwrap_or_else(|| default_hostname(uuid)),
+        insecure: globals.insecure.run,
+        uuid,
+    };
+    let marks = flags.timeline.then(|| timeline::marks(started, images_done, timeline::now_us()));
+    Ok(stage1::exec(&pod.path(), pod.lock(), &arguments, marks)?)
+}
+
+/// The image of an app: an ID, a file or directory, or a name in the store. What cannot be run is not stored.
+fn find(
+    globals: &Globals,
+    flags: &PodFlags,
+    store: &Store,
+    app: &AppArguments,
+) -> Result<Image, Box<dyn Error>> {
+    let text = app.image.as_str();
+    if text.starts_with("sha512-") {
+        return Ok(store.by_id(text)?);
+    }
+    if !Path::new(text).exists() {
+        return Ok(store.by_name(text)?);
+    }
+    check_signature_policy(globals, text)?;
+    store.import(Path::new(text), &mut |id: &ImageId, manifest: &ImageManifest, erofs: &Path| {
+        let runtime = runtime_app(Source { id, manifest }, app, &flags.set_env)?;
+        check_programs(&PodManifest::new(vec![runtime]), flags, &[(text, erofs)])
+    })
+}
+
+/// Everything that the stage1 would refuse, before anything is made.
+fn check(
+    manifest: &PodManifest,
+    flags: &PodFlags,
+    apps: &[AppArguments],
+    images: &[Image],
+) -> Result<(), Box<dyn Error>> {
+    let limits = PodLimits::of(manifest)?;
+    if flags.stage1 == Stage1::Kvm {
+        limits.vcpus()?;
+        limits.guest_memory_bytes()?;
+    }
+    let files: Vec<PathBuf> = images.iter().map(Image::erofs_path).collect();
+    let files: Vec<(&str, &Path)> =
+        apps.iter().zip(&files).map(|(app, file)| (app.image.as_str(), file.as_path())).collect();
+    check_programs(manifest, flags, &files)
+}
+
+fn check_programs(
+    manifest: &PodManifest,
+    flags: &PodFlags,
+    images: &[(&str, &Path)],
+) -> Result<(), Box<dyn Error>> {
+    for (app, (image, erofs)) in plan_of(manifest, flags)?.apps.iter().zip(images) {
+        command::check(&app.name, image, &app.process, erofs)?;
+    }
+    Ok(())
+}
+
+/// The plan that the stage1 will compute, as far as it does not depend on where things are.
+fn plan_of(manifest: &PodManifest, flags: &PodFlags) -> Result<Plan, pod::Error> {
+    let layers = |_: &_| Layers { image: ImageSource::File(PathBuf::new()), writable: PathBuf::new() };
+    let world = World {
+        isolation: Isolation::Namespaces { pod_root: PathBuf::new() },
+        hostname: String::new(),
+        interactive: flags.interactive,
+        all_capabilities: false,
+        layers: manifest.apps.iter().map(layers).collect(),
+    };
+    plan::compute(manifest, &world)
+}

@@ -1,0 +1,79 @@
+//! What `--stage1=nspawn` needs.
+
+use std::fs;
+
+use super::{Need, Row};
+use crate::cli::Stage1;
+use crate::host::{self, Erofs, Kernel};
+
+pub fn rows(kernel: &Kernel) -> Vec<Row> {
+    vec![root(), stage1(), namespaces(), overlay(kernel), erofs(kernel), user_namespaces()]
+}
+
+fn root() -> Row {
+    match nix::unistd::geteuid().is_root() {
+        true => Row::ok("root", Need::Both, "yes"),
+        false => Row::missing("root", Need::Both, "no", "run pods as root"),
+    }
+}
+
+fn stage1() -> Row {
+    match Stage1::Nspawn.find() {
+        Ok(installed) => Row::ok("stage1-nspawn", Need::Nspawn, installed.binary.display().to_string()),
+        Err(error) => Row::missing(
+            "stage1-nspawn",
+            Need::Nspawn,
+            error.to_string(),
+            "make build builds it; make install installs all of rkt",
+        ),
+    }
+}
+
+fn namespaces() -> Row {
+    match host::missing_namespace() {
+        None => Row::ok("namespaces", Need::Nspawn, "cgroup, ipc, mnt, net, pid, uts"),
+        Some(name) => Row::missing("namespaces", Need::Nspawn, format!("no {name}"), "use another kernel"),
+    }
+}
+
+fn overlay(kernel: &Kernel) -> Row {
+    match kernel.has_file_system("overlay") {
+        true => Row::ok("overlayfs", Need::Nspawn, "yes"),
+        false => Row::missing(
+            "overlayfs",
+            Need::Nspawn,
+            "no",
+            "modprobe overlay, or a kernel with CONFIG_OVERLAY_FS",
+        ),
+    }
+}
+
+fn erofs(kernel: &Kernel) -> Row {
+    let release = host::release();
+    match kernel.erofs() {
+        Erofs::Files => Row::ok("EROFS", Need::Optional, format!("by file (Linux {release})")),
+        Erofs::LoopDevices => Row::ok("EROFS", Need::Optional, format!("by loop device (Linux {release})")),
+        Erofs::None => Row::missing(
+            "EROFS",
+            Need::Optional,
+            "no: images for --stage1=nspawn are unpacked, once each",
+            "modprobe erofs (and loop before Linux 6.12), or a kernel with CONFIG_EROFS_FS",
+        ),
+    }
+}
+
+/// The most user namespaces that a user may make; no such file, no such namespaces.
+fn user_namespaces() -> Row {
+    let limit = fs::read_to_string("/proc/sys/user/max_user_namespaces").ok();
+    match limit.and_then(|limit| limit.trim().parse::<u64>().ok()) {
+        Some(limit) if limit > 0 => {
+            Row::ok("user namespaces", Need::Optional, format!("yes, at most {limit}"))
+        }
+        _ => Row::missing(
+            "user namespaces",
+            Need::Optional,
+            "no",
+            "sysctl user.max_user_namespaces=10000, or a kernel with CONFIG_USER_NS",
+        ),
+    }
+}

@@ -1,0 +1,71 @@
+//! What networks between pods and the world will need.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+
+use super::{Need, Row};
+
+/// Where distributions put CNI plugins, and where rkt's own belong.
+const PLUGIN_DIRECTORIES: [&str; 4] =
+    ["/usr/lib/rkt/plugins/net", "/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"];
+
+pub fn rows() -> Vec<Row> {
+    vec![plugins(), tap()]
+}
+
+fn plugins() -> Row {
+    let found: Vec<String> =
+        PLUGIN_DIRECTORIES.iter().filter_map(|directory| plugins_in(directory)).collect();
+    if found.is_empty() {
+        let remedy = "apt-get install containernetworking-plugins";
+        return Row::missing("CNI plugins", Need::Optional, "none found", remedy);
+    }
+    Row::ok("CNI plugins", Need::Optional, found.join("; "))
+}
+
+/// A directory's programs, or nothing.
+fn plugins_in(directory: &str) -> Option<String> {
+    let is_program = |entry: &fs::DirEntry| {
+        entry
+            .metadata()
+            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    };
+    let mut names: Vec<String> = fs::read_dir(directory)
+        .ok()?
+        .flatten()
+        .filter(is_program)
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    (!names.is_empty()).then(|| format!("{directory}: {}", names.join(" ")))
+}
+
+fn tap() -> Row {
+    match File::options().read(true).write(true).open("/dev/net/tun") {
+        Ok(_) => Row::ok("tap devices", Need::Optional, "/dev/net/tun"),
+        Err(error) => {
+            let found = format!("/dev/net/tun: {error}");
+            Row::missing("tap devices", Need::Optional, found, "modprobe tun, as root")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_programs_are_plugins() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_str().unwrap();
+        assert_eq!(plugins_in(path), None);
+        fs::write(directory.path().join("README"), "").unwrap();
+        assert_eq!(plugins_in(path), None);
+        for name in ["ptp", "bridge"] {
+            let file = directory.path().join(name);
+            fs::write(&file, "").unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        assert_eq!(plugins_in(path), Some(format!("{path}: bridge ptp")));
+    }
+}

@@ -1,0 +1,24 @@
+//! Images as they come: an ACI, an OCI image layout, a `docker save` archive; told apart by their content, turned into an
+//! appc manifest and one EROFS file.
+
+mod aci;
+mod bundle;
+mod compression;
+pub mod digest;
+mod error;
+mod oci;
+mod open;
+mod reference;
+mod tarball;
+mod tree_writer;
+mod xattr;
+
+pub use error::Error;
+pub use open::{Opened, Rendered};
+pub use tarball::quote;
+
+/// The architecture of this machine in appc's words.
+pub const ARCHITECTURE: &str = "amd64";
+
+/// The largest manifest, index or configuration: OCI's registries refuse larger ones, too.
+const MAX_JSON_BYTES: u64 = 4 << 20;

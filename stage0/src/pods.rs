@@ -1,0 +1,205 @@
+//! Pods on disk, `<dir>/pods`. A pod's state is the directory it is in and the lock (flock) on its own directory, nothing
+//! else:
+//!
+//! | directory | locked | unlocked |
+//! |---|---|---|
+//! | `embryo/<uuid>` | being made | left from a crash |
+//! | `prepare/<uuid>` | preparing | left from a crash |
+//! | `prepared/<uuid>` | | prepared |
+//! | `run/<uuid>` | running | exited |
+//! | `exited-garbage/<uuid>` | being removed | marked by gc |
+//! | `garbage/<uuid>`, which never ran | being removed | marked by gc |
+//!
+//! Nothing is synced to disk while a pod is made: after a crash of the machine no lock is held, so whatever is there of a
+//! pod is garbage, complete or not.
+
+pub mod command;
+pub mod create;
+pub mod gc;
+pub mod manifest;
+mod state;
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use uuid::Uuid;
+
+pub use state::{Place, State};
+
+/// Why something cannot be done with a pod.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of a pod cannot be used.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The manifest of a new pod would be wrong.
+    #[error("the pod cannot be run")]
+    Manifest(#[from] pod::Error),
+    /// An app cannot be run.
+    #[error("app \"{app}\" (image {image}): {what}")]
+    App {
+        /// The app.
+        app: String,
+        /// Its image.
+        image: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The image of an app cannot be read.
+    #[error("cannot read the image of app \"{app}\"; fetch it again")]
+    Image {
+        /// The app.
+        app: String,
+        /// Why.
+        #[source]
+        source: erofs::Error,
+    },
+    /// An image without a name for its app.
+    #[error("image {0} has no name that an app can have; give it one with --name")]
+    NoAppName(String),
+    /// Several variables of one name.
+    #[error("the environment variable \"{0}\" is set twice by {1}")]
+    VariableTwice(String, &'static str),
+    /// No such pod.
+    #[error("no matches found for \"{0}\"; rkt list shows the pods")]
+    NoMatch(String),
+    /// Several such pods.
+    #[error("ambiguous uuid \"{0}\", {1} matches")]
+    Ambiguous(String, usize),
+    /// A pod that is in use.
+    #[error("pod \"{uuid}\" is {state} and cannot be removed")]
+    InUse {
+        /// Which.
+        uuid: Uuid,
+        /// Its state.
+        state: State,
+    },
+    /// The stage1's own clean-up failed.
+    #[error("the stage1's gc of pod \"{0}\" failed ({1}); the pod stays for another try")]
+    Stage1Gc(Uuid, String),
+}
+
+impl Error {
+    fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self::Io { action, path: path.into(), source }
+    }
+}
+
+/// All pods.
+#[derive(Clone, Debug)]
+pub struct Pods {
+    root: PathBuf,
+}
+
+/// A pod that was there a moment ago.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// Its name.
+    pub uuid: Uuid,
+    /// Where it is.
+    pub place: Place,
+    /// What that and its lock say.
+    pub state: State,
+    /// Its directory.
+    pub path: PathBuf,
+}
+
+impl Pods {
+    /// The pods of a data directory; nothing is made yet.
+    pub fn new(data: &Path) -> Self {
+        Self { root: data.join("pods") }
+    }
+
+    /// Where a pod is when it is in some place.
+    pub fn path(&self, place: Place, uuid: Uuid) -> PathBuf {
+        self.root.join(place.directory()).join(uuid.to_string())
+    }
+
+    fn make_directories(&self) -> io::Result<()> {
+        Place::ALL.iter().try_for_each(|place| {
+            fs::DirBuilder::new().recursive(true).mode(0o750).create(self.root.join(place.directory()))
+        })
+    }
+
+    /// The pods in some places, by UUID. One that vanishes meanwhile is left out.
+    pub fn list(&self, places: &[Place]) -> Result<Vec<Pod>, Error> {
+        let mut pods = Vec::new();
+        for place in places {
+            let directory = self.root.join(place.directory());
+            let entries = match fs::read_dir(&directory) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(Error::io("read", &directory)(error)),
+            };
+            for entry in entries {
+                let name = entry.map_err(Error::io("read", &directory))?.file_name();
+                let Some(uuid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+                pods.extend(self.probe(*place, uuid)?);
+            }
+        }
+        pods.sort_by_key(|pod| pod.uuid);
+        Ok(pods)
+    }
+
+    /// The pod whose UUID begins with `prefix`.
+    pub fn find(&self, prefix: &str) -> Result<Pod, Error> {
+        let lower = prefix.to_lowercase();
+        let mut pods = self.list(&Place::VISIBLE)?;
+        pods.retain(|pod| !lower.is_empty() && pod.uuid.to_string().starts_with(&lower));
+        match pods.len() {
+            1 => pods.pop().ok_or_else(|| Error::NoMatch(prefix.into())),
+            0 => Err(Error::NoMatch(prefix.into())),
+            several => Err(Error::Ambiguous(prefix.into(), several)),
+        }
+    }
+
+    fn probe(&self, place: Place, uuid: Uuid) -> Result<Option<Pod>, Error> {
+        let path = self.path(place, uuid);
+        match is_locked(&path) {
+            Ok(locked) => Ok(Some(Pod { uuid, place, state: place.state(locked), path })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("probe the lock of", &path)(error)),
+        }
+    }
+
+    /// Moves a pod to another place; `None` if another process was faster.
+    fn rename(&self, pod: &Pod, to: Place) -> Result<Option<Pod>, Error> {
+        let path = self.path(to, pod.uuid);
+        match fs::rename(&pod.path, &path) {
+            Ok(()) => Ok(Some(Pod { uuid: pod.uuid, place: to, state: to.state(false), path })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("move", &pod.path)(error)),
+        }
+    }
+}
+
+/// Whether any process holds the lock, which is what a pod lives by.
+fn is_locked(path: &Path) -> io::Result<bool> {
+    match File::open(path)?.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(fs::TryLockError::WouldBlock) => Ok(true),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+impl Pod {
+    /// How long ago it came to its place: a move changes the time of change.
+    fn age(&self) -> io::Result<Duration> {
+        let metadata = fs::metadata(&self.path)?;
+        let seconds = u64::try_from(metadata.ctime()).unwrap_or(0);
+        let nanoseconds = u32::try_from(metadata.ctime_nsec()).unwrap_or(0);
+        let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+        Ok(SystemTime::now().duration_since(changed).unwrap_or_default())
+    }
+}

@@ -1,0 +1,207 @@
+//! Makes a pod's directory. All of it is made while the directory is locked and not yet in `run`, so whoever finds a pod
+//! there finds it whole.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use pod::abi::PodDirectory;
+use pod::pod_manifest::PodManifest;
+use pod::types::AcName;
+use uuid::Uuid;
+
+use super::{Error, Place, Pods};
+use crate::remove;
+use crate::stage1::{ENTRYPOINTS, Installed};
+
+/// Where an app's image is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppImage {
+    /// The app.
+    pub app: AcName,
+    /// The store's file with the image manifest.
+    pub manifest: PathBuf,
+    /// The tree.
+    pub tree: Tree,
+}
+
+/// A tree in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tree {
+    /// An EROFS file, of which the pod gets a hard link.
+    Erofs(PathBuf),
+    /// A directory, to which the pod gets a symbolic link.
+    Directory(PathBuf),
+}
+
+/// A pod in the making. Dropped, it is removed again: it only stays if this process becomes its stage1.
+pub struct NewPod<'a> {
+    pods: &'a Pods,
+    uuid: Uuid,
+    place: Place,
+    lock: File,
+}
+
+impl<'a> NewPod<'a> {
+    /// Makes and locks the directory.
+    pub fn create(pods: &'a Pods, uuid: Uuid) -> Result<Self, Error> {
+        let place = Place::Embryo;
+        let path = pods.path(place, uuid);
+        match make_directory(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                pods.make_directories().map_err(Error::io("make the directories in", &pods.root))?;
+                make_directory(&path)
+            }
+            result => result,
+        }
+        .map_err(Error::io("create", &path))?;
+        let lock = File::open(&path).map_err(Error::io("open", &path))?;
+        let mut new = Self { pods, uuid, place, lock };
+        new.lock.lock().map_err(Error::io("lock", &path))?;
+        new.move_to(Place::Prepare)?;
+        Ok(new)
+    }
+
+    /// Where it is now.
+    pub fn path(&self) -> PathBuf {
+        self.pods.path(self.place, self.uuid)
+    }
+
+    /// The lock, which whoever runs the pod holds.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    /// Fills the directory.
+    pub fn fill(&self, manifest: &PodManifest, images: &[AppImage], stage1: &Installed) -> Result<(), Error> {
+        let layout = PodDirectory::new(self.path());
+        let json = serde_json::to_vec(manifest)
+            .map_err(|source| pod::Error::Json { what: "pod manifest", source })?;
+        write(&layout.manifest(), &json)?;
+        write(&layout.created(), b"")?;
+        let rootfs = layout.stage1_rootfs();
+        let (stage1_directory, rkt) = (layout.path().join("stage1"), rootfs.join("rkt"));
+        for path in [&stage1_directory, &rootfs, &rkt, &rkt.join("status"), &layout.path().join("appsinfo")] {
+            make_directory(path).map_err(Error::io("create", path))?;
+        }
+        write(&layout.stage1_manifest(), stage1.manifest.as_bytes())?;
+        for entrypoint in ENTRYPOINTS {
+            symbolic_link(&stage1.binary, &rootfs.join(entrypoint))?;
+        }
+        images.iter().try_for_each(|image| fill_app(&layout, image))
+    }
+
+    /// The last step: from now on the pod lives as long as its lock is held.
+    pub fn start(&mut self) -> Result<(), Error> {
+        self.move_to(Place::Run)
+    }
+
+    fn move_to(&mut self, place: Place) -> Result<(), Error> {
+        let from = self.path();
+        fs::rename(&from, self.pods.path(place, self.uuid)).map_err(Error::io("move", &from))?;
+        self.place = place;
+        Ok(())
+    }
+}
+
+impl Drop for NewPod<'_> {
+    fn drop(&mut self) {
+        // What cannot be removed now is found by gc.
+        let _ = remove::tree(&self.path());
+    }
+}
+
+fn fill_app(layout: &PodDirectory, image: &AppImage) -> Result<(), Error> {
+    let manifest = layout.app_manifest(&image.app);
+    if let Some(directory) = manifest.parent() {
+        make_directory(directory).map_err(Error::io("create", directory))?;
+    }
+    hard_link(&image.manifest, &manifest)?;
+    match &image.tree {
+        Tree::Erofs(file) => hard_link(file, &layout.app_image(&image.app)),
+        Tree::Directory(tree) => symbolic_link(tree, &layout.app_tree(&image.app)),
+    }
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o750).create(path)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut options = File::options();
+    let file = options.write(true).create_new(true).mode(0o640).open(path);
+    file.and_then(|mut file| file.write_all(bytes)).map_err(Error::io("write", path))
+}
+
+fn hard_link(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::hard_link(from, to).map_err(|source| match source.kind() {
+        io::ErrorKind::CrossesDevices => {
+            Error::io("link (cas and pods must be on one file system)", to)(source)
+        }
+        _ => Error::io("link from the store", to)(source),
+    })
+}
+
+fn symbolic_link(target: &Path, path: &Path) -> Result<(), Error> {
+    symlink(target, path).map_err(Error::io("create", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn world() -> (tempfile::TempDir, Pods, Installed, AppImage) {
+        let data = tempfile::tempdir().unwrap();
+        let pods = Pods::new(data.path());
+        let store = data.path().join("store");
+        fs::write(&store, "x").unwrap();
+        let installed = Installed { binary: "/lib/stage1".into(), manifest: "{}" };
+        let tree = Tree::Erofs(store.clone());
+        (data, pods, installed, AppImage { app: "a".parse().unwrap(), manifest: store, tree })
+    }
+
+    fn pods_on_disk(pods: &Pods) -> Vec<super::super::Pod> {
+        pods.list(&Place::ALL).unwrap()
+    }
+
+    #[test]
+    fn a_pod_comes_to_be() {
+        let (_data, pods, stage1, image) = world();
+        let uuid = Uuid::from_u128(1);
+        let mut new = NewPod::create(&pods, uuid).unwrap();
+        assert_eq!(pods_on_disk(&pods)[0].state, super::super::State::Preparing);
+        new.fill(&PodManifest::new(Vec::new()), std::slice::from_ref(&image), &stage1).unwrap();
+        new.start().unwrap();
+        let found = pods.find("00000000-0000").unwrap();
+        assert_eq!((found.uuid, found.state), (uuid, super::super::State::Running));
+        let layout = PodDirectory::new(new.path());
+        assert_eq!(fs::read_link(layout.stage1_rootfs().join("init")).unwrap(), Path::new("/lib/stage1"));
+        assert_eq!(fs::read(layout.app_image(&image.app)).unwrap(), b"x");
+        assert!(layout.created().exists() && layout.status(&image.app).parent().unwrap().is_dir());
+        drop(new);
+        assert!(pods_on_disk(&pods).is_empty());
+    }
+
+    #[test]
+    fn a_failure_leaves_nothing() {
+        let (_data, pods, stage1, image) = world();
+        let new = NewPod::create(&pods, Uuid::from_u128(1)).unwrap();
+        let missing = AppImage { manifest: "/nowhere".into(), ..image };
+        assert!(new.fill(&PodManifest::new(Vec::new()), &[missing], &stage1).is_err());
+        drop(new);
+        assert!(pods_on_disk(&pods).is_empty());
+        assert!(pods.find("0").is_err());
+    }
+
+    #[test]
+    fn prefixes() {
+        let (_data, pods, ..) = world();
+        let _one = NewPod::create(&pods, Uuid::from_u128(1)).unwrap();
+        let _two = NewPod::create(&pods, Uuid::from_u128(1 << 64)).unwrap();
+        assert!(matches!(pods.find("0000"), Err(Error::Ambiguous(_, 2))));
+        assert!(matches!(pods.find(""), Err(Error::NoMatch(_))));
+        assert!(matches!(pods.find("f"), Err(Error::NoMatch(_))));
+    }
+}

@@ -1,0 +1,194 @@
+//! Marks and removes pods that have ended.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use super::{Error, Place, Pod, Pods, State};
+use crate::remove;
+
+/// How old an embryo must be to be taken for one that was left behind: being one takes microseconds.
+const EMBRYO_AGE: Duration = Duration::from_secs(60);
+
+/// What gc did, or did not do.
+#[derive(Debug)]
+pub enum Event {
+    /// A pod was marked.
+    Marked(Pod),
+    /// A pod was removed.
+    Removed(Pod),
+    /// A pod was marked too short a time ago.
+    Kept(Pod),
+    /// A pod could not be removed.
+    Failed(Error),
+}
+
+impl Pods {
+    /// Marks ended pods; unless `mark_only`, removes those marked longer than `grace` ago, and those that never ran.
+    pub fn gc(&self, grace: Duration, mark_only: bool, report: &mut dyn FnMut(Event)) -> Result<(), Error> {
+        let marks = [
+            (Place::Run, State::Exited, Place::ExitedGarbage),
+            (Place::Prepare, State::AbortedPrepare, Place::Garbage),
+        ];
+        for (from, state, to) in marks {
+            for pod in self.list(&[from])?.into_iter().filter(|pod| pod.state == state) {
+                if let Some(pod) = self.rename(&pod, to)? {
+                    report(Event::Marked(pod));
+                }
+            }
+        }
+        if mark_only {
+            return Ok(());
+        }
+        let places =
+            [(Place::ExitedGarbage, grace), (Place::Garbage, Duration::ZERO), (Place::Embryo, EMBRYO_AGE)];
+        for (place, grace) in places {
+            for pod in self.list(&[place])? {
+                match pod.age() {
+                    Ok(age) if age < grace => report(Event::Kept(pod)),
+                    _ => self.report_removal(pod, report),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes one pod at once, whatever state it has ended in.
+    pub fn remove(&self, pod: Pod) -> Result<(), Error> {
+        let to = match pod.state {
+            State::Exited => Place::ExitedGarbage,
+            State::AbortedPrepare | State::Prepared => Place::Garbage,
+            State::ExitedGarbage | State::Garbage => pod.place,
+            state => return Err(Error::InUse { uuid: pod.uuid, state }),
+        };
+        if to == pod.place {
+            return delete(&pod).map(drop);
+        }
+        match self.rename(&pod, to)? {
+            Some(pod) => delete(&pod).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn report_removal(&self, pod: Pod, report: &mut dyn FnMut(Event)) {
+        match delete(&pod) {
+            Ok(true) => report(Event::Removed(pod)),
+            Ok(false) => {}
+            Err(error) => report(Event::Failed(error)),
+        }
+    }
+}
+
+/// Removes a pod's directory, after its stage1 has cleaned up; whether this process did it.
+fn delete(pod: &Pod) -> Result<bool, Error> {
+    let lock = match std::fs::File::open(&pod.path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened.map_err(Error::io("open", &pod.path))?,
+    };
+    if lock.try_lock().is_err() {
+        return Ok(false);
+    }
+    if pod.place == Place::ExitedGarbage {
+        clean_up(pod)?;
+    }
+    // Its stage1 last: as long as anything is left, gc can be tried again.
+    for entry in std::fs::read_dir(&pod.path).map_err(Error::io("read", &pod.path))? {
+        let entry = entry.map_err(Error::io("read", &pod.path))?;
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_directory && entry.file_name() != "stage1" {
+            remove::tree(&entry.path()).map_err(Error::io("remove", &entry.path()))?;
+        }
+    }
+    remove::tree(&pod.path).map_err(Error::io("remove", &pod.path))?;
+    Ok(true)
+}
+
+/// Runs the stage1's gc entrypoint (stage1 ABI). A stage1 that has been uninstalled can clean up nothing any more.
+fn clean_up(pod: &Pod) -> Result<(), Error> {
+    let entrypoint = pod.path.join("stage1/rootfs/gc");
+    if !entrypoint.exists() {
+        return Ok(());
+    }
+    let status = Command::new(&entrypoint).arg(pod.uuid.to_string()).current_dir(&pod.path).status();
+    let status = status.map_err(Error::io("execute", &entrypoint))?;
+    if status.success() { Ok(()) } else { Err(Error::Stage1Gc(pod.uuid, describe(status))) }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "unknown status".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::pods::create::NewPod;
+    use uuid::Uuid;
+
+    fn place(pods: &Pods, place: Place, number: u128) -> std::path::PathBuf {
+        pods.make_directories().unwrap();
+        let path = pods.path(place, Uuid::from_u128(number));
+        fs::create_dir_all(path.join("stage1/rootfs")).unwrap();
+        path
+    }
+
+    fn gc(pods: &Pods, grace: Duration, mark_only: bool) -> Vec<String> {
+        let mut events = Vec::new();
+        pods.gc(grace, mark_only, &mut |event| {
+            events.push(match event {
+                Event::Marked(pod) => format!("marked {}", pod.state),
+                Event::Removed(pod) => format!("removed {}", pod.state),
+                Event::Kept(pod) => format!("kept {}", pod.state),
+                Event::Failed(error) => format!("failed {error}"),
+            });
+        })
+        .unwrap();
+        events
+    }
+
+    #[test]
+    fn marked_first_and_removed_later() {
+        let data = tempfile::tempdir().unwrap();
+        let pods = Pods::new(data.path());
+        place(&pods, Place::Run, 1);
+        place(&pods, Place::Prepare, 2);
+        place(&pods, Place::Embryo, 3);
+        let alive = NewPod::create(&pods, Uuid::from_u128(4)).unwrap();
+        let hour = Duration::from_secs(3600);
+        assert_eq!(gc(&pods, hour, true), ["marked exited garbage", "marked garbage"]);
+        assert_eq!(gc(&pods, hour, false), ["kept exited garbage", "removed garbage", "kept embryo"]);
+        assert_eq!(gc(&pods, Duration::ZERO, false), ["removed exited garbage", "kept embryo"]);
+        assert_eq!(pods.list(&[Place::Prepare]).unwrap().len(), 1);
+        drop(alive);
+    }
+
+    #[test]
+    fn a_failing_stage1_keeps_the_pod() {
+        let data = tempfile::tempdir().unwrap();
+        let pods = Pods::new(data.path());
+        let path = place(&pods, Place::ExitedGarbage, 1);
+        std::os::unix::fs::symlink("/bin/false", path.join("stage1/rootfs/gc")).unwrap();
+        let events = gc(&pods, Duration::ZERO, false);
+        assert!(events[0].contains("exit status 1"), "{events:?}");
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_running_pod_is_not_removed() {
+        let data = tempfile::tempdir().unwrap();
+        let pods = Pods::new(data.path());
+        let new = NewPod::create(&pods, Uuid::from_u128(4)).unwrap();
+        let error = pods.remove(pods.find("0").unwrap()).unwrap_err();
+        assert!(error.to_string().contains("preparing"), "{error}");
+        drop(new);
+        place(&pods, Place::Run, 5);
+        pods.remove(pods.find("0").unwrap()).unwrap();
+        assert!(pods.list(&Place::ALL).unwrap().is_empty());
+    }
+}

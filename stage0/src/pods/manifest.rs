@@ -1,0 +1,210 @@
+//! The manifest of a new pod: the images' manifests with the command line's changes.
+
+use pod::image_manifest::{App, EnvironmentVariable, ImageManifest};
+use pod::isolator::RawIsolator;
+use pod::pod_manifest::{PodManifest, RuntimeApp, RuntimeImage};
+use pod::quantity::Quantity;
+use pod::types::{AcName, ImageId};
+use serde_json::json;
+
+use super::Error;
+use crate::cli::AppArguments;
+use crate::image::ARCHITECTURE;
+
+/// An app's image as far as the manifest needs it.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// The image's ID.
+    pub id: &'a ImageId,
+    /// Its manifest.
+    pub manifest: &'a ImageManifest,
+}
+
+/// The manifest of a pod of these apps.
+pub fn generate(
+    apps: &[(Source<'_>, &AppArguments)],
+    set_env: &[EnvironmentVariable],
+) -> Result<PodManifest, Error> {
+    check_unique(set_env, "--set-env")?;
+    let apps = apps.iter().map(|(source, arguments)| runtime_app(*source, arguments, set_env));
+    let manifest = PodManifest::new(apps.collect::<Result<_, _>>()?);
+    manifest.check()?;
+    Ok(manifest)
+}
+
+/// One app of the pod; also tells whether an image can be run at all with these arguments.
+pub fn runtime_app(
+    source: Source<'_>,
+    arguments: &AppArguments,
+    set_env: &[EnvironmentVariable],
+) -> Result<RuntimeApp, Error> {
+    let image = source.manifest;
+    image.check_platform(ARCHITECTURE)?;
+    Ok(RuntimeApp {
+        name: app_name(image, arguments)?,
+        image: RuntimeImage {
+            id: source.id.clone(),
+            name: Some(image.name.clone()),
+            labels: image.labels.clone(),
+        },
+        app: Some(app(image, arguments, set_env)?),
+        read_only_root_fs: arguments.flags.readonly_rootfs,
+        annotations: Vec::new(),
+    })
+}
+
+/// What `--name` says, or the last part of the image's name.
+fn app_name(image: &ImageManifest, arguments: &AppArguments) -> Result<AcName, Error> {
+    if let Some(name) = &arguments.flags.name {
+        return Ok(name.clone());
+    }
+    let name = image.name.as_str();
+    let last = name.rsplit('/').next().unwrap_or(name);
+    AcName::sanitise(last).ok_or_else(|| Error::NoAppName(name.into()))
+}
+
+fn app(
+    image: &ImageManifest,
+    arguments: &AppArguments,
+    set_env: &[EnvironmentVariable],
+) -> Result<App, Error> {
+    let flags = &arguments.flags;
+    check_unique(&flags.environment, "--environment")?;
+    let mut app = image.app.clone().unwrap_or_else(root_app);
+    if let Some(exec) = &flags.exec {
+        app.exec = vec![exec.clone()];
+    }
+    if app.exec.is_empty() {
+        return Err(Error::App {
+            app: app_name(image, arguments)?.to_string(),
+            image: arguments.image.clone(),
+            what: match image.app {
+                Some(_) => "the image has an empty \"exec\" (try --exec=BINARY)".into(),
+                None => "the image has no app section (try --exec=BINARY)".into(),
+            },
+        });
+    }
+    app.exec.extend(arguments.arguments.iter().cloned());
+    if let Some(user) = &flags.user {
+        app.user = user.clone();
+    }
+    if let Some(group) = &flags.group {
+        app.group = group.clone();
+    }
+    if let Some(directory) = &flags.working_dir {
+        app.working_directory = Some(directory.clone());
+    }
+    // From low to high: the image's, --set-env, --environment.
+    for variable in set_env.iter().chain(&flags.environment) {
+        app.environment.retain(|old| old.name != variable.name);
+        app.environment.push(variable.clone());
+    }
+    // The last isolator of a kind wins.
+    let limits = [("resource/cpu", flags.cpu), ("resource/memory", flags.memory)];
+    app.isolators.extend(limits.into_iter().filter_map(|(name, limit)| Some(isolator(name, limit?))));
+    Ok(app)
+}
+
+/// For an image that is no app by itself.
+fn root_app() -> App {
+    App {
+        exec: Vec::new(),
+        user: "0".into(),
+        group: "0".into(),
+        supplementary_gids: Vec::new(),
+        working_directory: None,
+        environment: Vec::new(),
+        event_handlers: Vec::new(),
+        isolators: Vec::new(),
+        mount_points: Vec::new(),
+        ports: Vec::new(),
+        user_annotations: Default::default(),
+        user_labels: Default::default(),
+    }
+}
+
+fn isolator(name: &str, limit: Quantity) -> RawIsolator {
+    RawIsolator { name: name.into(), value: json!({ "request": limit, "limit": limit }) }
+}
+
+fn check_unique(variables: &[EnvironmentVariable], flag: &'static str) -> Result<(), Error> {
+    let mut names: Vec<&str> = variables.iter().map(|variable| variable.name.as_str()).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| matches!(pair, [one, other] if one == other)) {
+        Some(pair) => Err(Error::VariableTwice(pair.first().copied().unwrap_or_default().to_owned(), flag)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli;
+    use pod::limits::PodLimits;
+
+    fn image(app: &str) -> ImageManifest {
+        let json = format!(
+            r#"{{"acKind":"ImageManifest","acVersion":"0.8.11","name":"example.com/my_app.v2",
+            "labels":[{{"name":"os","value":"linux"}},{{"name":"arch","value":"amd64"}}]{app}}}"#
+        );
+        ImageManifest::parse(json.as_bytes()).unwrap()
+    }
+
+    const APP: &str = r#","app":{"exec":["/a","1"],"user":"7","group":"8",
+        "environment":[{"name":"A","value":"image"},{"name":"B","value":"image"}],
+        "isolators":[{"name":"resource/memory","value":{"limit":"1G"}}]}"#;
+
+    fn pod(images: &[ImageManifest], line: &str) -> Result<PodManifest, Error> {
+        let words: Vec<String> = format!("rkt run {line}").split_whitespace().map(str::to_owned).collect();
+        let (_, cli::Action::Run { flags, apps }) = cli::parse(&words).unwrap() else { panic!() };
+        let id: ImageId = format!("sha512-{}", "0".repeat(64)).parse().unwrap();
+        let sources = images.iter().map(|manifest| Source { id: &id, manifest });
+        generate(&sources.zip(&apps).collect::<Vec<_>>(), &flags.set_env)
+    }
+
+    #[test]
+    fn flags_change_the_image() {
+        let line = "--set-env A=pod --set-env B=pod i --environment=B=app --user www --memory 64M --cpu 1500m \
+            --working-dir=/w --readonly-rootfs -- x y";
+        let manifest = pod(&[image(APP)], line).unwrap();
+        let limits = PodLimits::of(&manifest).unwrap();
+        assert_eq!((limits.cpu_milli(), limits.memory_bytes()), (1500, 64_000_000));
+        let runtime = &manifest.apps[0];
+        assert_eq!((runtime.name.as_str(), runtime.read_only_root_fs), ("my-app-v2", true));
+        let app = runtime.app.as_ref().unwrap();
+        assert_eq!(app.exec, ["/a", "1", "x", "y"]);
+        assert_eq!((app.user.as_str(), app.group.as_str()), ("www", "8"));
+        assert_eq!(app.working_directory.as_deref(), Some("/w"));
+        let variables: Vec<_> = app.environment.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();
+        assert_eq!(variables, [("A", "pod"), ("B", "app")]);
+    }
+
+    #[test]
+    fn exec_replaces_the_command() {
+        let manifest = pod(&[image(APP)], "i --exec /b -- x").unwrap();
+        assert_eq!(manifest.apps[0].app.as_ref().unwrap().exec, ["/b", "x"]);
+        let manifest = pod(&[image("")], "i --exec /b --name n").unwrap();
+        assert_eq!(
+            (manifest.apps[0].name.as_str(), &manifest.apps[0].app.as_ref().unwrap().user[..]),
+            ("n", "0")
+        );
+    }
+
+    #[test]
+    fn refused() {
+        let two = [image(APP), image(APP)];
+        for (images, line, expected) in [
+            (&[image("")][..], "i", "no app section (try --exec"),
+            (&two[..1], "--set-env=A=1 --set-env=A=2 i", "\"A\" is set twice"),
+            (&two[..], "i j", "\"my-app-v2\" stands twice"),
+            (&two[..1], "i --environment=A=1 --environment=A=2", "--environment"),
+        ] {
+            let error = pod(images, line).unwrap_err();
+            let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            let text = format!("{error} {source}");
+            assert!(text.contains(expected), "{line}: {text}");
+        }
+        let empty = image(r#","app":{"exec":[],"user":"0","group":"0"}"#);
+        assert!(pod(&[empty], "i").unwrap_err().to_string().contains("empty \"exec\""));
+    }
+}

@@ -1,0 +1,177 @@
+//! The stage1s: where they are, what they need of the host, and the exec that hands a pod over (stage1 ABI, version 6).
+
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use pod::abi::{ENV_LOCK_FD, ENV_TIMELINE, RunArguments};
+
+use crate::cli::Stage1;
+use crate::host;
+
+/// The entrypoints of our stage1s, all of them one binary under different names.
+pub const ENTRYPOINTS: [&str; 2] = ["init", "gc"];
+/// The guest's kernel, beside the stage1.
+pub const GUEST_KERNEL: &str = "vmlinux";
+/// The guest's PID 1, beside the stage1.
+pub const GUEST_INIT: &str = "guest-init";
+
+/// Why a stage1 cannot run a pod here.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The binary cannot be found.
+    #[error("there is no {name} in {}; install rkt as a whole, or build all of it", searched(.directories))]
+    NotInstalled {
+        /// Which.
+        name: &'static str,
+        /// Where it was sought.
+        directories: Vec<PathBuf>,
+    },
+    /// A file beside the binary cannot be read.
+    #[error("--stage1=kvm needs {}, {what}; make build makes it", path.display())]
+    GuestFile {
+        /// Which.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// Why it cannot be read.
+        #[source]
+        source: io::Error,
+    },
+    /// KVM cannot be used.
+    #[error("--stage1=kvm needs KVM; rkt doctor shows what is missing (--stage1=nspawn runs without)")]
+    Kvm(#[source] vmm::probe::Problem),
+    /// The kernel lacks something.
+    #[error("--stage1=nspawn needs {0} in this host's kernel; rkt doctor shows what is missing")]
+    Kernel(&'static str),
+    /// The handover failed.
+    #[error("cannot execute {}", path.display())]
+    Exec {
+        /// The entrypoint.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn searched(directories: &[PathBuf]) -> String {
+    directories.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" or ")
+}
+
+/// A stage1 of this installation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// The binary.
+    pub binary: PathBuf,
+    /// The manifest of its image.
+    pub manifest: &'static str,
+}
+
+impl Stage1 {
+    /// The binary's name.
+    pub fn binary_name(self) -> &'static str {
+        match self {
+            Self::Kvm => "stage1-kvm",
+            Self::Nspawn => "stage1-nspawn",
+        }
+    }
+
+    fn manifest(self) -> &'static str {
+        match self {
+            Self::Kvm => include_str!("stage1-kvm.json"),
+            Self::Nspawn => include_str!("stage1-nspawn.json"),
+        }
+    }
+
+    /// Finds the binary: beside rkt's own, then in `../lib/rkt` from there.
+    pub fn find(self) -> Result<Installed, Error> {
+        let name = self.binary_name();
+        let directories = directories();
+        let binary = directories.iter().map(|directory| directory.join(name)).find(|path| path.is_file());
+        match binary {
+            Some(binary) => Ok(Installed { binary, manifest: self.manifest() }),
+            None => Err(Error::NotInstalled { name, directories }),
+        }
+    }
+
+    /// Whether this host can run it, asked before anything is made.
+    pub fn preflight(self, installed: &Installed, kernel: &host::Kernel) -> Result<(), Error> {
+        match self {
+            Self::Kvm => {
+                for (path, what) in guest_files(installed) {
+                    std::fs::File::open(&path).map_err(|source| Error::GuestFile { path, what, source })?;
+                }
+                vmm::probe::preflight().map(drop).map_err(Error::Kvm)
+            }
+            Self::Nspawn => match kernel.missing_for_namespaces() {
+                Some(missing) => Err(Error::Kernel(missing)),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+/// What a guest is made of, and what it is for.
+pub fn guest_files(installed: &Installed) -> [(PathBuf, &'static str); 2] {
+    let beside = |name| installed.binary.with_file_name(name);
+    [(beside(GUEST_KERNEL), "the guest kernel"), (beside(GUEST_INIT), "the guest's first process")]
+}
+
+fn directories() -> Vec<PathBuf> {
+    let Ok(executable) = std::env::current_exe() else { return Vec::new() };
+    let Some(directory) = executable.parent() else { return Vec::new() };
+    let library = directory.parent().map(|prefix| prefix.join("lib/rkt"));
+    std::iter::once(directory.to_path_buf()).chain(library).collect()
+}
+
+/// Becomes the stage1: returns only if that fails.
+pub fn exec(
+    pod: &Path,
+    lock: BorrowedFd<'_>,
+    arguments: &RunArguments,
+    timeline: Option<String>,
+) -> Result<Infallible, Error> {
+    let path = pod.join("stage1/rootfs").join("init");
+    let failed = |source| Error::Exec { path: path.clone(), source };
+    fcntl(lock, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|error| failed(error.into()))?;
+    let mut command = Command::new(&path);
+    command.args(arguments.to_arguments()).current_dir(pod);
+    command.env(ENV_LOCK_FD, lock.as_raw_fd().to_string());
+    // No SELinux contexts: empty, as upstream has them without SELinux.
+    command.env("RKT_SELINUX_CONTEXT", "").env("RKT_SELINUX_MOUNT_CONTEXT", "");
+    match timeline {
+        Some(marks) => command.env(ENV_TIMELINE, marks),
+        None => command.env_remove(ENV_TIMELINE),
+    };
+    Err(failed(command.exec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pod::abi::{ANNOTATION_GC, ANNOTATION_INTERFACE_VERSION, ANNOTATION_MOUNTS_IMAGES, ANNOTATION_RUN};
+    use pod::image_manifest::ImageManifest;
+
+    #[test]
+    fn the_manifests_say_what_the_binaries_do() {
+        for stage1 in [Stage1::Kvm, Stage1::Nspawn] {
+            let manifest = ImageManifest::parse(stage1.manifest().as_bytes()).unwrap();
+            let annotation = |name: &str| {
+                manifest.annotations.iter().find(|a| a.name.as_str() == name).map(|a| a.value.as_str())
+            };
+            assert_eq!(annotation(ANNOTATION_RUN), Some("/init"));
+            assert_eq!(annotation(ANNOTATION_GC), Some("/gc"));
+            assert_eq!(annotation(ANNOTATION_MOUNTS_IMAGES), Some("true"));
+            assert_eq!(
+                annotation(ANNOTATION_INTERFACE_VERSION),
+                Some(pod::abi::INTERFACE_VERSION.to_string().as_str())
+            );
+            manifest.check_platform(crate::image::ARCHITECTURE).unwrap();
+        }
+    }
+}

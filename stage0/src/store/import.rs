@@ -1,0 +1,107 @@
+//! Brings an image into the store.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use pod::image_manifest::ImageManifest;
+use pod::types::ImageId;
+
+use super::workspace::Workspace;
+use super::{Error, Image, Store, source};
+use crate::image::{Opened, Rendered};
+
+/// A last word before an image is stored: its ID, its manifest and its EROFS file.
+pub type Accept<'a, E> = &'a mut dyn FnMut(&ImageId, &ImageManifest, &Path) -> Result<(), E>;
+
+impl Store {
+    /// The image that a file is, imported unless the store has it. `accept` is asked about an image that is new; an
+    /// error keeps the image out.
+    pub fn import<E: From<Error>>(&self, path: &Path, accept: Accept<'_, E>) -> Result<Image, E> {
+        let key = source::Key::of(path).map_err(|source| Error::Import {
+            path: path.into(),
+            source: crate::image::Error::Read { what: "it".into(), source },
+        })?;
+        if let Some(image) = self.known(&key)? {
+            return Ok(image);
+        }
+        self.make_directories()?;
+        let workspace = self.root.join("tmp").join(key.as_str());
+        let workspace = Workspace::acquire(workspace.clone()).map_err(Error::io("lock", &workspace))?;
+        // Another process may have imported it while we waited.
+        if let Some(image) = self.known(&key)? {
+            return Ok(image);
+        }
+        let image = self.import_into(&workspace, path, accept)?;
+        source::record(&self.root.join("sources"), path, &key, &image.id)
+            .map_err(Error::io("remember", path))?;
+        Ok(image)
+    }
+
+    /// What an earlier import found a file to be.
+    fn known(&self, key: &source::Key) -> Result<Option<Image>, Error> {
+        match source::lookup(&self.root.join("sources"), key) {
+            Some(id) => self.get(&id),
+            None => Ok(None),
+        }
+    }
+
+    fn import_into<E: From<Error>>(
+        &self,
+        workspace: &Workspace,
+        path: &Path,
+        accept: Accept<'_, E>,
+    ) -> Result<Image, E> {
+        let failed = |source| Error::Import { path: path.into(), source };
+        let opened = Opened::open(path, workspace.path()).map_err(failed)?;
+        if let Some(id) = opened.known_id().map_err(failed)?
+            && let Some(image) = self.get(&id)?
+        {
+            return Ok(image);
+        }
+        let erofs_path = workspace.path().join("image.erofs");
+        let (rendered, erofs) =
+            opened.render(create(&erofs_path).map_err(Error::io("create", &erofs_path))?).map_err(failed)?;
+        if let Some(image) = self.get(&rendered.id)? {
+            return Ok(image);
+        }
+        accept(&rendered.id, &rendered.manifest, &erofs_path)?;
+        erofs.sync_all().map_err(Error::io("sync", &erofs_path))?;
+        Ok(self.commit(workspace, rendered)?)
+    }
+
+    /// Gives a rendered image its place; whoever was first wins, with the same content.
+    fn commit(&self, workspace: &Workspace, rendered: Rendered) -> Result<Image, Error> {
+        let Rendered { id, manifest_json, manifest } = rendered;
+        let manifest_path = workspace.path().join("manifest");
+        write_durably(&manifest_path, &manifest_json).map_err(Error::io("write", &manifest_path))?;
+        let directory = self.image_directory(&id);
+        match workspace.rename(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(Error::io("create", &directory)(error))
+            }
+            _ => Ok(Image { id, manifest, directory }),
+        }
+    }
+
+    /// The store's directories. Only root reads them: images may hold secrets, and set-user-id programs.
+    fn make_directories(&self) -> Result<(), Error> {
+        for name in ["images", "sources", "tmp"] {
+            let path = self.root.join(name);
+            let made = fs::DirBuilder::new().recursive(true).mode(0o750).create(&path);
+            made.map_err(Error::io("create", &path))?;
+        }
+        Ok(())
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).create_new(true).mode(0o640).open(path)
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}

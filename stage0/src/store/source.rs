@@ -1,0 +1,129 @@
+//! Which image a file of the host is, remembered from its import: running the same file again neither reads nor hashes
+//! it.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::time::{ClockId, clock_gettime};
+use pod::types::ImageId;
+
+use crate::image::digest::Digest;
+
+/// A state of a file: device, inode, size, times of modification and change in nanoseconds, and path. Whatever is
+/// written to the file gives it another time of change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    name: String,
+    changed: (i64, i64),
+}
+
+impl Key {
+    /// The key of a file as it is now. An image layout, a directory, stands and falls with its `index.json`: all else in
+    /// it is named there by digest.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let mut metadata = fs::metadata(path)?;
+        if metadata.is_dir() {
+            metadata = fs::metadata(path.join("index.json"))?;
+        }
+        let mut text = std::path::absolute(path)?.as_os_str().as_bytes().to_vec();
+        let numbers = [
+            i128::from(metadata.dev()),
+            i128::from(metadata.ino()),
+            i128::from(metadata.size()),
+            i128::from(metadata.mtime()),
+            i128::from(metadata.mtime_nsec()),
+            i128::from(metadata.ctime()),
+            i128::from(metadata.ctime_nsec()),
+        ];
+        for number in numbers {
+            text.push(0);
+            text.extend_from_slice(number.to_string().as_bytes());
+        }
+        let name = Digest::sha256(&text).to_string().replace(':', "-");
+        Ok(Self { name, changed: (metadata.ctime(), metadata.ctime_nsec()) })
+    }
+
+    /// The key as the name of a file.
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether any later change to the file would get another key: the clock that gives files their times has moved on
+    /// since the last change.
+    fn is_settled(&self) -> bool {
+        clock_gettime(ClockId::CLOCK_REALTIME_COARSE)
+            .is_ok_and(|now| self.changed < (now.tv_sec(), now.tv_nsec()))
+    }
+}
+
+/// The image that a file was when it had this key.
+pub fn lookup(directory: &Path, key: &Key) -> Option<ImageId> {
+    // An unreadable or half-written note is none: the image is imported again, which finds it in the store.
+    let text = fs::read_to_string(directory.join(key.as_str())).ok()?;
+    text.trim_end().parse().ok()
+}
+
+/// Remembers an image, unless the file has changed since `key` was taken, or could yet change unnoticed.
+pub fn record(directory: &Path, path: &Path, key: &Key, id: &ImageId) -> io::Result<()> {
+    if Key::of(path)? != *key || !key.is_settled() {
+        return Ok(());
+    }
+    // Neither synced nor renamed into place: a lost or half-written note is as good as none.
+    fs::write(directory.join(key.as_str()), id.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settle(path: &Path) -> Key {
+        loop {
+            let key = Key::of(path).unwrap();
+            if key.is_settled() {
+                return key;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    }
+
+    #[test]
+    fn a_note_holds_until_the_file_changes() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("image");
+        fs::write(&file, "1").unwrap();
+        let id: ImageId = format!("sha512-{}", "0".repeat(64)).parse().unwrap();
+        let key = settle(&file);
+        record(directory.path(), &file, &key, &id).unwrap();
+        assert_eq!(lookup(directory.path(), &key), Some(id.clone()));
+        fs::write(&file, "2").unwrap();
+        let changed = Key::of(&file).unwrap();
+        assert_ne!(changed, key);
+        assert_eq!(lookup(directory.path(), &changed), None);
+        // What was read under the old key may be a mixture of both.
+        settle(&file);
+        record(directory.path(), &file, &key, &id).unwrap();
+        fs::remove_file(directory.path().join(key.as_str())).unwrap();
+        record(directory.path(), &file, &key, &id).unwrap();
+        assert_eq!(lookup(directory.path(), &key), None);
+    }
+
+    #[test]
+    fn a_fresh_file_is_not_settled_in_the_tick_of_its_making() {
+        let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).unwrap();
+        let mut key = Key { name: String::new(), changed: (now.tv_sec() + 1, 0) };
+        assert!(!key.is_settled());
+        key.changed = (now.tv_sec() - 1, 0);
+        assert!(key.is_settled());
+    }
+
+    #[test]
+    fn half_a_note_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = Key { name: "k".into(), changed: (0, 0) };
+        fs::write(directory.path().join(key.as_str()), "sha512-00").unwrap();
+        assert_eq!(lookup(directory.path(), &key), None);
+    }
+}
