@@ -12,23 +12,21 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 
 use nix::sys::reboot::{RebootMode, reboot};
-use pod::abi::EXIT_ERROR;
-use pod::control::{self, ExitStatus, FromSupervisor, GuestMark, MAX_TO_SUPERVISOR_BYTES, ToSupervisor};
+use pod::control::{self, FromSupervisor, GuestMark, MAX_TO_SUPERVISOR_BYTES, ToSupervisor};
 use pod::plan::Plan;
 use stage2::{AppStreams, Connections};
 
-use crate::error::{Error, causes};
+use crate::error::{Error, chain};
 
 fn main() {
     mark::mark(GuestMark::Init);
     if let Err(error) = run() {
         // The console's last lines are in the error of a host that was not reached.
-        eprintln!("guest-init: {}", causes(&error).join(": "));
+        eprintln!("guest-init: {}", chain(&error));
     }
     // The host ends the machine on `PodExited`. Getting here first, or without, a reset is the only way out.
-    if let Err(errno) = reboot(RebootMode::RB_AUTOBOOT) {
-        eprintln!("guest-init: cannot reset the machine: {errno}");
-    }
+    let Err(errno) = reboot(RebootMode::RB_AUTOBOOT);
+    eprintln!("guest-init: cannot reset the machine: {errno}");
 }
 
 fn run() -> Result<(), Error> {
@@ -43,8 +41,7 @@ fn run() -> Result<(), Error> {
             Ok(())
         }
         Err(error) => {
-            send(&mut control, &FromSupervisor::Failed { app: None, causes: causes(&error) })?;
-            send(&mut control, &FromSupervisor::PodExited { status: ExitStatus::Code(EXIT_ERROR) })?;
+            stage2::refuse(control.into(), &error);
             Err(error)
         }
     }

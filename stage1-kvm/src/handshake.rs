@@ -14,8 +14,8 @@ use pod::control::{
 use pod::plan::Plan;
 
 /// How long a guest may take to say Ready, and again to connect its streams. Honest guests take a fraction of a second;
-/// this is for one that hangs, on a host that is heavily loaded.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// this is for one that hangs, and long enough for a host that emulates its processor and is loaded.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 /// How often a wait looks for signals.
 const SLICE: Duration = Duration::from_millis(50);
 
