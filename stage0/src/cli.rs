@@ -15,7 +15,8 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use pod::abi::EXIT_ERROR;
 
 pub use apps::AppArguments;
-pub use flags::{AppFlags, PodFlags, Stage1};
+use flags::{AppCommand, AppFlags};
+pub use flags::{PodFlags, Stage1};
 pub use insecure::InsecureOptions;
 use insecure::parse_option;
 
@@ -24,7 +25,7 @@ const DEFAULT_DIRECTORY: &str = "/var/lib/rkt";
 
 #[derive(Debug, Parser)]
 #[command(name = "rkt", version, about = "Runs pods of container images, in micro-VMs or in namespaces")]
-#[command(infer_subcommands = true, disable_help_subcommand = false)]
+#[command(infer_subcommands = true)]
 struct Cli {
     #[command(flatten)]
     globals: GlobalFlags,
@@ -269,7 +270,7 @@ fn action(command: Command) -> Action {
 /// An app's flag before the first image.
 fn first_app_flag(matches: &ArgMatches) -> Option<String> {
     let (_, run) = matches.subcommand()?;
-    let flags = AppFlags::command();
+    let flags = AppCommand::command();
     let mut given = flags
         .get_arguments()
         .filter(|flag| run.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine));
@@ -285,7 +286,7 @@ struct FlagTable {
 impl FlagTable {
     fn new() -> Self {
         let of_pod = PodFlags::augment_args(GlobalFlags::augment_args(clap::Command::new("run")));
-        Self { of_app: AppFlags::command(), of_pod }
+        Self { of_app: AppCommand::command(), of_pod }
     }
 
     fn kind_of(&self, name: &str) -> Option<apps::FlagKind> {

@@ -4,7 +4,7 @@
 
 use clap::Parser;
 
-use super::flags::AppFlags;
+use super::flags::{AppCommand, AppFlags};
 
 /// An app of the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +117,7 @@ fn whole_flag<'a>(
 impl AppArguments {
     /// Parses an app's flags.
     pub fn parse(raw: RawApp) -> Result<Self, clap::Error> {
-        let flags = AppFlags::try_parse_from(raw.flags)?;
+        let AppCommand { flags } = AppCommand::try_parse_from(raw.flags)?;
         Ok(Self { image: raw.image, flags, arguments: raw.arguments.unwrap_or_default() })
     }
 }

@@ -47,9 +47,17 @@ pub struct PodFlags {
     pub set_env: Vec<EnvironmentVariable>,
 }
 
-/// Flags of one app, which follow its image.
-#[derive(Clone, Debug, PartialEq, Eq, Parser)]
+/// A command line of nothing but one app's flags.
+#[derive(Debug, Parser)]
 #[command(no_binary_name = true, disable_help_flag = true)]
+pub struct AppCommand {
+    /// The flags.
+    #[command(flatten)]
+    pub flags: AppFlags,
+}
+
+/// Flags of one app, which follow its image.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct AppFlags {
     /// The program, instead of the image's command
     #[arg(long, value_name = "PROGRAM")]

@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn records() {
-        let parsed = parse(b"12 path=a/b\n11 size=77\n23 SCHILY.xattr.user.a=b\n").unwrap();
+        let parsed = parse(b"12 path=a/b\n11 size=77\n25 SCHILY.xattr.user.a=b\n").unwrap();
         assert_eq!(parsed.path(), Some(b"a/b".to_vec()));
         assert_eq!(parsed.size(), Ok(Some(77)));
         let mut metadata = Metadata::root_owned(0o644);
