@@ -62,6 +62,9 @@ impl Drop for Supervisor {
 fn supervise(plan: &Plan, net: Net, connections: Connections) {
     // A parent that has gone before this took effect is seen by the control channel's end.
     let prepared = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+        // Until an app's program is executed its process is this program, a file of the host: with /proc/<pid>/exe another
+        // app of the pod could write to it (CVE-2019-5736).
+        .and_then(|()| nix::sys::prctl::set_dumpable(false))
         .and_then(|()| let_go_of_standard_streams())
         .map_err(Error::system("prepare the supervisor"));
     if let Err(error) = prepared {

@@ -1,0 +1,11 @@
+//! Runs pods in namespaces through the built program, as stage0 would start it. Needs root, static busybox and, for the
+//! tests of images, mkfs.erofs.
+
+mod apps;
+mod hostile;
+mod leftovers;
+mod lifecycle;
+mod limits;
+mod pod;
+mod streams;
+mod terminal;
