@@ -55,7 +55,7 @@ enum Command {
     /// IMAGE is an ACI file, an OCI image layout (directory or tar), a docker save archive, or an ID or a name of an image
     /// in the store. Flags of an app follow its image; -- begins the app's arguments, --- ends them.
     #[command(override_usage = "rkt run [FLAGS] IMAGE [APP FLAGS] [-- ARGS...] [--- IMAGE2 ...]")]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Import images and print their IDs
     Fetch {
         /// ACI files, OCI image layouts, docker save archives
@@ -234,9 +234,25 @@ pub fn parse(arguments: &[String]) -> Result<(Globals, Action), Stop> {
 }
 
 fn matches(arguments: &[String]) -> Result<ArgMatches, Stop> {
-    let command = arguments.iter().skip(1).find(|argument| !argument.starts_with('-'));
-    let command = command.map_or("rkt", String::as_str);
-    Cli::command().try_get_matches_from(arguments).map_err(|error| Stop::of_clap(command, &error))
+    let result = Cli::command().try_get_matches_from(arguments);
+    result.map_err(|error| Stop::of_clap(&command_name(arguments), &error))
+}
+
+/// The subcommand of a command line that does not parse.
+fn command_name(arguments: &[String]) -> String {
+    let cli = Cli::command();
+    let mut words = arguments.iter().skip(1).map(String::as_str);
+    while let Some(word) = words.next() {
+        let flag =
+            word.strip_prefix("--").and_then(|name| cli.get_arguments().find(|f| f.get_long() == Some(name)));
+        if flag.is_some_and(|flag| !flag.is_require_equals_set() && flag.get_action().takes_values()) {
+            words.next();
+        } else if !word.starts_with('-') {
+            let mut commands = cli.get_subcommands().map(clap::Command::get_name);
+            return commands.find(|name| name.starts_with(word)).unwrap_or("rkt").to_owned();
+        }
+    }
+    "rkt".to_owned()
 }
 
 fn typed(matches: &ArgMatches) -> Result<(Globals, Command), Stop> {

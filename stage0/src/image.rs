@@ -20,5 +20,9 @@ pub use tarball::quote;
 /// The architecture of this machine in appc's words.
 pub const ARCHITECTURE: &str = "amd64";
 
+/// The annotation with those arguments at the end of an image's `exec` that are only defaults, as a JSON array. The name
+/// is the one that upstream's converter of Docker images uses.
+pub const DEFAULT_ARGUMENTS_ANNOTATION: &str = "appc.io/docker/cmd";
+
 /// The largest manifest, index or configuration: OCI's registries refuse larger ones, too.
 const MAX_JSON_BYTES: u64 = 4 << 20;

@@ -176,6 +176,7 @@ impl Pods {
     /// Moves a pod to another place; `None` if another process was faster.
     fn rename(&self, pod: &Pod, to: Place) -> Result<Option<Pod>, Error> {
         let path = self.path(to, pod.uuid);
+        self.make_directories().map_err(Error::io("make the directories in", &self.root))?;
         match fs::rename(&pod.path, &path) {
             Ok(()) => Ok(Some(Pod { uuid: pod.uuid, place: to, state: to.state(false), path })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -66,10 +66,10 @@ pub struct AppFlags {
     #[arg(long, value_parser = values::name)]
     pub name: Option<AcName>,
     /// CPU time in cores: 500m, 2
-    #[arg(long, value_parser = values::quantity, value_name = "QUANTITY")]
+    #[arg(long, value_parser = values::cpu, value_name = "QUANTITY")]
     pub cpu: Option<Quantity>,
     /// Memory: 64M, 1Gi
-    #[arg(long, value_parser = values::quantity, value_name = "QUANTITY")]
+    #[arg(long, value_parser = values::memory, value_name = "QUANTITY")]
     pub memory: Option<Quantity>,
     /// User: a name, a number, or the path of a file of his
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]

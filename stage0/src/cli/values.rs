@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pod::abi::Net;
 use pod::image_manifest::{EnvironmentVariable, check_variable_name};
+use pod::limits::{MIN_CPU_MILLI, MIN_MEMORY_BYTES};
 use pod::quantity::Quantity;
 use pod::types::AcName;
 
@@ -37,9 +38,23 @@ pub fn name(text: &str) -> Result<AcName, String> {
     text.parse().map_err(|error: pod::Error| error.to_string())
 }
 
-/// An amount of something.
-pub fn quantity(text: &str) -> Result<Quantity, String> {
-    text.parse().map_err(|error: pod::Error| error.to_string())
+/// CPU time, in cores.
+pub fn cpu(text: &str) -> Result<Quantity, String> {
+    at_least(text, Quantity::milli, MIN_CPU_MILLI)
+}
+
+/// Memory, in bytes. What is much too little is a forgotten unit: `16m` is 16 thousandths of a byte.
+pub fn memory(text: &str) -> Result<Quantity, String> {
+    at_least(text, Quantity::units, MIN_MEMORY_BYTES)
+}
+
+fn at_least(text: &str, amount: fn(Quantity) -> Option<u64>, least: u64) -> Result<Quantity, String> {
+    let quantity: Quantity = text.parse().map_err(|error: pod::Error| error.to_string())?;
+    match amount(quantity) {
+        None => Err("it is too much".into()),
+        Some(amount) if amount < least => Err("it is too little; is a unit missing?".into()),
+        Some(_) => Ok(quantity),
+    }
 }
 
 /// The pod's network.
@@ -92,6 +107,17 @@ mod tests {
         for bad in ["A", "=b", "1A=b", "A B=c"] {
             assert!(variable(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn limits() {
+        assert!(cpu("10m").is_ok() && memory("4Ki").is_ok());
+        for (bad, expected) in
+            [("16m", "unit"), ("99999999Ti", "too much"), ("", "quantity"), ("-1", "quantity")]
+        {
+            assert!(memory(bad).is_err_and(|error| error.contains(expected)), "{bad}");
+        }
+        assert!(cpu("0").is_err());
     }
 
     #[test]

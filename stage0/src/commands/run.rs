@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::fs;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use pod::abi::{Net, RunArguments, default_hostname};
@@ -31,6 +31,8 @@ enum Refused {
     Unprivileged,
     #[error("cannot write the pod's UUID to {}", .0.display())]
     UuidFile(PathBuf, #[source] io::Error),
+    #[error("--interactive needs a terminal as standard input")]
+    NoTerminal,
     #[error("--net={0} is not supported by --stage1=kvm: a VM has a network of its own (--net=none)")]
     NetOfVm(&'static str),
 }
@@ -48,6 +50,9 @@ pub fn run(
     let uuid = Uuid::new_v4();
     if let Some(path) = &flags.uuid_file_save {
         fs::write(path, uuid.to_string()).map_err(|error| Refused::UuidFile(path.clone(), error))?;
+    }
+    if flags.interactive && !io::stdin().is_terminal() {
+        return Err(Refused::NoTerminal.into());
     }
     if flags.stage1 == Stage1::Kvm && flags.net != Net::None {
         return Err(Refused::NetOfVm(flags.net.as_str()).into());

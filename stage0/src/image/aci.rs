@@ -32,8 +32,13 @@ pub fn render<S: Sink>(compressed: impl Read, sink: S) -> Result<(Aci, S), Error
     let stream =
         decompress(BufReader::with_capacity(1 << 17, compressed)).map_err(Error::read("the archive"))?;
     let mut archive = Archive::new(Stream(Hashed::new(stream, image_hasher())));
-    let mut tree =
-        Tree { writer: Writer::new(sink), seen: HashSet::new(), manifest: None, has_rootfs: false };
+    let mut tree = Tree {
+        writer: Writer::new(sink),
+        seen: HashSet::new(),
+        links: HashSet::new(),
+        manifest: None,
+        has_rootfs: false,
+    };
     while let Some(entry) = archive.next_entry()? {
         tree.take(&mut archive, &entry)?;
     }
@@ -55,6 +60,8 @@ struct Tree<S> {
     writer: Writer<S>,
     /// Every path so far: an ACI has none twice.
     seen: HashSet<EntryPath>,
+    /// Those of symbolic links: a tree that was packed has nothing below one.
+    links: HashSet<EntryPath>,
     manifest: Option<(Vec<u8>, ImageManifest)>,
     has_rootfs: bool,
 }
@@ -68,6 +75,14 @@ impl<S: Sink> Tree<S> {
         }
         if !self.seen.insert(path.clone()) {
             return Err(layout("it stands twice in the archive"));
+        }
+        if let Some(link) = self.link_above(&path) {
+            return Err(layout(&format!(
+                "it is below the symbolic link {link}, and would be written elsewhere"
+            )));
+        }
+        if let Kind::Symlink(_) = entry.kind {
+            self.links.insert(path.clone());
         }
         let mut components = path.components();
         match (components.next(), components.next()) {
@@ -84,6 +99,15 @@ impl<S: Sink> Tree<S> {
             }
             _ => Err(layout("an ACI has nothing but manifest and rootfs at its top")),
         }
+    }
+
+    fn link_above(&self, path: &EntryPath) -> Option<&EntryPath> {
+        if self.links.is_empty() {
+            return None;
+        }
+        let slashes = path.as_bytes().iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        let mut parents = slashes.filter_map(|(at, _)| EntryPath::parse(path.as_bytes().get(..at)?).ok());
+        parents.find_map(|parent| self.links.get(&parent))
     }
 }
 
@@ -176,6 +200,20 @@ mod tests {
         assert!(failure(&[manifest, ("rootfs/", ""), ("extra", "")]).contains("\"extra\""));
         assert!(failure(&[manifest, ("rootfs/a", ""), ("./rootfs/a", "")]).contains("twice"));
         assert!(failure(&[("manifest/", "")]).contains("not a file"));
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut link = tar::Header::new_gnu();
+        link.set_entry_type(tar::EntryType::Symlink);
+        link.set_size(0);
+        builder.append_link(&mut link, "rootfs/out", "/etc").unwrap();
+        let mut file = tar::Header::new_gnu();
+        file.set_size(0);
+        builder.append_data(&mut file, "rootfs/out/escaped", &[][..]).unwrap();
+        let error = render(&builder.into_inner().unwrap()[..], Vec::new()).map(drop).unwrap_err().to_string();
+        assert!(error.contains("rootfs/out/escaped") && error.contains("symbolic link"), "{error}");
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Image {
     }
 
     /// The image's ID: like an ACI's, the first half of a SHA-512, of this text, each line ended by a newline: `oci
-    /// image`, `name NAME`, `version TAG` if there is one, `config DIGEST`, and for each layer from the lowest up
+    /// image 1` (the number changes with the conversion), `name NAME`, `version TAG` if there is one, `config DIGEST`, and for each layer from the lowest up
     /// `layer DIGEST` (of the uncompressed archive). So it says all that the manifest and the tree are made of.
     pub fn id(&self) -> Result<ImageId, Error> {
         let text = self.canonical_text();
@@ -98,7 +98,7 @@ impl Image {
     }
 
     fn canonical_text(&self) -> String {
-        let mut text = format!("oci image\nname {}\n", self.reference.name);
+        let mut text = format!("oci image 1\nname {}\n", self.reference.name);
         // Writing to a string does not fail.
         if let Some(version) = &self.reference.version {
             let _ = writeln!(text, "version {version}");

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::Error;
 use crate::cli::AppArguments;
-use crate::image::ARCHITECTURE;
+use crate::image::{ARCHITECTURE, DEFAULT_ARGUMENTS_ANNOTATION};
 
 /// An app's image as far as the manifest needs it.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +84,9 @@ fn app(
             },
         });
     }
+    if flags.exec.is_none() && !arguments.arguments.is_empty() {
+        drop_default_arguments(image, &mut app.exec);
+    }
     app.exec.extend(arguments.arguments.iter().cloned());
     if let Some(user) = &flags.user {
         app.user = user.clone();
@@ -103,6 +106,18 @@ fn app(
     let limits = [("resource/cpu", flags.cpu), ("resource/memory", flags.memory)];
     app.isolators.extend(limits.into_iter().filter_map(|(name, limit)| Some(isolator(name, limit?))));
     Ok(app)
+}
+
+/// Takes those arguments away that an OCI image has only for lack of others.
+fn drop_default_arguments(image: &ImageManifest, exec: &mut Vec<String>) {
+    let annotation = image.annotations.iter().find(|a| a.name.as_str() == DEFAULT_ARGUMENTS_ANNOTATION);
+    let defaults = annotation.and_then(|a| serde_json::from_str::<Vec<String>>(&a.value).ok());
+    if let Some(defaults) = defaults
+        && exec.len() > defaults.len()
+        && exec.ends_with(&defaults)
+    {
+        exec.truncate(exec.len() - defaults.len());
+    }
 }
 
 /// For an image that is no app by itself.
@@ -188,6 +203,16 @@ mod tests {
             (manifest.apps[0].name.as_str(), &manifest.apps[0].app.as_ref().unwrap().user[..]),
             ("n", "0")
         );
+    }
+
+    #[test]
+    fn arguments_replace_defaults() {
+        let annotations = r#","annotations":[{"name":"appc.io/docker/cmd","value":"[\"1\"]"}]"#;
+        let image = image(&format!("{APP}{annotations}"));
+        let exec = |line| pod(std::slice::from_ref(&image), line).unwrap().apps.remove(0).app.unwrap().exec;
+        assert_eq!(exec("i"), ["/a", "1"]);
+        assert_eq!(exec("i -- x"), ["/a", "x"]);
+        assert_eq!(exec("i --exec=/b -- x"), ["/b", "x"]);
     }
 
     #[test]

@@ -25,8 +25,10 @@ impl Key {
     /// it is named there by digest.
     pub fn of(path: &Path) -> io::Result<Self> {
         let mut metadata = fs::metadata(path)?;
-        if metadata.is_dir() {
-            metadata = fs::metadata(path.join("index.json"))?;
+        if metadata.is_dir()
+            && let Ok(index) = fs::metadata(path.join("index.json"))
+        {
+            metadata = index;
         }
         let mut text = std::path::absolute(path)?.as_os_str().as_bytes().to_vec();
         let numbers = [

@@ -11,9 +11,9 @@ use pod::types::{AcIdentifier, AcName};
 
 use super::spec::{Config, Execution};
 use super::user::Accounts;
-use crate::image::ARCHITECTURE;
 use crate::image::error::Error;
 use crate::image::reference::Reference;
+use crate::image::{ARCHITECTURE, DEFAULT_ARGUMENTS_ANNOTATION};
 
 /// The manifest of an image for this machine ([`Config::check_platform`]).
 pub fn manifest(config: &Config, reference: &Reference, accounts: &Accounts) -> Result<ImageManifest, Error> {
@@ -22,6 +22,8 @@ pub fn manifest(config: &Config, reference: &Reference, accounts: &Accounts) -> 
     let execution = config.config.as_ref();
     let empty = BTreeMap::new();
     let oci_labels = execution.and_then(|execution| execution.labels.as_ref()).unwrap_or(&empty);
+    let default_arguments = execution.and_then(default_arguments);
+    let default_arguments = default_arguments.as_deref().map(|json| (DEFAULT_ARGUMENTS_ANNOTATION, json));
     let created = config.created.as_deref().map(|created| ("created", created));
     let annotations = oci_labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let manifest = ImageManifest {
@@ -32,12 +34,24 @@ pub fn manifest(config: &Config, reference: &Reference, accounts: &Accounts) -> 
         app: Some(app(execution.unwrap_or(&Execution::default()), accounts)),
         dependencies: Vec::new(),
         path_whitelist: Vec::new(),
-        annotations: named(annotations.filter(|(name, _)| *name != "created").chain(created)),
+        annotations: named(
+            annotations
+                .filter(|(name, _)| !matches!(*name, "created" | DEFAULT_ARGUMENTS_ANNOTATION))
+                .chain(created)
+                .chain(default_arguments),
+        ),
     };
     // One check for all images, so that nothing of this gets past it.
     let json =
         serde_json::to_vec(&manifest).map_err(|source| Error::Json { what: "manifest".into(), source })?;
     ImageManifest::parse(&json).map_err(Error::Manifest)
+}
+
+/// The arguments that others may replace, as a JSON array: with an entrypoint, `Cmd` (OCI image spec, "config.Cmd");
+/// without one, `Cmd` is the command itself.
+fn default_arguments(execution: &Execution) -> Option<String> {
+    execution.entrypoint.as_ref().filter(|entrypoint| !entrypoint.is_empty())?;
+    serde_json::to_string(execution.cmd.as_deref().filter(|cmd| !cmd.is_empty())?).ok()
 }
 
 fn app(execution: &Execution, accounts: &Accounts) -> App {
@@ -127,7 +141,9 @@ mod tests {
         );
         assert_eq!((manifest.name.as_str(), manifest.label("version")), ("example.com/app", Some("v1")));
         manifest.check_platform("amd64").unwrap();
-        assert_eq!(manifest.annotations.len(), 1);
+        let annotations: Vec<_> =
+            manifest.annotations.iter().map(|a| (a.name.as_str(), a.value.as_str())).collect();
+        assert_eq!(annotations, [("maintainer", "me"), (DEFAULT_ARGUMENTS_ANNOTATION, r#"["c"]"#)]);
         let app = manifest.app.unwrap();
         assert_eq!(app.exec, ["/e", "-x", "c"]);
         assert_eq!((app.user.as_str(), app.group.as_str()), ("7", "7"));
@@ -146,5 +162,6 @@ mod tests {
         assert!(app.exec.is_empty() && app.working_directory.is_none());
         assert_eq!((app.user.as_str(), app.group.as_str()), ("0", "0"));
         assert!(convert("null").app.is_some());
+        assert!(convert(r#"{"Cmd":["/c"]}"#).annotations.is_empty(), "the command, not its arguments");
     }
 }

@@ -1,13 +1,13 @@
 //! Layers (OCI image spec, "Image Layer Filesystem Changeset"): archives of what is new, and markers of what is gone.
 
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 
 use erofs::{EntryPath, PathError, Sink, Writer};
 
 use super::Layer;
 use super::layout::check_blob;
 use crate::image::bundle::Bundle;
-use crate::image::compression::decompress;
+use crate::image::compression::{Compression, decompress};
 use crate::image::digest::Hashed;
 use crate::image::error::Error;
 use crate::image::tarball::{Archive, Entry, Input, Stream};
@@ -29,7 +29,12 @@ fn checked<S: Sink>(writer: &mut Writer<S>, bundle: &Bundle, layer: &Layer) -> R
     let (file, _) = bundle.open(name)?;
     let blob_hasher = layer.blob.as_ref().map_or_else(|| layer.diff_id.hasher(), |blob| blob.digest.hasher());
     let mut compressed = Hashed::new(file, blob_hasher);
-    let stream = decompress(BufReader::with_capacity(1 << 17, &mut compressed)).map_err(Error::read(name))?;
+    let mut buffered = BufReader::with_capacity(1 << 17, &mut compressed);
+    let compression = Compression::detect(buffered.fill_buf().map_err(Error::read(name))?);
+    if !matches!(compression, Compression::None | Compression::Gzip | Compression::Zstd) {
+        return Err(Error::Unsupported(format!("a layer that is compressed by {compression:?} is")));
+    }
+    let stream = decompress(buffered).map_err(Error::read(name))?;
     let mut archive = Archive::new(Stream(Hashed::new(stream, layer.diff_id.hasher())));
     while let Some(entry) = archive.next_entry()? {
         add(writer, &mut archive, &entry)?;

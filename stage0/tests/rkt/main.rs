@@ -1,0 +1,17 @@
+//! Drives the built `rkt` with images that are made here, and with a stage1 that only tells how it was called.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+mod archive;
+mod bad_images;
+mod command_line;
+mod host;
+mod oci;
+mod pods;
+mod run;
+mod store;

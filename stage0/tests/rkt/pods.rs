@@ -1,0 +1,62 @@
+//! Pods after their end.
+
+use std::fs;
+
+use crate::archive::Archive;
+use crate::host::{Host, is_root};
+
+fn run(host: &Host) -> String {
+    let path = host.image("image.aci", &Archive::good().end());
+    assert_eq!(host.rkt(&["run", &path]).code, 7);
+    let pods = host.pods("run");
+    pods.first().unwrap().clone()
+}
+
+#[test]
+fn two_runs_of_gc() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::new();
+    let uuid = run(&host);
+    let list = host.rkt(&["list"]).success().stdout;
+    for word in [&uuid[..8], "test", "example.com/test", "exited"] {
+        assert!(list.contains(word), "{word}: {list}");
+    }
+    assert!(host.rkt(&["gc", "--mark-only"]).success().stderr.contains(&uuid));
+    assert_eq!(host.pods("exited-garbage"), [uuid.as_str()]);
+    assert!(host.rkt(&["gc"]).success().stderr.contains("grace period"));
+    assert!(host.rkt(&["list", "--full"]).success().stdout.contains(&uuid));
+    let finished = host.rkt(&["gc", "--grace-period=0s"]).success();
+    assert!(finished.stdout.contains(&format!("Garbage collecting pod \"{uuid}\"")), "{}", finished.stdout);
+    assert!(host.pods("exited-garbage").is_empty());
+}
+
+#[test]
+fn rm() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::new();
+    let uuid = run(&host);
+    host.rkt(&["rm", "zzz"]).refused(&["no matches found for \"zzz\""]);
+    let lock = fs::File::open(host.data().join("pods/run").join(&uuid)).unwrap();
+    lock.lock().unwrap();
+    host.rkt(&["rm", &uuid]).refused(&["running"]);
+    host.rkt(&["gc", "--grace-period=0s"]).success();
+    assert_eq!(host.pods("run"), [uuid.as_str()]);
+    drop(lock);
+    assert!(host.rkt(&["rm", &uuid[..8]]).success().stdout.contains(&format!("\"{uuid}\"\n")));
+    assert!(host.pods("run").is_empty() && host.pods("exited-garbage").is_empty());
+}
+
+#[test]
+fn half_a_pod_is_listed_and_removed() {
+    let host = Host::new();
+    let uuid = "11111111-2222-4333-8444-555555555555";
+    fs::create_dir_all(host.data().join("pods/run").join(uuid)).unwrap();
+    fs::write(host.data().join("pods/run").join(uuid).join("pod"), "").unwrap();
+    assert!(host.rkt(&["list"]).success().stdout.contains("11111111  -"));
+    host.rkt(&["rm", "1111"]).success();
+    assert!(host.pods("run").is_empty() && host.pods("exited-garbage").is_empty());
+}
