@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::abi::Insecure;
 use crate::capability::CapabilitySet;
 use crate::control::Stream;
 use crate::image_manifest::{App, EnvironmentVariable, Event};
@@ -99,6 +100,12 @@ pub enum Operation {
         target: PathBuf,
         /// How; a bind mount takes flags only by a remount, which is part of the operation.
         flags: MountFlags,
+    },
+    /// Makes a file or directory of a kernel file system read-only, without programs and devices; not every kernel has
+    /// every one, and what is not there needs no protection.
+    Protect {
+        /// What.
+        path: PathBuf,
     },
     /// Makes a character device that everybody may use.
     Device {
@@ -203,8 +210,8 @@ pub struct World {
     pub hostname: String,
     /// Whether the pod's one app has a terminal.
     pub interactive: bool,
-    /// Whether apps keep every capability.
-    pub all_capabilities: bool,
+    /// What confinement the user has switched off.
+    pub insecure: Insecure,
     /// Where each app's image and writable layer are, in the manifest's order.
     pub layers: Vec<Layers>,
 }
@@ -272,6 +279,10 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 ];
+
+/// What of /proc changes or shows the kernel as a whole: apps see it read-only, unless `--insecure-options=paths`. Most of it
+/// belongs to root and asks for no capability.
+const READ_ONLY_PROC: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
 
 /// The plan that carries out `manifest` in `world`.
 pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
@@ -383,7 +394,7 @@ fn app_plan(app: &RuntimeApp, limits: &AppLimits, world: &World, apps: usize) ->
     let handler = |event| section.event_handlers.iter().find(|h| h.name == event).map(|h| h.exec.clone());
     Ok(AppPlan {
         name: app.name.clone(),
-        setup: app_setup(app, section),
+        setup: app_setup(app, section, world),
         process: process(app, section, world)?,
         pre_start: handler(Event::PreStart),
         post_stop: handler(Event::PostStop),
@@ -398,7 +409,7 @@ fn app_plan(app: &RuntimeApp, limits: &AppLimits, world: &World, apps: usize) ->
 }
 
 /// The file systems of an app's world, over its root.
-fn app_setup(app: &RuntimeApp, section: &App) -> Vec<Operation> {
+fn app_setup(app: &RuntimeApp, section: &App, world: &World) -> Vec<Operation> {
     let root = Path::new("/").join(app_path(&app.name));
     let at = |path: &str| root.join(path);
     let bind =
@@ -418,6 +429,9 @@ fn app_setup(app: &RuntimeApp, section: &App) -> Vec<Operation> {
         directory(&at("dev/mqueue"), 0o1777),
         bind("/mqueue", "dev/mqueue", MountFlags::INERT),
     ];
+    if !world.insecure.paths {
+        operations.extend(READ_ONLY_PROC.iter().map(|path| Operation::Protect { path: at(path) }));
+    }
     operations.extend(DEVICES.iter().map(|(name, major, minor)| Operation::Device {
         path: at("dev").join(name),
         major: *major,
@@ -458,7 +472,7 @@ fn process(app: &RuntimeApp, section: &App, world: &World) -> Result<Process, Er
         supplementary_gids: section.supplementary_gids.clone(),
         working_directory: working_directory.into(),
         environment: environment(&app.name, section),
-        capabilities: match world.all_capabilities {
+        capabilities: match world.insecure.capabilities {
             true => CapabilitySet::ALL,
             false => CapabilitySet::of_isolators(&isolators)?,
         },
@@ -514,7 +528,7 @@ mod tests {
 
     fn world(isolation: Isolation, image: ImageSource) -> World {
         let layers = vec![Layers { image, writable: "/w/a".into() }];
-        World { isolation, hostname: "h".into(), interactive: false, all_capabilities: false, layers }
+        World { isolation, hostname: "h".into(), interactive: false, insecure: Insecure::default(), layers }
     }
 
     fn namespaces() -> World {
@@ -532,6 +546,18 @@ mod tests {
         assert!(inside.cgroup.is_some() && outside.cgroup.is_none());
         inside.cgroup = None;
         assert_eq!(inside, outside);
+    }
+
+    #[test]
+    fn the_kernels_files_are_read_only_unless_the_user_says_otherwise() {
+        let sysctl = |world: &World| {
+            let plan = compute(&manifest(), world).unwrap();
+            plan.apps[0].setup.iter().any(|operation| {
+                matches!(operation, Operation::Protect { path } if path == Path::new("/apps/a/proc/sys"))
+            })
+        };
+        let open = World { insecure: Insecure { paths: true, ..Insecure::default() }, ..namespaces() };
+        assert!(sysctl(&namespaces()) && sysctl(&vm()) && !sysctl(&open));
     }
 
     #[test]

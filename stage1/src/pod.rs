@@ -47,7 +47,7 @@ impl Pod {
             isolation,
             hostname: self.arguments.hostname.clone(),
             interactive: self.arguments.interactive,
-            all_capabilities: self.arguments.insecure.capabilities,
+            insecure: self.arguments.insecure,
             layers,
         };
         let plan = ::pod::plan::compute(&self.manifest, &world)

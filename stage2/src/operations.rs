@@ -32,6 +32,7 @@ fn carry_out_one(operation: &Operation, scope: &Scope) -> Result<(), Error> {
         }
         Operation::Image { source, target, dax } => image::mount(scope, source, target, *dax),
         Operation::Bind { source, target, flags } => mounts::bind(scope, source, target, *flags),
+        Operation::Protect { path } => mounts::protect(scope, path),
         Operation::Device { path, major, minor } => {
             let (directory, name) = scope.find_parent(path, "make device")?;
             let everybody = Mode::from_bits_truncate(0o666);

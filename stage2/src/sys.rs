@@ -1,17 +1,26 @@
 //! The system calls that nix does not have, each with a safe face.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use pod::control::TerminalSize;
 
-/// As much of an open file system tree as a bind mount shows: a detached copy.
+/// As much of a file system tree as a bind mount shows: a detached copy.
 pub fn open_tree(path: &CStr) -> nix::Result<OwnedFd> {
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;
+    clone_tree(libc::AT_FDCWD, path, 0)
+}
+
+/// The same of what is open as a place.
+pub fn open_tree_of(place: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    clone_tree(place.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
+}
+
+fn clone_tree(directory: RawFd, path: &CStr, flags: libc::c_int) -> nix::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | (libc::AT_RECURSIVE | flags) as u32;
     // SAFETY: `path` is a C string that outlives the call.
-    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, directory, path.as_ptr(), flags) };
     owned(fd)
 }
 

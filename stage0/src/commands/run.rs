@@ -148,7 +148,7 @@ fn plan_of(manifest: &PodManifest, flags: &PodFlags) -> Result<Plan, pod::Error>
         isolation: Isolation::Namespaces { pod_root: PathBuf::new() },
         hostname: String::new(),
         interactive: flags.interactive,
-        all_capabilities: false,
+        insecure: Default::default(),
         layers: manifest.apps.iter().map(layers).collect(),
     };
     plan::compute(manifest, &world)

@@ -77,6 +77,20 @@ pub fn bind(scope: &Scope, source: &Path, target: &Path, flags: MountFlags) -> R
     bound.map_err(Error::path(action, target))
 }
 
+/// Makes what is at `path` read-only and inert; nothing to do where this kernel has nothing there.
+pub fn protect(scope: &Scope, path: &Path) -> Result<(), Error> {
+    const ACTION: &str = "make read-only";
+    let place = match scope.find(path, ACTION) {
+        Err(Error::Path { source: Errno::ENOENT, .. }) => return Ok(()),
+        other => other?,
+    };
+    let protected = sys::open_tree_of(place.as_fd()).and_then(|tree| {
+        sys::mount_setattr(tree.as_fd(), attributes(MountFlags::INERT.read_only()))?;
+        sys::move_mount(tree.as_fd(), place.as_fd())
+    });
+    protected.map_err(Error::path(ACTION, path))
+}
+
 /// As mount_setattr(2) has them.
 fn attributes(flags: MountFlags) -> u64 {
     let table = [
