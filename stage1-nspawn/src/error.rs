@@ -41,18 +41,6 @@ pub enum Error {
         /// The directory that could be there.
         tree: PathBuf,
     },
-    /// A limit that somebody asked for, and that this host cannot enforce.
-    #[error(
-        "app \"{app}\" has a {controller} limit, but the cgroup controller \"{controller}\" is not available here: \
-        enable it (kernel command line, Delegate= of the systemd unit), run rkt from a cgroup of its own \
-        (systemd-run --scope -p Delegate=yes), or leave the limit out"
-    )]
-    Unenforceable {
-        /// The app.
-        app: String,
-        /// The controller.
-        controller: &'static str,
-    },
     /// The arguments of the `gc` entrypoint.
     #[error("usage: gc [--debug] UUID, in the pod's directory")]
     Usage,

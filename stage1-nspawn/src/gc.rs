@@ -3,14 +3,14 @@
 
 use std::path::Path;
 
+use stage1::cgroup;
 use uuid::Uuid;
 
-use crate::cgroup;
 use crate::error::Error;
 
 /// Cleans up after the pod in the working directory.
 pub fn gc(arguments: impl Iterator<Item = String>) -> Result<(), Error> {
-    cgroup::remove_recorded(Path::new("."), parse(arguments)?)
+    Ok(cgroup::remove_recorded(Path::new("."), parse(arguments)?)?)
 }
 
 /// `[--debug] UUID` (stage1 implementor's guide); there is nothing more to tell with --debug.

@@ -3,7 +3,6 @@
 //! One program with several names, as stage1 images have several entrypoints: called as `gc` it cleans up after a pod,
 //! by any other name it runs one.
 
-mod cgroup;
 mod error;
 mod gc;
 mod run;

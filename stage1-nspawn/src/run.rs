@@ -9,6 +9,7 @@ use pod::limits::PodLimits;
 use pod::plan::{ImageSource, Isolation, Layers};
 use pod::types::AcName;
 use stage1::attend::{Connection, Control, Streams as CarriedStreams, attend};
+use stage1::cgroup::{CONTROLLERS, Cgroups};
 use stage1::pod::Pod;
 use stage1::signals::Signals;
 use stage1::terminal::RawTerminal;
@@ -16,7 +17,6 @@ use stage1::timeline::Timeline;
 use stage1::{lock, status};
 use stage2::Connections;
 
-use crate::cgroup::Cgroups;
 use crate::error::Error;
 use crate::streams::Streams;
 use crate::supervisor::Supervisor;
@@ -38,7 +38,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
 
     let signals = Signals::block()?;
     let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
-    let mut cgroups = Cgroups::make(&pod.directory, pod.arguments.uuid, &limits)?;
+    let mut cgroups = Cgroups::make(&pod.directory, pod.arguments.uuid, &limits, CONTROLLERS)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
     let Streams { inside, outside, handed_over } = Streams::make(&plan)?;
     let (control, control_inside) =

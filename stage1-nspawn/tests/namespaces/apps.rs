@@ -62,7 +62,7 @@ fn no_descriptor_of_the_host_but_the_standard_streams() {
     let output = shell("ls -l /proc/self/fd").run();
     let output = text(&output.stdout);
     // ls itself has the directory open.
-    assert_eq!(output.lines().filter(|line| line.contains(" -> ")).count(), 4, "{output}");
+    assert_eq!(output.lines().filter(|line| line.starts_with('l')).count(), 4, "{output}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Runs pods in namespaces through the built program, as stage0 would start it. Needs root, static busybox and, for the
 //! tests of images, mkfs.erofs.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
 mod apps;
 mod hostile;
 mod leftovers;

@@ -36,7 +36,8 @@ fn chunks(mut reader: impl Read) -> impl Iterator<Item = Vec<u8>> {
 
 #[test]
 fn two_hundred_megabytes_out() {
-    let mut pod = shell("seq 1 100000000 | head -c 200000000").start();
+    let directory = shell("seq 1 100000000 | head -c 200000000");
+    let mut pod = directory.start();
     assert_eq!(digest(chunks(pod.0.stdout.take().unwrap())), digest(counting(200_000_000)));
     assert_eq!(pod.exit_code(), 0);
 }
@@ -91,7 +92,8 @@ fn lines_of_several_apps_have_names() {
 
 #[test]
 fn no_byte_of_several_apps_is_lost() {
-    let mut pod = two("seq 1 2000000", "seq 1 2000000").start();
+    let directory = two("seq 1 2000000", "seq 1 2000000");
+    let mut pod = directory.start();
     let output: Vec<u8> = chunks(pod.0.stdout.take().unwrap()).flatten().collect();
     for name in ["one: ", "two: "] {
         let lines = output
@@ -105,7 +107,8 @@ fn no_byte_of_several_apps_is_lost() {
 
 #[test]
 fn a_reader_of_several_apps_that_leaves_early() {
-    let mut pod = two("yes", "sleep 1000").start();
+    let directory = two("yes", "sleep 1000");
+    let mut pod = directory.start();
     let mut output = pod.0.stdout.take().unwrap();
     output.read_exact(&mut [0; 100]).unwrap();
     drop(output);
