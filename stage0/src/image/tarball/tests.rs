@@ -74,15 +74,19 @@ fn links_devices_and_large_owners() {
 #[test]
 fn pax_records_win() {
     let bytes = archive(|builder| {
-        let records: [(&str, &[u8]); 4] =
-            [("path", b"other"), ("uid", b"70000"), ("mtime", b"5.5"), ("SCHILY.xattr.trusted.x", b"1")];
+        let records: [(&str, &[u8]); 4] = [
+            ("path", b"other"),
+            ("uid", b"70000"),
+            ("mtime", b"5.5"),
+            ("SCHILY.xattr.trusted.overlay.opaque", b"y"),
+        ];
         builder.append_pax_extensions(records).unwrap();
         add(builder, "name", b"x");
     });
     let entry = entries(&bytes).unwrap().remove(0);
     assert_eq!((entry.name.as_slice(), entry.metadata.uid), (&b"other"[..], 70000));
     assert_eq!((entry.metadata.mtime_s, entry.metadata.mtime_ns), (5, 500_000_000));
-    assert!(entry.metadata.xattrs.is_empty(), "trusted.* is dropped");
+    assert!(entry.metadata.xattrs.is_empty(), "the overlay's own are dropped");
 }
 
 #[test]
