@@ -44,3 +44,36 @@ impl Store {
         nix::unistd::syncfs(target).map_err(|error| Error::io("sync", workspace.path())(error.into()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANIFEST: &str = r#"{"acKind":"ImageManifest","acVersion":"0.8.11","name":"example.com/a",
+        "labels":[{"name":"os","value":"linux"},{"name":"arch","value":"amd64"}]}"#;
+
+    #[test]
+    fn an_image_is_unpacked_once() {
+        if !nix::unistd::geteuid().is_root() {
+            return; // owners are set
+        }
+        let data = tempfile::tempdir().unwrap();
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, content) in [("manifest", MANIFEST), ("rootfs/etc/motd", "hi")] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, name, content.as_bytes()).unwrap();
+        }
+        let path = data.path().join("a.aci");
+        fs::write(&path, builder.into_inner().unwrap()).unwrap();
+        let store = Store::new(data.path());
+        let image = store.import(&path, &mut |_, _, _| Ok::<(), Error>(())).unwrap();
+        let tree = store.tree(&image).unwrap();
+        assert_eq!(fs::read_to_string(tree.join("etc/motd")).unwrap(), "hi");
+        fs::write(tree.join("mark"), "").unwrap();
+        assert_eq!(store.tree(&image).unwrap(), tree);
+        assert!(tree.join("mark").exists(), "unpacked again");
+        assert!(fs::read_dir(data.path().join("cas/tmp")).unwrap().next().is_none());
+    }
+}
