@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::Sender;
 
 use pod::limits::PodLimits;
@@ -52,8 +52,8 @@ pub fn config(
         .ok_or_else(|| Error::Limits(pod::Error::Invalid(format!("a VM cannot have {vcpus} vCPUs"))))?;
     let memory_bytes = limits.guest_memory_bytes().map_err(Error::Limits)?;
     let pmems = images(pod)?;
-    let kernel = open_part(KERNEL)?.0;
-    let mut init = open_part(INIT)?.0;
+    let kernel = open_part(KERNEL)?;
+    let mut init = open_part(INIT)?;
     let initramfs = initramfs::make(&mut init).map_err(Error::Initramfs)?;
     let scratch = writable::make(&pod.directory.scratch(), pod.arguments.uuid)?;
     Ok(MachineConfig {
@@ -79,20 +79,21 @@ fn images(pod: &Pod) -> Result<Vec<File>, Error> {
 }
 
 /// Opens a file beside this program's own, wherever the link to it is that it was started by.
-fn open_part(name: &str) -> Result<(File, PathBuf), Error> {
+fn open_part(name: &str) -> Result<File, Error> {
     let own = std::env::current_exe()
         .map_err(|source| Error::System { action: "find this program's own file", source })?;
     let path = own.with_file_name(name);
-    match File::open(&path) {
-        Ok(file) => Ok((file, path)),
-        Err(source) => Err(Error::Part { path, source }),
-    }
+    File::open(&path).map_err(|source| Error::Part { path, source })
 }
 
-/// Kernel messages cost more time than the whole boot; the last of them are wanted when something goes wrong, and those
-/// are not kept quiet.
+/// The kernel's parameters beside those of the machine.
+///
+/// - `retain_initrd`: the kernel would overwrite the initramfs before it frees it, and so take the host as much memory
+///   again as it gives back to the guest.
+/// - `quiet`: kernel messages cost more time than the whole boot. The last of them are wanted when something goes
+///   wrong, and those are not kept quiet.
 fn command_line(debug: bool) -> &'static str {
-    if debug { "" } else { "quiet" }
+    if debug { "retain_initrd" } else { "retain_initrd quiet" }
 }
 
 fn to_stderr(bytes: &[u8]) {

@@ -2,10 +2,10 @@
 //! name that it is called by it is one of the stage1 interface's entrypoints.
 
 mod error;
-mod gc;
 mod handshake;
 mod initramfs;
 mod machine;
+mod quota;
 mod run;
 mod running;
 mod writable;
@@ -27,7 +27,7 @@ fn entrypoint() -> Result<ExitCode, Error> {
     let called = arguments.next().unwrap_or_default();
     match Path::new(&called).file_name().and_then(|name| name.to_str()) {
         Some("init") => run::run(arguments),
-        Some("gc") => gc::gc(arguments),
+        Some("gc") => Ok(stage1::gc::gc(arguments).map(|()| ExitCode::SUCCESS)?),
         _ => Err(Error::Entrypoint(called)),
     }
 }

@@ -12,12 +12,13 @@ use stage1::signals::{Meaning, Signals};
 use stage1::terminal::RawTerminal;
 use stage1::timeline::Timeline;
 use stage1::{lock, status};
-use vmm::Machine;
+use vmm::probe::{self, Problem};
+use vmm::{Kvm, Machine};
 
 use crate::error::Error;
 use crate::handshake::{self, Doors, PATIENCE, Refusal};
-use crate::machine;
 use crate::running::Running;
+use crate::{machine, quota};
 
 /// What `flavor` says.
 const FLAVOR: &str = "kvm";
@@ -36,21 +37,35 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let signals = Signals::block()?;
     let plan = pod.plan(machine::isolation(), machine::layers(&pod))?;
     let limits = PodLimits::of(&pod.manifest).map_err(Error::Limits)?;
-    let kvm = vmm::probe::preflight().map_err(Error::Kvm)?;
+    let kvm = open_kvm()?;
     let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
 
     let (doors, to_host) = handshake::doors();
-    let machine = Machine::build(machine::config(&pod, &limits, kvm, to_host)?)?;
+    let config = machine::config(&pod, &limits, kvm, to_host)?;
+    let quota = quota::enter(&pod, &limits)?;
+    let machine = Machine::build(config)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
     status::write_pid(&pod.directory, std::process::id())?;
     let running = Running::start(machine)?;
     let result = accompany(&pod, &plan, doors, &running, &signals, terminal.as_ref(), &mut timeline);
     drop(terminal);
     running.tell(&mut timeline);
+    drop(quota);
     let status = result.map_err(|error| running.explain(error))?;
     timeline.print();
     // With this process its machine ends, at once: the guest has synced what it has written.
     Ok(ExitCode::from(status.code()))
+}
+
+/// Opens KVM with what can be told of it at once. Whether it runs a guest shows soon; rkt has tried that before it made
+/// the pod, and [`Running::explain`] does if the guest does not get far.
+fn open_kvm() -> Result<Kvm, Error> {
+    let kvm = probe::open_kvm().map_err(Error::Kvm)?;
+    probe::check_api_version(&kvm).map_err(Error::Kvm)?;
+    match probe::missing_capabilities(&kvm) {
+        missing if missing.is_empty() => Ok(kvm),
+        missing => Err(Error::Kvm(Problem::Lacks(missing))),
+    }
 }
 
 /// Lets the guest in and attends to it until its pod has exited.

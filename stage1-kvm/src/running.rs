@@ -77,14 +77,22 @@ impl Running {
         }
     }
 
-    /// Ends the machine if it still runs. If it had ended by itself, it knows better than `error` what has gone wrong.
+    /// Ends the machine if it still runs. If the guest is to blame, the machine may know better than `error` what has
+    /// gone wrong.
     pub fn explain(self, error: Error) -> Error {
         self.stop.stop();
         let result = self.thread.join();
-        let unexplained = matches!(error, Error::Stage1(stage1::Error::SupervisorGone));
+        let gone = matches!(error, Error::Stage1(stage1::Error::SupervisorGone));
+        if !gone && !matches!(error, Error::Silent { .. }) {
+            return error;
+        }
+        // A KVM that only looks like one lets every guest fail.
+        if let Err(problem) = vmm::probe::preflight() {
+            return Error::Kvm(problem);
+        }
         match result {
-            Ok(Err(failure)) if unexplained => failure.into(),
-            Ok(Ok(_)) if unexplained => Error::GuestGone { console: self.console.last_lines() },
+            Ok(Err(failure)) => failure.into(),
+            Ok(Ok(_)) if gone => Error::GuestGone { console: self.console.last_lines() },
             _ => error,
         }
     }

@@ -41,9 +41,6 @@ pub enum Error {
         /// The directory that could be there.
         tree: PathBuf,
     },
-    /// The arguments of the `gc` entrypoint.
-    #[error("usage: gc [--debug] UUID, in the pod's directory")]
-    Usage,
 }
 
 impl Error {

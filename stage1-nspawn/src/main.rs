@@ -4,7 +4,6 @@
 //! by any other name it runs one.
 
 mod error;
-mod gc;
 mod run;
 mod streams;
 mod supervisor;
@@ -16,7 +15,9 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args();
     let name = arguments.next().unwrap_or_default();
     let result = match Path::new(&name).file_name() {
-        Some(name) if name == "gc" => gc::gc(arguments).map(|()| ExitCode::SUCCESS),
+        Some(name) if name == "gc" => {
+            stage1::gc::gc(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
         _ => run::run(arguments),
     };
     result.unwrap_or_else(|error| stage1::error::exit_code(&error))

@@ -1,6 +1,6 @@
 //! The crate's one error type, and how a stage1 tells of errors.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ::pod::types::AcName;
@@ -25,6 +25,21 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A limit that somebody asked for, and that this host cannot enforce.
+    #[error(
+        "app \"{app}\" has a {controller} limit, but the cgroup controller \"{controller}\" is not available here: \
+        enable it (kernel command line, Delegate= of the systemd unit), run rkt from a cgroup of its own \
+        (systemd-run --scope -p Delegate=yes), or leave the limit out"
+    )]
+    Unenforceable {
+        /// The app.
+        app: String,
+        /// The controller.
+        controller: &'static str,
+    },
+    /// The arguments of the `gc` entrypoint.
+    #[error("usage: gc [--debug] UUID, in the pod's directory")]
+    Usage,
     /// A manifest, an argument or a message is not what it should be.
     #[error("{what}")]
     Pod {
@@ -58,6 +73,13 @@ pub enum Error {
     /// The supervisor has gone without telling how the pod ended.
     #[error("the pod's supervisor has gone without a word: the pod was killed from outside, or crashed")]
     SupervisorGone,
+}
+
+impl Error {
+    /// For `map_err`: the file at `path`.
+    pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::File { action, path: path.to_owned(), source }
+    }
 }
 
 /// A chain of causes that came over the control channel.

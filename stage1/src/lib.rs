@@ -5,7 +5,9 @@
 //! [`pod::Pod::plan`], make the isolation, [`attend::attend`], exit; [`error::exit_code`] for what went wrong.
 
 pub mod attend;
+pub mod cgroup;
 pub mod error;
+pub mod gc;
 pub mod lock;
 pub mod pod;
 pub mod signals;

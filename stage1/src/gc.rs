@@ -1,16 +1,15 @@
-//! The `gc` entrypoint: removes what a pod that did not end by itself has left behind. Its mounts and processes went
-//! with its namespaces; cgroups are all there is. Running it twice does no harm.
+//! The `gc` entrypoint: removes what a pod that did not end by itself has left outside its directory. Its mounts and
+//! processes went with its namespaces or its machine; cgroups are all there is. Running it twice does no harm.
 
 use std::path::Path;
 
-use stage1::cgroup;
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::{Error, cgroup};
 
 /// Cleans up after the pod in the working directory.
 pub fn gc(arguments: impl Iterator<Item = String>) -> Result<(), Error> {
-    Ok(cgroup::remove_recorded(Path::new("."), parse(arguments)?)?)
+    cgroup::remove_recorded(Path::new("."), parse(arguments)?)
 }
 
 /// `[--debug] UUID` (stage1 implementor's guide); there is nothing more to tell with --debug.

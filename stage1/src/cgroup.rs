@@ -1,0 +1,188 @@
+//! The pod's cgroups: `<own cgroup>/rkt-<uuid>/<app>` in every hierarchy with a controller that a limit needs, so that
+//! whatever limits the caller limits the pod as well. In a VM the one `app` is the whole machine.
+
+mod layout;
+mod place;
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ::pod::abi::PodDirectory;
+use ::pod::limits::{AppLimits, CgroupSetting, CgroupVersion, Limit, PodLimits};
+use uuid::Uuid;
+
+use self::layout::Layout;
+use self::place::{Evacuation, Place};
+use crate::Error;
+
+/// The controllers that limits need.
+pub const CONTROLLERS: &[&str] = &["cpu", "memory"];
+/// How a process writes its own number into `cgroup.procs`.
+const THIS_PROCESS: &[u8] = b"0";
+/// The file in the pod's directory that says where its cgroups are, a directory a line.
+const RECORD: &str = "subcgroup";
+/// How often the kernel is given time to let go of a cgroup whose processes have just died, and how much.
+const REMOVAL_ATTEMPTS: usize = 50;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(2);
+
+/// A pod's cgroups; removed with this value.
+#[derive(Debug)]
+pub struct Cgroups {
+    /// Every app's `cgroup.procs` files, open for its process.
+    pub procs: Vec<Vec<OwnedFd>>,
+    directories: Vec<PathBuf>,
+    evacuation: Option<Evacuation>,
+    /// This process's cgroups before it entered these, if it has.
+    homes: Vec<PathBuf>,
+}
+
+impl Cgroups {
+    /// Makes the cgroups that the limits by `controllers` need. A limit that somebody asked for and that cannot be enforced is an error;
+    /// what nobody asked for is left out with a warning.
+    pub fn make(
+        directory: &PodDirectory,
+        uuid: Uuid,
+        limits: &PodLimits,
+        controllers: &[&'static str],
+    ) -> Result<Self, Error> {
+        let layout = Layout::of_this_process()?;
+        let name = format!("rkt-{uuid}");
+        let required = |controller: &&'static str| {
+            limits.apps.iter().any(|app| limit(app, controller).is_some_and(|limit| limit.explicit))
+        };
+        let (places, evacuation) = place::find(&layout, controllers, required, &name)?;
+        let missing =
+            |controller: &&&str| places.iter().all(|place| !place.controllers.contains(*controller));
+        for controller in controllers.iter().filter(missing) {
+            leave_out(controller, limits)?;
+        }
+        let directories: Vec<PathBuf> = places.iter().map(|place| place.parent.join(&name)).collect();
+        let mut cgroups = Self { procs: Vec::new(), directories, evacuation, homes: Vec::new() };
+        cgroups.record(directory)?;
+        for app in &limits.apps {
+            let procs = places.iter().map(|place| make_one(place, &name, app)).collect::<Result<_, _>>()?;
+            cgroups.procs.push(procs);
+        }
+        Ok(cgroups)
+    }
+
+    /// Moves this process with all its threads into the cgroups, which are one app's; out of them when this value is
+    /// dropped.
+    pub fn enter(&mut self) -> Result<(), Error> {
+        self.homes = Layout::of_this_process()?.hierarchies.into_iter().map(|own| own.own).collect();
+        for procs in self.procs.drain(..).flatten() {
+            nix::unistd::write(procs, THIS_PROCESS)
+                .map_err(|source| Error::System { action: "enter the pod's cgroup", source })?;
+        }
+        Ok(())
+    }
+
+    /// Says where the cgroups will be before they are, so that a crash leaves none that nobody knows of.
+    fn record(&self, directory: &PodDirectory) -> Result<(), Error> {
+        let path = directory.path().join(RECORD);
+        let lines: String = self.directories.iter().map(|line| format!("{}\n", line.display())).collect();
+        fs::write(&path, lines).map_err(Error::file("write", &path))
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        self.procs.clear();
+        if let Some(evacuation) = &self.evacuation {
+            evacuation.undo();
+        }
+        for home in &self.homes {
+            // Where it cannot go back, removing tells.
+            let _ = fs::write(home.join("cgroup.procs"), THIS_PROCESS);
+        }
+        for directory in &self.directories {
+            if let Err(error) = remove(directory) {
+                crate::error::report(&Error::file("remove cgroup", directory)(error));
+            }
+        }
+    }
+}
+
+fn limit(app: &AppLimits, controller: &str) -> Option<Limit> {
+    match controller {
+        "cpu" => Some(app.cpu_milli),
+        "memory" => Some(app.memory_bytes),
+        _ => None,
+    }
+}
+
+fn leave_out(controller: &'static str, limits: &PodLimits) -> Result<(), Error> {
+    let explicit = limits.apps.iter().find(|app| limit(app, controller).is_some_and(|limit| limit.explicit));
+    match explicit {
+        Some(app) => Err(Error::Unenforceable { app: app.app.to_string(), controller }),
+        None => {
+            eprintln!(
+                "stage1: warning: no cgroup controller \"{controller}\": the default {controller} limit is left out"
+            );
+            Ok(())
+        }
+    }
+}
+
+fn make_one(place: &Place, name: &str, app: &AppLimits) -> Result<OwnedFd, Error> {
+    let pod = place.parent.join(name);
+    let directory = pod.join(app.app.as_str());
+    fs::create_dir_all(&directory).map_err(Error::file("make cgroup", &directory))?;
+    for CgroupSetting { controller, file, value, required } in app.cgroup_settings(place.version) {
+        if !place.controllers.contains(&controller.as_str()) {
+            continue;
+        }
+        let path = directory.join(&file);
+        match fs::write(&path, &value) {
+            Err(error) if required => return Err(Error::file("limit the app by", &path)(error)),
+            _ => {}
+        }
+    }
+    let procs = directory.join("cgroup.procs");
+    let open = OpenOptions::new().write(true).open(&procs);
+    open.map(OwnedFd::from).map_err(Error::file("open", &procs))
+}
+
+/// Removes the cgroups that the pod's directory tells of; those that are gone already are no error.
+pub fn remove_recorded(directory: &Path, uuid: Uuid) -> Result<(), Error> {
+    let path = directory.join(RECORD);
+    let lines = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(Error::file("read", &path))?,
+    };
+    let name = format!("rkt-{uuid}");
+    for cgroup in
+        lines.lines().map(Path::new).filter(|line| line.file_name().is_some_and(|last| *last == *name))
+    {
+        remove(cgroup).map_err(Error::file("remove cgroup", cgroup))?;
+    }
+    Ok(())
+}
+
+/// Removes a cgroup and those below it.
+fn remove(directory: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove(&entry.path())?;
+        }
+    }
+    for _ in 0..REMOVAL_ATTEMPTS {
+        match fs::remove_dir(directory) {
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => std::thread::sleep(REMOVAL_PAUSE),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            other => return other,
+        }
+    }
+    fs::remove_dir(directory)
+}
+
+/// The version of a hierarchy's interface, for the limits' file names.
+pub(crate) type Version = CgroupVersion;

@@ -1,0 +1,144 @@
+//! Where this process's cgroups are: cgroup v2, a v1 hierarchy a controller, or both (hybrid).
+
+use std::path::{Path, PathBuf};
+
+use super::Version;
+use crate::Error;
+
+/// A hierarchy, and this process's place in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Its interface.
+    pub version: Version,
+    /// The controllers of a v1 hierarchy; a v2 hierarchy's are in a file of every cgroup.
+    pub controllers: Vec<String>,
+    /// Where it is mounted.
+    pub top: PathBuf,
+    /// This process's cgroup.
+    pub own: PathBuf,
+}
+
+/// All hierarchies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// In the order of their mounts.
+    pub hierarchies: Vec<Hierarchy>,
+}
+
+impl Layout {
+    /// As /proc has it.
+    pub fn of_this_process() -> Result<Self, Error> {
+        let read = |path: &str| std::fs::read_to_string(path).map_err(Error::file("read", Path::new(path)));
+        Ok(Self::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?))
+    }
+
+    /// From the texts of `/proc/self/mountinfo` (proc_pid_mountinfo(5)) and `/proc/self/cgroup` (cgroups(7)).
+    fn parse(mountinfo: &str, cgroup: &str) -> Self {
+        let mut hierarchies: Vec<Hierarchy> = Vec::new();
+        for mount in mountinfo.lines().filter_map(Mount::parse) {
+            let Some(hierarchy) = mount.hierarchy(cgroup) else { continue };
+            // The same hierarchy may be mounted in several places.
+            let known = |other: &Hierarchy| {
+                other.version == hierarchy.version && other.controllers == hierarchy.controllers
+            };
+            if !hierarchies.iter().any(known) {
+                hierarchies.push(hierarchy);
+            }
+        }
+        Self { hierarchies }
+    }
+}
+
+/// A line of mountinfo.
+struct Mount<'a> {
+    root: &'a str,
+    point: PathBuf,
+    file_system: &'a str,
+    options: &'a str,
+}
+
+impl<'a> Mount<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let mut mount = mount.split(' ').skip(3);
+        let (root, point) = (mount.next()?, mount.next()?);
+        let mut file_system = file_system.split(' ');
+        let (kind, options) = (file_system.next()?, file_system.nth(1)?);
+        Some(Self { root, point: PathBuf::from(unescape(point)), file_system: kind, options })
+    }
+
+    fn hierarchy(&self, cgroup: &str) -> Option<Hierarchy> {
+        let (version, controllers) = match self.file_system {
+            "cgroup2" => (Version::V2, Vec::new()),
+            "cgroup" => (Version::V1, self.options.split(',').map(str::to_owned).collect()),
+            _ => return None,
+        };
+        let path = cgroup.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (names, path) = (fields.next()?, fields.next()?);
+            let ours = match version {
+                Version::V2 => names.is_empty(),
+                Version::V1 => {
+                    names.split(',').any(|name| !name.is_empty() && controllers.iter().any(|c| c == name))
+                }
+            };
+            ours.then_some(path)
+        })?;
+        // The mount shows the hierarchy from its root on; a process outside of that is shown nothing.
+        let below = Path::new(path).strip_prefix(self.root).ok()?;
+        Some(Hierarchy { version, controllers, own: self.point.join(below), top: self.point.clone() })
+    }
+}
+
+/// Blanks, tabs, newlines and backslashes stand as three octal digits in mountinfo.
+fn unescape(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .into_iter()
+        .fold(text.to_owned(), |text, (code, character)| text.replace(code, character))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V2: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
+    const HYBRID: &str = "\
+        31 23 0:27 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
+        32 31 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+        33 31 0:29 /lxc /sys/fs/cgroup/my\\040memory rw - cgroup cgroup rw,memory\n\
+        34 31 0:30 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
+        35 31 0:31 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw";
+
+    #[test]
+    fn unified() {
+        let layout = Layout::parse(V2, "0::/user.slice/session-1.scope\n");
+        let own = PathBuf::from("/sys/fs/cgroup/user.slice/session-1.scope");
+        let top = PathBuf::from("/sys/fs/cgroup");
+        let hierarchy = Hierarchy { version: Version::V2, controllers: Vec::new(), top, own };
+        assert_eq!(layout.hierarchies, [hierarchy]);
+    }
+
+    #[test]
+    fn hybrid() {
+        let cgroup = "4:name=systemd:/s\n3:memory:/lxc/box/x\n2:cpu,cpuacct:/a\n0::/\n";
+        let layout = Layout::parse(HYBRID, cgroup);
+        let own: Vec<_> = layout.hierarchies.iter().map(|h| h.own.display().to_string()).collect();
+        assert_eq!(
+            own,
+            [
+                "/sys/fs/cgroup/cpu,cpuacct/a",
+                "/sys/fs/cgroup/my memory/box/x",
+                "/sys/fs/cgroup/systemd/s",
+                "/sys/fs/cgroup/unified/",
+            ]
+        );
+        assert_eq!(layout.hierarchies[1].version, Version::V1);
+    }
+
+    #[test]
+    fn a_cgroup_outside_of_what_is_mounted() {
+        assert_eq!(Layout::parse(HYBRID, "3:memory:/elsewhere\n").hierarchies, []);
+        assert_eq!(Layout::parse("", "0::/\n").hierarchies, []);
+        assert_eq!(Layout::parse("nonsense\n1 2 - x", "").hierarchies, []);
+    }
+}

@@ -1,0 +1,197 @@
+//! Where a pod's cgroups can be, with which controllers.
+//!
+//! In a v1 hierarchy that is simply below this process's cgroup. In cgroup v2 a cgroup either has processes or gives
+//! controllers to those below it ("no internal processes", cgroups(7)), and this process's cgroup has at least this
+//! process. So in turn: its own cgroup, if it is the top or gives the controllers already; its own cgroup after this
+//! process has moved into a cgroup below it, if it was alone there (a scope of its own); the nearest cgroup above.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use super::Version;
+use super::layout::{Hierarchy, Layout};
+use crate::Error;
+
+/// A place for cgroups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The interface there.
+    pub version: Version,
+    /// Below which cgroup.
+    pub parent: PathBuf,
+    /// What can be limited there.
+    pub controllers: Vec<&'static str>,
+}
+
+/// Where this process's own cgroup was left for one below it.
+#[derive(Debug)]
+pub struct Evacuation {
+    own: PathBuf,
+    refuge: PathBuf,
+    controllers: Vec<&'static str>,
+}
+
+/// Not an app's name: those have no underscores.
+const REFUGE: &str = "_parent";
+
+/// The places for cgroups with these controllers; those without a place are in none. A `required` one is worth a place
+/// that the others are not available in.
+pub fn find(
+    layout: &Layout,
+    controllers: &[&'static str],
+    required: impl Fn(&&'static str) -> bool,
+    pod: &str,
+) -> Result<(Vec<Place>, Option<Evacuation>), Error> {
+    let mut places = Vec::new();
+    let mut left: Vec<&'static str> = controllers.to_vec();
+    for hierarchy in layout.hierarchies.iter().filter(|hierarchy| hierarchy.version == Version::V1) {
+        let (here, elsewhere) =
+            left.iter().partition(|controller| hierarchy.controllers.iter().any(|own| own == *controller));
+        left = elsewhere;
+        let here: Vec<&'static str> = here;
+        if !here.is_empty() {
+            places.push(Place { version: Version::V1, parent: hierarchy.own.clone(), controllers: here });
+        }
+    }
+    let mut evacuation = None;
+    if let Some(v2) = layout.hierarchies.iter().find(|hierarchy| hierarchy.version == Version::V2) {
+        let needed: Vec<&'static str> = left.iter().copied().filter(required).collect();
+        for wanted in [left, needed] {
+            if wanted.is_empty() {
+                break;
+            }
+            if let Some((parent, moved)) = find_v2(v2, &wanted, pod)? {
+                places.push(Place { version: Version::V2, parent, controllers: wanted });
+                evacuation = moved;
+                break;
+            }
+        }
+    }
+    Ok((places, evacuation))
+}
+
+fn find_v2(
+    hierarchy: &Hierarchy,
+    controllers: &[&'static str],
+    pod: &str,
+) -> Result<Option<(PathBuf, Option<Evacuation>)>, Error> {
+    let candidates = hierarchy.own.ancestors().take_while(|cgroup| cgroup.starts_with(&hierarchy.top));
+    for cgroup in candidates {
+        if enable(cgroup, controllers).is_ok() {
+            let pod_cgroup = cgroup.join(pod);
+            return prepare(&pod_cgroup, controllers).map(|()| Some((cgroup.to_owned(), None)));
+        }
+        if cgroup == hierarchy.own
+            && let Some(evacuation) = Evacuation::of(cgroup, controllers, pod)
+        {
+            let pod_cgroup = cgroup.join(pod);
+            return prepare(&pod_cgroup, controllers).map(|()| Some((cgroup.to_owned(), Some(evacuation))));
+        }
+    }
+    Ok(None)
+}
+
+/// Makes the pod's cgroup, which gives the controllers to its apps'.
+fn prepare(pod: &Path, controllers: &[&'static str]) -> Result<(), Error> {
+    make(pod).and_then(|()| enable(pod, controllers)).map_err(Error::file("make cgroup", pod))
+}
+
+fn make(cgroup: &Path) -> io::Result<()> {
+    match fs::create_dir(cgroup) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Gives controllers to the cgroups below one.
+fn enable(cgroup: &Path, controllers: &[&str]) -> io::Result<()> {
+    let file = cgroup.join("cgroup.subtree_control");
+    let enabled = fs::read_to_string(&file)?;
+    let missing = |controller: &&&str| !enabled.split_whitespace().any(|enabled| enabled == **controller);
+    let missing: Vec<String> = controllers.iter().filter(missing).map(|name| format!("+{name}")).collect();
+    if missing.is_empty() { Ok(()) } else { fs::write(file, missing.join(" ")) }
+}
+
+impl Evacuation {
+    /// Moves this process out of `own`, if it is alone there and that helps.
+    fn of(own: &Path, controllers: &[&'static str], pod: &str) -> Option<Self> {
+        let processes = fs::read_to_string(own.join("cgroup.procs")).ok()?;
+        if processes.trim() != std::process::id().to_string() {
+            return None;
+        }
+        let (pod, refuge) = (own.join(pod), own.join(pod).join(REFUGE));
+        let evacuation = Self { own: own.to_owned(), refuge, controllers: controllers.to_vec() };
+        let moved =
+            make(&pod).and_then(|()| make(&evacuation.refuge)).and_then(|()| enter(&evacuation.refuge));
+        if moved.and_then(|()| enable(own, controllers)).is_ok() {
+            return Some(evacuation);
+        }
+        evacuation.undo();
+        let _ = fs::remove_dir(pod);
+        None
+    }
+
+    /// Moves this process back, so that its refuge can be removed.
+    pub fn undo(&self) {
+        let disable: Vec<String> = self.controllers.iter().map(|name| format!("-{name}")).collect();
+        // From below: a cgroup takes no controller from one that gives it on.
+        for cgroup in self.refuge.parent().into_iter().chain([self.own.as_path()]) {
+            let _ = fs::write(cgroup.join("cgroup.subtree_control"), disable.join(" "));
+        }
+        let _ = enter(&self.own);
+        let _ = fs::remove_dir(&self.refuge);
+    }
+}
+
+fn enter(cgroup: &Path) -> io::Result<()> {
+    fs::write(cgroup.join("cgroup.procs"), super::THIS_PROCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hierarchy(version: Version, controllers: &[&str], own: &str) -> Hierarchy {
+        let controllers = controllers.iter().map(|name| (*name).to_owned()).collect();
+        Hierarchy { version, controllers, top: "/nowhere".into(), own: own.into() }
+    }
+
+    #[test]
+    fn controllers_are_found_in_their_hierarchies() {
+        let layout = Layout {
+            hierarchies: vec![
+                hierarchy(Version::V1, &["rw", "cpu", "cpuacct"], "/nowhere/cpu/a"),
+                hierarchy(Version::V1, &["rw", "memory"], "/nowhere/memory/b"),
+                hierarchy(Version::V2, &[], "/nowhere/unified"),
+            ],
+        };
+        let (places, evacuation) = find(&layout, &["cpu", "memory"], |_| true, "rkt-x").unwrap();
+        let found: Vec<_> =
+            places.iter().map(|p| (p.parent.display().to_string(), p.controllers.clone())).collect();
+        assert_eq!(
+            found,
+            [("/nowhere/cpu/a".to_owned(), vec!["cpu"]), ("/nowhere/memory/b".to_owned(), vec!["memory"]),]
+        );
+        assert!(evacuation.is_none());
+    }
+
+    #[test]
+    fn a_v2_cgroup_that_gives_the_controllers_already() {
+        let top = tempfile::tempdir().unwrap();
+        let own = top.path().join("user/own");
+        fs::create_dir_all(&own).unwrap();
+        for (cgroup, enabled) in [(top.path().to_owned(), "cpu memory"), (own.clone(), "cpu")] {
+            fs::write(cgroup.join("cgroup.subtree_control"), enabled).unwrap();
+        }
+        assert!(enable(&own, &["cpu"]).is_ok());
+        assert_eq!(fs::read_to_string(own.join("cgroup.subtree_control")).unwrap(), "cpu", "left as it was");
+        assert!(enable(&top.path().join("nowhere"), &["cpu"]).is_err());
+    }
+
+    #[test]
+    fn no_hierarchy() {
+        let (places, _) = find(&Layout { hierarchies: Vec::new() }, &["cpu"], |_| false, "rkt-x").unwrap();
+        assert_eq!(places, []);
+    }
+}
