@@ -4,18 +4,17 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_core::{
-    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, Parseable,
+    DecodeError, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlasIterator, parse_string,
 };
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::LinkHeader;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
 };
 
 use crate::Error;
 use crate::guest_network::MacAddress;
-use crate::plan::{Link, Request};
+use crate::plan::{Link, Message, Request};
 
 /// The largest datagram that the kernel answers with (its `NLMSG_GOODSIZE` for dumps into buffers of this size).
 const RECEIVE_BYTES: usize = 32 << 10;
@@ -37,7 +36,7 @@ impl Netlink {
 
     /// Sends a request and waits until the kernel has carried it out.
     pub(crate) fn execute(&mut self, request: &Request) -> Result<(), Error> {
-        self.send(request.message.clone(), request.flags | NLM_F_ACK)?;
+        self.send(Outgoing::Message(&request.message), request.flags | NLM_F_ACK)?;
         self.answers(|_| ()).map_err(|error| match error {
             Answer::Refused(source) => Error::Refused { what: request.what.clone(), source },
             Answer::Failed(error) => error,
@@ -46,21 +45,21 @@ impl Netlink {
 
     /// The interfaces of this network namespace.
     pub(crate) fn links(&mut self) -> Result<Vec<Link>, Error> {
-        self.send(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
+        self.send(Outgoing::GetLinks(LinkHeader::default()), NLM_F_DUMP)?;
         let mut links = Vec::new();
-        self.answers(|message| links.push(link(&message))).map_err(|error| match error {
+        self.answers(|link| links.push(link)).map_err(|error| match error {
             Answer::Refused(source) => Error::Refused { what: "list the network interfaces".into(), source },
             Answer::Failed(error) => error,
         })?;
         Ok(links)
     }
 
-    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<(), Error> {
+    fn send(&mut self, message: Outgoing<'_>, flags: u16) -> Result<(), Error> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
         header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
@@ -70,14 +69,14 @@ impl Netlink {
     }
 
     /// Takes the kernel's messages up to the acknowledgement or the end of the dump.
-    fn answers(&self, mut take: impl FnMut(LinkMessage)) -> Result<(), Answer> {
+    fn answers(&self, mut take: impl FnMut(Link)) -> Result<(), Answer> {
         let mut buffer = vec![0; RECEIVE_BYTES];
         loop {
             let received = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())
                 .map_err(|errno| Answer::Failed(failed("receive")(errno)))?;
             let mut rest = buffer.get(..received).unwrap_or_default();
             while !rest.is_empty() {
-                let message = NetlinkMessage::<LinkAnswer>::deserialize(rest)
+                let message = NetlinkMessage::<Incoming>::deserialize(rest)
                     .map_err(|error| Answer::Failed(Error::Answer(error.to_string())))?;
                 // The header's length is at least the header's size, or it would not have parsed.
                 let length = (message.header.length as usize).next_multiple_of(ALIGNMENT);
@@ -89,7 +88,7 @@ impl Netlink {
                     NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
                     NetlinkPayload::Error(error) => return Err(Answer::Refused(error.to_io())),
                     NetlinkPayload::Done(_) => return Ok(()),
-                    NetlinkPayload::InnerMessage(LinkAnswer(message)) => take(message),
+                    NetlinkPayload::InnerMessage(Incoming(link)) => take(link),
                     _ => {}
                 }
             }
@@ -106,26 +105,62 @@ fn failed(what: &'static str) -> impl FnOnce(nix::Error) -> Error {
     move |errno| Error::Socket { what, source: errno.into() }
 }
 
-fn link(message: &LinkMessage) -> Link {
-    let mut link = Link { index: message.header.index, name: String::new(), mac: None };
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name.clone(),
-            LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(MacAddress),
-            _ => {}
-        }
-    }
-    link
+/// What goes to the kernel.
+enum Outgoing<'a> {
+    Message(&'a Message),
+    GetLinks(LinkHeader),
 }
 
-/// The one kind of message that is asked for. The route crate's own type for all kinds would bring all their parsers
-/// into the guest's init.
-struct LinkAnswer(LinkMessage);
+impl Outgoing<'_> {
+    fn body(&self) -> &dyn Emitable {
+        match self {
+            Self::Message(Message::Link(message)) => message,
+            Self::Message(Message::Address(message)) => message,
+            Self::Message(Message::Route(message)) => message,
+            Self::GetLinks(header) => header,
+        }
+    }
+}
 
-impl NetlinkDeserializable for LinkAnswer {
+impl NetlinkSerializable for Outgoing<'_> {
+    fn message_type(&self) -> u16 {
+        match self {
+            Self::Message(Message::Link(_)) => libc::RTM_NEWLINK,
+            Self::Message(Message::Address(_)) => libc::RTM_NEWADDR,
+            Self::Message(Message::Route(_)) => libc::RTM_NEWROUTE,
+            Self::GetLinks(_) => libc::RTM_GETLINK,
+        }
+    }
+
+    fn buffer_len(&self) -> usize {
+        self.body().buffer_len()
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        self.body().emit(buffer);
+    }
+}
+
+/// What comes from the kernel: the one kind of message that is asked for, and of it what is needed.
+struct Incoming(Link);
+
+/// Bytes of a link message before its attributes (`struct ifinfomsg`).
+const LINK_HEADER_BYTES: usize = 16;
+
+impl NetlinkDeserializable for Incoming {
     type Error = DecodeError;
     fn deserialize(_header: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
-        LinkMessage::parse(payload).map(Self)
+        let header = LinkHeader::parse(payload)?;
+        let mut link = Link { index: header.index, name: String::new(), mac: None };
+        for attribute in NlasIterator::new(payload.get(LINK_HEADER_BYTES..).unwrap_or_default()) {
+            let attribute = attribute?;
+            match attribute.kind() {
+                libc::IFLA_IFNAME => link.name = parse_string(attribute.value())?,
+                libc::IFLA_ADDRESS => link.mac = attribute.value().try_into().ok().map(MacAddress),
+                _ => {}
+            }
+        }
+        Ok(Self(link))
     }
 }
 
@@ -134,7 +169,7 @@ mod tests {
     use std::net::IpAddr;
 
     use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-    use netlink_packet_route::link::{InfoKind, LinkInfo};
+    use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
     use nix::ifaddrs::getifaddrs;
     use nix::net::if_::InterfaceFlags;
     use nix::sched::{CloneFlags, unshare};
@@ -159,7 +194,7 @@ mod tests {
         message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
         let request = Request {
             what: format!("make the interface {name}"),
-            message: RouteNetlinkMessage::NewLink(message),
+            message: Message::Link(message),
             flags: NLM_F_CREATE | NLM_F_EXCL,
         };
         Netlink::open().unwrap().execute(&request).unwrap();

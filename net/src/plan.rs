@@ -4,12 +4,12 @@ use std::fmt;
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::Error;
 use crate::guest_network::{GuestNetwork, Interface, IpNetwork, MacAddress, Route};
@@ -20,9 +20,21 @@ pub struct Request {
     /// For errors: "add the address 192.0.2.5/24 to eth0".
     pub what: String,
     /// The message.
-    pub message: RouteNetlinkMessage,
+    pub message: Message,
     /// Netlink flags beyond "request" and "acknowledge".
     pub flags: u16,
+}
+
+/// The kinds of messages that are needed. The route crate's own type for all kinds would bring the code for all of
+/// them into the guest's init.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    /// Changes an interface; with `NLM_F_CREATE` makes one.
+    Link(LinkMessage),
+    /// Adds an address to an interface.
+    Address(AddressMessage),
+    /// Adds a route.
+    Route(RouteMessage),
 }
 
 /// An interface as the kernel tells of it.
@@ -107,7 +119,7 @@ fn link(index: u32) -> LinkMessage {
 }
 
 fn set_link(what: String, message: LinkMessage) -> Request {
-    Request { what, message: RouteNetlinkMessage::SetLink(message), flags: 0 }
+    Request { what, message: Message::Link(message), flags: 0 }
 }
 
 fn add_address(index: u32, interface: &Interface, address: IpNetwork) -> Request {
@@ -124,7 +136,7 @@ fn add_address(index: u32, interface: &Interface, address: IpNetwork) -> Request
     message.attributes.push(AddressAttribute::Address(address.address()));
     Request {
         what: format!("add the address {address} to {}", interface.name),
-        message: RouteNetlinkMessage::NewAddress(message),
+        message: Message::Address(message),
         flags: NLM_F_CREATE | NLM_F_EXCL,
     }
 }
@@ -147,7 +159,7 @@ fn add_route(index: u32, interface: &Interface, route: &Route) -> Request {
         message.attributes.push(RouteAttribute::Gateway(gateway.into()));
         what = format!("{what} through {gateway}");
     }
-    Request { what, message: RouteNetlinkMessage::NewRoute(message), flags: NLM_F_CREATE | NLM_F_EXCL }
+    Request { what, message: Message::Route(message), flags: NLM_F_CREATE | NLM_F_EXCL }
 }
 
 fn family(address: IpAddr) -> AddressFamily {

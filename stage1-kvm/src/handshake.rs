@@ -187,3 +187,152 @@ impl Read for Patient<'_> {
         self.stream.read(buffer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use pod::control::Stream;
+
+    use super::*;
+
+    /// A plan of one app with three streams.
+    fn plan() -> Plan {
+        let json = r#"{"setup": [], "grace_period_ms": 1, "apps": [{"name": "a", "setup": [], "stdio": "streams",
+            "pre_start": null, "post_stop": null, "cgroup": null, "process": {"exec": ["/a"], "user": "0",
+            "group": "0", "supplementary_gids": [], "working_directory": "/", "environment": [],
+            "capabilities": 0, "no_new_privileges": false, "oom_score_adj": null}}]}"#;
+        serde_json::from_str(json).unwrap()
+    }
+
+    /// The guest's side of the doors.
+    struct Outside(Vec<(u32, Sender<UnixStream>)>);
+
+    impl Outside {
+        fn connect(&self, port: u32) -> UnixStream {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let (_, door) = self.0.iter().find(|(number, _)| *number == port).unwrap();
+            door.send(theirs).unwrap();
+            ours
+        }
+
+        fn stream(&self, app: u16, stream: Stream) -> UnixStream {
+            let mut connection = self.connect(STREAM_PORT);
+            connection.write_all(&StreamHello { app, stream }.encode()).unwrap();
+            connection
+        }
+
+        /// A control connection that has said Ready and got the plan.
+        fn ready(&self) -> UnixStream {
+            let mut control = self.connect(CONTROL_PORT);
+            control.write_all(&control::encode(&FromSupervisor::Ready).unwrap()).unwrap();
+            let start = control::read_message::<ToSupervisor>(&mut control, 1 << 20).unwrap();
+            assert_eq!(start, ToSupervisor::Start(Box::new(plan())));
+            control
+        }
+    }
+
+    /// Lets `guest` in, which keeps what it returns open.
+    fn welcome<T: Send + 'static>(
+        guest: impl FnOnce(&Outside) -> T + Send + 'static,
+    ) -> Result<Guest, Refusal> {
+        let (doors, to_host) = doors();
+        let (done, end) = channel::<()>();
+        let thread = thread::spawn(move || {
+            let outside = Outside(to_host);
+            let open = guest(&outside);
+            // Until the host has decided.
+            let _ = end.recv();
+            drop(open);
+        });
+        let result = doors.welcome(&plan(), &|| false);
+        drop(done);
+        thread.join().unwrap();
+        result
+    }
+
+    fn protocol_error(result: Result<Guest, Refusal>) -> String {
+        match result {
+            Err(Refusal::Protocol(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_honest_guest() {
+        let guest = welcome(|outside| {
+            let control = outside.ready();
+            (control, [Stream::Stderr, Stream::Stdin, Stream::Stdout].map(|stream| outside.stream(0, stream)))
+        });
+        let order: Vec<Stream> = guest.unwrap().streams.iter().map(|(hello, _)| hello.stream).collect();
+        assert_eq!(order, [Stream::Stderr, Stream::Stdin, Stream::Stdout]);
+    }
+
+    #[test]
+    fn one_that_says_something_else_first() {
+        for first in [
+            control::encode(&FromSupervisor::PodExited { status: pod::control::ExitStatus::SUCCESS })
+                .unwrap(),
+            u32::MAX.to_le_bytes().to_vec(),
+            b"\x02\0\0\0{]".to_vec(),
+        ] {
+            let result = welcome(move |outside| {
+                let mut control = outside.connect(CONTROL_PORT);
+                control.write_all(&first).unwrap();
+                control
+            });
+            protocol_error(result);
+        }
+    }
+
+    #[test]
+    fn streams_that_the_plan_has_not_or_has_once() {
+        let second = |app, stream| {
+            welcome(move |outside| {
+                (outside.ready(), outside.stream(0, Stream::Stdout), outside.stream(app, stream))
+            })
+        };
+        protocol_error(second(1, Stream::Stdin));
+        protocol_error(second(0, Stream::Stdout));
+        let nonsense = welcome(|outside| {
+            let control = outside.ready();
+            let mut stream = outside.connect(STREAM_PORT);
+            stream.write_all(&[0, 0, 9, 0]).unwrap();
+            (control, stream)
+        });
+        protocol_error(nonsense);
+    }
+
+    #[test]
+    fn one_that_fails_before_its_streams_is_listened_to() {
+        let guest = welcome(|outside| {
+            let mut control = outside.ready();
+            let failed = FromSupervisor::Failed { app: None, causes: vec!["no loopback".into()] };
+            control.write_all(&control::encode(&failed).unwrap()).unwrap();
+            control
+        });
+        let guest = guest.unwrap();
+        assert!(guest.streams.is_empty());
+        let mut control = UnixStream::from(guest.control);
+        let message = control::read_message::<FromSupervisor>(&mut control, 1 << 10).unwrap();
+        assert!(matches!(message, FromSupervisor::Failed { .. }));
+    }
+
+    #[test]
+    fn one_that_ends_or_hangs_up() {
+        let (doors, to_host) = doors();
+        drop(to_host);
+        assert!(matches!(doors.welcome(&plan(), &|| false), Err(Refusal::Gone)));
+        let result = welcome(|outside| drop(outside.connect(CONTROL_PORT)));
+        assert!(matches!(result, Err(Refusal::Gone)), "{result:?}");
+    }
+
+    #[test]
+    fn a_wait_can_be_interrupted() {
+        let (silent, _to_host) = doors();
+        assert!(matches!(silent.welcome(&plan(), &|| true), Err(Refusal::Interrupted)));
+        let (doors, to_host) = doors();
+        let _connection = Outside(to_host).connect(CONTROL_PORT);
+        assert!(matches!(doors.welcome(&plan(), &|| true), Err(Refusal::Interrupted)));
+    }
+}

@@ -1,0 +1,94 @@
+//! Standard streams, byte for byte.
+
+use std::io::{Read, Write};
+use std::process::Stdio;
+
+use sha2::{Digest, Sha256};
+
+use crate::pod::{Pod, Running, app, needs_kvm, shell, text, wait_until};
+
+/// The first `bytes` of what `seq` prints.
+fn counting(bytes: usize) -> impl Iterator<Item = Vec<u8>> {
+    let mut left = bytes;
+    let chunks = (0..)
+        .map(|chunk| (chunk * 10_000 + 1..=chunk * 10_000 + 10_000).map(|n: u64| format!("{n}\n")).collect());
+    chunks.map_while(move |chunk: String| {
+        let mut chunk = chunk.into_bytes();
+        chunk.truncate(left);
+        left -= chunk.len();
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}
+
+fn digest(chunks: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+    chunks.fold(Sha256::new(), |hash, chunk| hash.chain_update(chunk)).finalize().to_vec()
+}
+
+fn chunks(mut reader: impl Read) -> impl Iterator<Item = Vec<u8>> {
+    std::iter::from_fn(move || {
+        let mut chunk = vec![0; 1 << 16];
+        let count = reader.read(&mut chunk).unwrap();
+        chunk.truncate(count);
+        (count > 0).then_some(chunk)
+    })
+}
+
+fn piped(directory: &Pod) -> Running {
+    let command = &mut directory.command(&[]);
+    Running(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+}
+
+#[test]
+fn two_hundred_megabytes_out() {
+    needs_kvm!();
+    let directory = shell("seq 1 100000000 | head -c 200000000");
+    let mut pod = directory.start();
+    assert_eq!(digest(chunks(pod.0.stdout.take().unwrap())), digest(counting(200_000_000)));
+    assert_eq!(pod.exit_code(), 0);
+}
+
+#[test]
+fn fifty_megabytes_in_and_out() {
+    needs_kvm!();
+    let directory = shell("cat");
+    let mut pod = piped(&directory);
+    let mut input = pod.0.stdin.take().unwrap();
+    let writer =
+        std::thread::spawn(move || counting(50_000_000).for_each(|chunk| input.write_all(&chunk).unwrap()));
+    assert_eq!(digest(chunks(pod.0.stdout.take().unwrap())), digest(counting(50_000_000)));
+    writer.join().unwrap();
+    assert_eq!(pod.exit_code(), 0);
+}
+
+#[test]
+fn a_reader_that_leaves_early() {
+    needs_kvm!();
+    let directory = shell("yes");
+    let mut pod = directory.start();
+    let mut output = pod.0.stdout.take().unwrap();
+    output.read_exact(&mut [0; 100]).unwrap();
+    drop(output);
+    assert_eq!(pod.exit_code(), 128 + 13, "SIGPIPE");
+}
+
+#[test]
+fn the_caller_learns_that_the_app_has_closed_its_streams() {
+    needs_kvm!();
+    let directory = shell("echo last; exec >/dev/null </dev/null; sleep 1000");
+    let mut pod = piped(&directory);
+    assert_eq!(text(&chunks(pod.0.stdout.take().unwrap()).flatten().collect::<Vec<_>>()), "last\n");
+    let mut input = pod.0.stdin.take().unwrap();
+    wait_until("nobody reads", || input.write_all(b"x").is_err());
+}
+
+#[test]
+fn lines_of_several_apps_have_names() {
+    needs_kvm!();
+    let pod = Pod::new().with("one", app("cat; echo a; echo e >&2; printf tail")).with("two", app("echo b"));
+    let output = pod.run();
+    let mut lines: Vec<_> = text(&output.stdout).lines().map(str::to_owned).collect();
+    lines.sort();
+    assert_eq!(lines, ["one: a", "one: tail", "two: b"]);
+    assert_eq!(text(&output.stderr), "one: e\n");
+    assert_eq!(output.status.code(), Some(0));
+}

@@ -1,0 +1,89 @@
+//! An app with a terminal, driven through a pty as a person would.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::Stdio;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::{Winsize, openpty};
+use nix::sys::signal::Signal;
+use nix::sys::termios::{LocalFlags, tcgetattr};
+use serde_json::json;
+
+use crate::pod::{PATIENCE, Pod, Running, needs_kvm, text};
+
+struct Session {
+    pod: Running,
+    screen: File,
+    slave: OwnedFd,
+    seen: String,
+    _directory: Pod,
+}
+
+impl Session {
+    fn start(directory: Pod) -> Self {
+        let size = Winsize { ws_row: 33, ws_col: 99, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = openpty(Some(&size), None).unwrap();
+        let side = || Stdio::from(pty.slave.try_clone().unwrap());
+        let command = &mut directory.command(&["--interactive"]);
+        let child = command.stdin(side()).stdout(side()).stderr(side()).spawn().unwrap();
+        let (screen, slave) = (File::from(pty.master), pty.slave);
+        Self { pod: Running(child), screen, slave, seen: String::new(), _directory: directory }
+    }
+
+    fn type_in(&mut self, keys: &str) {
+        self.screen.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Reads until `wanted` is on the screen.
+    fn expect(&mut self, wanted: &str) {
+        while !self.seen.contains(wanted) {
+            let mut bytes = [0; 4096];
+            let mut set = [PollFd::new(self.screen.as_fd(), PollFlags::POLLIN)];
+            let ready = poll(&mut set, PollTimeout::try_from(PATIENCE).unwrap()).unwrap();
+            assert_eq!(ready, 1, "{wanted:?} not in {:?}", self.seen);
+            let count = self.screen.read(&mut bytes).unwrap();
+            self.seen.push_str(&text(&bytes[..count]));
+        }
+        let end = self.seen.find(wanted).unwrap() + wanted.len();
+        self.seen.drain(..end);
+    }
+
+    fn resize(&mut self, rows: u16, columns: u16) {
+        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: the call reads one winsize.
+        assert_eq!(unsafe { libc::ioctl(self.screen.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }, 0);
+        self.pod.signal(Signal::SIGWINCH);
+    }
+
+    fn is_raw(&self) -> bool {
+        !tcgetattr(&self.slave).unwrap().local_flags.contains(LocalFlags::ICANON)
+    }
+}
+
+#[test]
+fn a_shell_session() {
+    needs_kvm!();
+    let section = json!({"exec": ["/bin/sh"], "environment": [{"name": "PS1", "value": "> "}]});
+    let mut session = Session::start(Pod::new().with("app", section));
+    session.expect("> ");
+    assert!(session.is_raw());
+    session.type_in("test -t 0 && test -t 1 && test -t 2 && echo all of$((1+1)) terminals\n");
+    session.expect("all of2 terminals");
+    session.type_in("stty size\n");
+    session.expect("33 99");
+    session.resize(44, 111);
+    // Keys and sizes take different connections: the shell waits for the size, not the other way round.
+    session.type_in("until [ \"$(stty size)\" = '44 111' ]; do sleep 0.05; done; echo resized$((5+5))\n");
+    session.expect("resized10");
+    session.type_in("sh -c 'echo asleep$((3+3)); exec sleep 1000'\n");
+    session.expect("asleep6");
+    session.type_in("\x03");
+    session.expect("> ");
+    session.type_in("echo still$((2+2))\n");
+    session.expect("still4");
+    session.type_in("exit 7\n");
+    assert_eq!(session.pod.exit_code(), 7);
+    assert!(!session.is_raw(), "the terminal is as it was");
+}
