@@ -162,3 +162,119 @@ impl Carrier {
         self.sink = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use nix::poll::{PollTimeout, poll};
+    use nix::unistd::pipe;
+
+    use crate::SinkEnd;
+
+    /// Drives a carrier as its owners do, until `done`; fails when nothing happens for long.
+    fn drive(carrier: &mut Carrier, mut done: impl FnMut(&Carrier) -> bool) {
+        while !done(carrier) {
+            let mut set = Vec::new();
+            carrier.interests(&mut set);
+            assert!(poll(&mut set, PollTimeout::from(10_000u16)).unwrap() > 0, "nothing happens");
+            let answers: Vec<_> = set.iter().map(|fd| fd.revents().unwrap()).collect();
+            carrier.advance(&mut answers.into_iter());
+        }
+    }
+
+    fn between(source: impl Into<OwnedFd>, sink: impl Into<OwnedFd>, end: SinkEnd) -> Carrier {
+        Carrier::new(vec![Source::new(source.into())], Sink::new(sink.into(), end).unwrap())
+    }
+
+    #[test]
+    fn every_byte_arrives_though_the_reader_is_slow() {
+        let (read, write) = pipe().unwrap();
+        let (mut far, near) = UnixStream::pair().unwrap();
+        let sent: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
+        let expected = sent.clone();
+        let writer = std::thread::spawn(move || std::fs::File::from(write).write_all(&sent).unwrap());
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            let mut piece = [0; 777];
+            while let count @ 1.. = far.read(&mut piece).unwrap() {
+                all.extend_from_slice(&piece[..count]);
+            }
+            all
+        });
+        drive(&mut between(read, near, SinkEnd::Close), Carrier::is_done);
+        writer.join().unwrap();
+        assert!(reader.join().unwrap() == expected);
+    }
+
+    #[test]
+    fn a_slow_reader_slows_the_writer_down() {
+        let (read, write) = pipe().unwrap();
+        let (_far, near) = UnixStream::pair().unwrap();
+        let writer = std::fs::File::from(write);
+        nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+        let mut carrier = between(read, near, SinkEnd::Close);
+        let mut stuck = 0;
+        while stuck < 10 {
+            stuck += u32::from((&writer).write(&[0; 4096]).is_err());
+            let mut set = Vec::new();
+            carrier.interests(&mut set);
+            poll(&mut set, PollTimeout::ZERO).unwrap();
+            let answers: Vec<_> = set.iter().map(|fd| fd.revents().unwrap()).collect();
+            carrier.advance(&mut answers.into_iter());
+        }
+        assert!(carrier.pending.len() <= CHUNK_BYTES, "{}", carrier.pending.len());
+    }
+
+    #[test]
+    fn a_writer_learns_that_nobody_reads() {
+        let (read, write) = pipe().unwrap();
+        let (far, near) = UnixStream::pair().unwrap();
+        drop(far);
+        drive(&mut between(read, near, SinkEnd::Close), Carrier::is_done);
+        assert!(std::fs::File::from(write).write(b"x").is_err(), "without a byte having been needed");
+    }
+
+    #[test]
+    fn the_end_of_one_direction_leaves_the_other() {
+        let (read, write) = pipe().unwrap();
+        let (mut far, near) = UnixStream::pair().unwrap();
+        let mut other_direction = near.try_clone().unwrap();
+        std::fs::File::from(write).write_all(b"last").unwrap();
+        drive(&mut between(read, near, SinkEnd::HalfClose), Carrier::is_done);
+        let mut all = String::new();
+        far.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "last");
+        far.write_all(b"still").unwrap();
+        other_direction.read_exact(&mut [0; 5]).unwrap();
+    }
+
+    #[test]
+    fn named_lines_of_two_sources_are_not_torn() {
+        let ((one, to_one), (two, to_two)) = (pipe().unwrap(), pipe().unwrap());
+        let (mut far, near) = UnixStream::pair().unwrap();
+        let sources = vec![Source::named(one, "one"), Source::named(two, "two")];
+        let mut carrier = Carrier::new(sources, Sink::new(near.into(), SinkEnd::Close).unwrap());
+        let writers = [to_one, to_two].map(|write| {
+            std::thread::spawn(move || {
+                let mut file = std::fs::File::from(write);
+                (0..20_000).for_each(|_| file.write_all(b"0123456789\n").unwrap());
+            })
+        });
+        let reader = std::thread::spawn(move || {
+            let mut all = String::new();
+            far.read_to_string(&mut all).unwrap();
+            all
+        });
+        drive(&mut carrier, Carrier::is_done);
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        let all = reader.join().unwrap();
+        let count = |line| all.lines().filter(|found| *found == line).count();
+        assert_eq!(
+            (count("one: 0123456789"), count("two: 0123456789"), all.lines().count()),
+            (20_000, 20_000, 40_000)
+        );
+    }
+}

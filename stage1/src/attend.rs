@@ -3,6 +3,8 @@
 mod caller;
 mod ending;
 mod link;
+#[cfg(test)]
+mod tests;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;

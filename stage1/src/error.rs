@@ -1,5 +1,6 @@
 //! The crate's one error type, and how a stage1 tells of errors.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -110,7 +111,12 @@ impl std::error::Error for Causes {
 
 /// Prints an error and its causes as upstream rkt does, a step to the right for each: `stage1: …`, `  └─…`.
 pub fn report(error: &dyn std::error::Error) {
-    eprintln!("{}", tree(error));
+    let text = tree(error) + "\n";
+    // The terminal may be in raw mode, in which a line feed is just that.
+    match std::io::stderr().is_terminal() {
+        true => eprint!("{}", text.replace('\n', "\r\n")),
+        false => eprint!("{text}"),
+    }
 }
 
 /// The exit code of a stage1 that ran into `error`, which is printed.

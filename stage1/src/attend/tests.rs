@@ -1,0 +1,166 @@
+//! Supervisors good and bad at the other end.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
+
+use ::pod::abi::{PodDirectory, RunArguments};
+use ::pod::control::{Decoder, MAX_TO_SUPERVISOR_BYTES, encode};
+use ::pod::plan::AppPlan;
+use ::pod::pod_manifest::PodManifest;
+use ::pod::types::AcName;
+use nix::sys::eventfd::EventFd;
+use tempfile::TempDir;
+
+use super::*;
+
+/// A machine that is no machine: what plays the supervisor gets a connection to the parent.
+struct Machine {
+    home: TempDir,
+    control: UnixListener,
+    streams: UnixListener,
+    ended: EventFd,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let listen = |name: &str| UnixListener::bind(home.path().join(name)).unwrap();
+        let (control, streams) = (listen("control"), listen("streams"));
+        Self { home, control, streams, ended: EventFd::new().unwrap() }
+    }
+
+    /// Attends to `supervisor`, after whose return the machine has ended, and counts the kills.
+    fn attend(
+        self,
+        supervisor: impl FnOnce(Guest) + Send + 'static,
+    ) -> (Result<ExitStatus, Error>, usize, TempDir) {
+        let guest =
+            Guest { home: self.home.path().to_owned(), decoder: Decoder::new(MAX_TO_SUPERVISOR_BYTES) };
+        let ended = OwnedFd::from(self.ended);
+        let signal_end = std::fs::File::from(ended.try_clone().unwrap());
+        let machine = thread::spawn(move || {
+            supervisor(guest);
+            (&signal_end).write_all(&1u64.to_ne_bytes()).unwrap();
+        });
+        let arguments = RunArguments::parse(["00000000-0000-0000-0000-000000000007".to_owned()]).unwrap();
+        let manifest = PodManifest::new(Vec::new());
+        let pod = Pod { directory: PodDirectory::new(self.home.path()), arguments, manifest };
+        let mut kills = 0;
+        let connection = Connection {
+            control: Control::Expected(self.control),
+            streams: Streams::Expected(self.streams),
+            ended,
+            kill: &mut || kills += 1,
+        };
+        let signals = Signals::block().unwrap();
+        let result = attend(&pod, &plan(), connection, &signals, None, &mut Timeline::default());
+        machine.join().unwrap();
+        (result, kills, self.home)
+    }
+}
+
+fn plan() -> Plan {
+    let json = r#"{"name":"web","setup":[],"process":{"exec":["x"],"user":"0","group":"0","supplementary_gids":[],
+        "working_directory":"/","environment":[],"capabilities":0,"no_new_privileges":false,"oom_score_adj":null},
+        "pre_start":null,"post_stop":null,"stdio":"streams","cgroup":null}"#;
+    let app: AppPlan = serde_json::from_str(json).unwrap();
+    Plan { setup: Vec::new(), apps: vec![app], grace_period_ms: 0 }
+}
+
+struct Guest {
+    home: std::path::PathBuf,
+    decoder: Decoder,
+}
+
+impl Guest {
+    fn connect(&self, name: &str) -> UnixStream {
+        UnixStream::connect(self.home.join(name)).unwrap()
+    }
+
+    fn hear(&mut self, control: &mut UnixStream) -> ToSupervisor {
+        loop {
+            if let Some(message) = self.decoder.next_message().unwrap() {
+                return message;
+            }
+            let mut bytes = [0; 100];
+            let count = control.read(&mut bytes).unwrap();
+            assert!(count > 0, "the parent has gone");
+            self.decoder.push(&bytes[..count]);
+        }
+    }
+}
+
+fn say(control: &mut UnixStream, message: &FromSupervisor) {
+    control.write_all(&encode(message).unwrap()).unwrap();
+}
+
+#[test]
+fn a_pod_from_its_plan_to_its_end() {
+    let (result, kills, home) = Machine::new().attend(|mut guest| {
+        let mut control = guest.connect("control");
+        say(&mut control, &FromSupervisor::Ready);
+        assert_eq!(guest.hear(&mut control), ToSupervisor::Start(Box::new(plan())));
+        let app: AcName = "web".parse().unwrap();
+        say(&mut control, &FromSupervisor::Started { app: app.clone() });
+        say(&mut control, &FromSupervisor::Exited { app, status: ExitStatus::Code(3) });
+        // An app that the pod does not have is not written anywhere.
+        let other = "other".parse().unwrap();
+        say(&mut control, &FromSupervisor::Exited { app: other, status: ExitStatus::Code(4) });
+        say(&mut control, &FromSupervisor::PodExited { status: ExitStatus::Code(3) });
+        assert_eq!(control.read(&mut [0]).unwrap(), 0, "the parent says goodbye");
+    });
+    assert_eq!((result.unwrap(), kills), (ExitStatus::Code(3), 0));
+    let statuses = std::fs::read_dir(home.path().join("stage1/rootfs/rkt/status")).unwrap();
+    let names: Vec<_> = statuses.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["web"]);
+}
+
+#[test]
+fn a_supervisor_that_leaves_without_a_word() {
+    let (result, kills, _home) = Machine::new().attend(|guest| drop(guest.connect("control")));
+    assert!(matches!(result, Err(Error::SupervisorGone)));
+    assert!(kills <= 1, "{kills}");
+}
+
+#[test]
+fn a_machine_that_never_calls() {
+    let (result, kills, _home) = Machine::new().attend(drop);
+    assert!(matches!(result, Err(Error::SupervisorGone)));
+    assert_eq!(kills, 0, "it has ended by itself");
+}
+
+#[test]
+fn nonsense_ends_the_pod() {
+    for nonsense in [&b"\xff\xff\xff\xff"[..], b"\x02\0\0\0{]", b"\0\0\0\0"] {
+        let (result, kills, _home) = Machine::new().attend(move |guest| {
+            let mut control = guest.connect("control");
+            control.write_all(nonsense).unwrap();
+            assert_eq!(control.read(&mut [0]).unwrap_or(0), 0, "the parent hangs up");
+        });
+        assert!(matches!(result, Err(Error::SupervisorGone)));
+        assert_eq!(kills, 1);
+    }
+}
+
+#[test]
+fn streams_that_the_plan_does_not_have_are_closed() {
+    let (result, _, _home) = Machine::new().attend(|mut guest| {
+        let mut control = guest.connect("control");
+        say(&mut control, &FromSupervisor::Ready);
+        guest.hear(&mut control);
+        for hello in [[7, 0, 1, 0], [0, 0, 9, 0], [0, 0, 1, 1]] {
+            let mut stream = guest.connect("streams");
+            stream.write_all(&hello).unwrap();
+            assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "{hello:?}");
+        }
+        let mut first = guest.connect("streams");
+        first.write_all(&[0, 0, 2, 0]).unwrap();
+        let mut again = guest.connect("streams");
+        again.write_all(&[0, 0, 2, 0]).unwrap();
+        assert_eq!(again.read(&mut [0]).unwrap_or(0), 0, "each stream is carried once");
+        say(&mut control, &FromSupervisor::PodExited { status: ExitStatus::SUCCESS });
+    });
+    assert_eq!(result.unwrap(), ExitStatus::SUCCESS);
+}
