@@ -1,7 +1,9 @@
 //! Reads tar archives: ustar, GNU and PAX, as one forward pass that allocates nothing by what an archive merely claims.
 //!
-//! An own reader rather than a general one, because every image is hostile: long names and PAX records are bounded,
-//! damaged numbers and checksums are errors that name the entry, and a missing end is noticed.
+//! An own reader rather than the `tar` crate's, because every image is hostile and that one (0.4.46) splits PAX records
+//! at newlines instead of by their length: a binary attribute breaks it, and a value can forge another record
+//! (composefs/tar-rs#428, #452). It reads long names without bound or, raw, does not honour a PAX size. Here long names
+//! and PAX records are bounded, damaged numbers and checksums are errors that name the entry, and a missing end is noticed.
 
 mod error;
 mod header;

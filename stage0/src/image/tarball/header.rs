@@ -15,12 +15,13 @@ const MTIME: Range<usize> = 136..148;
 const CHECKSUM: Range<usize> = 148..156;
 const TYPE_FLAG: usize = 156;
 const LINK_NAME: Range<usize> = 157..257;
-const MAGIC: Range<usize> = 257..265;
+const MAGIC: Range<usize> = 257..263;
 const DEVICE_MAJOR: Range<usize> = 329..337;
 const DEVICE_MINOR: Range<usize> = 337..345;
 const PREFIX: Range<usize> = 345..500;
-/// GNU's header has other fields where POSIX has the prefix.
-const POSIX_MAGIC: &[u8] = b"ustar\x0000";
+/// GNU's header, with a blank where this has its zero, has other fields where POSIX has the prefix. The version that
+/// follows is not compared: some writers leave it blank.
+const POSIX_MAGIC: &[u8] = b"ustar\0";
 
 pub struct Header([u8; BLOCK_BYTES]);
 

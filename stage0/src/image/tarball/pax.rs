@@ -117,6 +117,16 @@ mod tests {
     }
 
     #[test]
+    fn a_value_with_newlines_is_one_record() {
+        let record = b"47 SCHILY.xattr.user.a=x\n22 linkpath=/etc/evil\n";
+        let parsed = parse(record).unwrap();
+        assert_eq!(parsed.link_path(), None, "a value must not forge a record");
+        let mut metadata = Metadata::root_owned(0o644);
+        parsed.apply(&mut metadata).unwrap();
+        assert_eq!(metadata.xattrs.get(&b"user.a"[..]), Some(&b"x\n22 linkpath=/etc/evil".to_vec()));
+    }
+
+    #[test]
     fn an_entry_overrides_and_takes_away() {
         let global = parse(b"12 path=a/b\n11 size=77\n").unwrap();
         let merged = global.overridden_by(parse(b"8 path=\n11 size=78\n").unwrap());

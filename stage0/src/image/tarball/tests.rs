@@ -53,6 +53,26 @@ fn files_and_their_data() {
 }
 
 #[test]
+fn a_pax_size_counts_and_not_the_headers() {
+    let bytes = archive(|builder| {
+        let record = b"12 size=600\n";
+        let extension = header(tar::EntryType::XHeader, record.len() as u64);
+        append(builder, extension, "pax", record);
+        append(builder, header(tar::EntryType::Regular, 0), "large", &[7; 600]);
+        add(builder, "next", b"");
+    });
+    let read = entries(&bytes).unwrap();
+    assert_eq!((&read[0].kind, read[1].name.as_slice()), (&Kind::File(600), &b"next"[..]));
+}
+
+/// Appends an entry whose header may say something else than its data.
+fn append(builder: &mut tar::Builder<Vec<u8>>, mut header: tar::Header, name: &str, data: &[u8]) {
+    header.set_path(name).unwrap();
+    header.set_cksum();
+    builder.append(&header, data).unwrap();
+}
+
+#[test]
 fn links_devices_and_large_owners() {
     let bytes = archive(|builder| {
         for (kind, name) in [(tar::EntryType::Symlink, "s"), (tar::EntryType::Link, "h")] {
