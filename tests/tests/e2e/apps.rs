@@ -60,7 +60,7 @@ fn a_failure_ends_the_other_apps() {
 #[test]
 fn apps_share_the_network_and_the_processes_but_no_files() {
     let host = Host::new();
-    let listen = "touch /mine; echo from the first | nc -l -p 7000 -s 127.0.0.1";
+    let listen = "touch /mine; echo from the first | nc -l -p 7000";
     let connect =
         "until echo | nc 127.0.0.1 7000 2>/dev/null; do sleep 0.2; done; ls /mine; ps | grep -c 'nc -l'";
     let finished = run(&host, &[("first", listen), ("second", connect)]);

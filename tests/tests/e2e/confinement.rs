@@ -52,7 +52,7 @@ fn no_network_but_loopback() {
 
 #[test]
 fn the_usual_file_systems() {
-    let script = "for d in /proc /sys /dev /dev/pts /dev/shm /tmp /run; do mountpoint -q $d && echo $d; done; \
+    let script = "cut -d' ' -f2 /proc/mounts; \
                   echo x >/tmp/x && echo y >/run/y && echo z >/dev/shm/z && head -c 8 /dev/urandom | wc -c";
     let output = Host::new().sh(script).success().text();
     for directory in ["/proc", "/sys", "/dev", "/dev/pts", "/dev/shm"] {
@@ -71,7 +71,7 @@ fn root_cannot_do_everything() {
         "echo 0 >/proc/sys/kernel/panic",
         "echo h >/proc/sysrq-trigger",
         "echo 3 >/proc/sys/vm/drop_caches",
-        "date -s 2000-01-01",
+        "! date -s @$(date +%s) 2>&1 | grep permitted",
         "insmod /bin/busybox",
         "mount -o remount,rw /sys",
         "chroot /proc/1/root ls /var/lib/dpkg",

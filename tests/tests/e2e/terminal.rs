@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
+use nix::sys::termios::{Termios, tcgetattr};
 
 use crate::harness::{BUSYBOX, Host, image};
 
@@ -23,6 +24,8 @@ mod ioctl {
 struct Session {
     master: File,
     child: Child,
+    /// The terminal's settings before the process had it.
+    before: Termios,
     screen: String,
 }
 
@@ -30,6 +33,7 @@ impl Session {
     fn start(mut command: Command, rows: u16, columns: u16) -> Self {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None).unwrap();
+        let before = tcgetattr(&pty.slave).unwrap();
         let slave = || pty.slave.try_clone().unwrap();
         command.stdin(slave()).stdout(slave()).stderr(slave());
         // SAFETY: both calls may be made between fork and exec, and touch no memory of ours.
@@ -41,7 +45,7 @@ impl Session {
             });
         }
         let child = command.spawn().unwrap();
-        Self { master: pty.master.into(), child, screen: String::new() }
+        Self { master: pty.master.into(), child, before, screen: String::new() }
     }
 
     fn type_in(&mut self, text: &str) {
@@ -131,10 +135,10 @@ fn the_callers_terminal_is_as_before() {
     let host = Host::new();
     let command = host.run(&["--interactive", &image(BUSYBOX), "--exec=/bin/true"]);
     let session = Session::start(command, 24, 80);
-    let before = nix::sys::termios::tcgetattr(&session.master).unwrap();
+    let before = session.before.clone();
     let master = session.master.try_clone().unwrap();
     assert_eq!(session.finish(), 0);
-    let after = nix::sys::termios::tcgetattr(&master).unwrap();
+    let after = tcgetattr(&master).unwrap();
     assert_eq!(before.local_flags, after.local_flags);
     assert_eq!(before.output_flags, after.output_flags);
 }
