@@ -65,6 +65,7 @@ pub fn config(
         command_line: command_line(pod.arguments.debug).to_owned(),
         pmems,
         blocks: vec![BlockConfig { file: scratch, read_only: false }],
+        nets: Vec::new(),
         vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host, to_guest: Vec::new() }),
         console: pod.arguments.debug.then(|| Box::new(to_stderr) as vmm::console::Sink),
     })

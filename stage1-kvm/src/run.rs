@@ -50,10 +50,17 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let result = accompany(&pod, &plan, doors, &running, &signals, terminal.as_ref(), &mut timeline);
     drop(terminal);
     running.tell(&mut timeline);
-    drop(quota);
-    let status = result.map_err(|error| running.explain(error))?;
+    let status = match result {
+        Ok(status) => status,
+        Err(error) => return Err(running.explain(error)),
+    };
+    if let Some(quota) = quota {
+        // The kernel works for a machine in the machine's cgroup.
+        running.end();
+        drop(quota);
+    }
     timeline.print();
-    // With this process its machine ends, at once: the guest has synced what it has written.
+    // The machine ends with this process, at once: the guest has synced what it has written.
     Ok(ExitCode::from(status.code()))
 }
 

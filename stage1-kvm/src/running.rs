@@ -77,6 +77,12 @@ impl Running {
         }
     }
 
+    /// Ends the machine. Nobody needs to be told how: its pod has exited.
+    pub fn end(self) {
+        self.stop.stop();
+        let _ = self.thread.join();
+    }
+
     /// Ends the machine if it still runs. If the guest is to blame, the machine may know better than `error` what has
     /// gone wrong.
     pub fn explain(self, error: Error) -> Error {

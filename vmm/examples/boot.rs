@@ -1,6 +1,6 @@
 //! Boots a kernel and shows what it says: for tests, measurements and debugging.
 //!
-//! `boot KERNEL INITRAMFS [--pmem FILE] [--block FILE] [--vcpus N] [--memory-mib N] [--quiet] [PARAMETERS...]`
+//! `boot KERNEL INITRAMFS [--pmem FILE] [--block FILE] [--tap NAME] [--vcpus N] [--memory-mib N] [--quiet] [PARAMETERS...]`
 //!
 //! The console goes to stderr, the timeline to stdout in nanoseconds of `CLOCK_MONOTONIC`.
 
@@ -9,7 +9,11 @@ use std::fs::File;
 use std::io::Write;
 
 use vmm::virtio::block::BlockConfig;
+use vmm::virtio::net::{self, NetConfig};
 use vmm::{Machine, MachineConfig, VcpuCount, probe};
+
+/// The guest's address on a tap: locally administered.
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let config = parse(std::env::args().skip(1))?;
@@ -46,6 +50,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, B
         command_line: String::new(),
         pmems: Vec::new(),
         blocks: Vec::new(),
+        nets: Vec::new(),
         vsock: None,
         console: Some(Box::new(|bytes| drop(std::io::stderr().write_all(bytes)))),
     };
@@ -56,6 +61,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, B
             "--block" => {
                 config.blocks.push(BlockConfig { file: open_to_write(&value()?)?, read_only: false })
             }
+            "--tap" => config.nets.push(NetConfig { tap: net::tap::open(&value()?)?, mac: MAC }),
             "--vcpus" => config.vcpus = VcpuCount::new(value()?.parse()?).ok_or("1 to 32 processors")?,
             "--memory-mib" => config.memory_bytes = value()?.parse::<u64>()? << 20,
             "--quiet" => config.console = None,

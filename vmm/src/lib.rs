@@ -1,7 +1,7 @@
 //! The virtual machine monitor: a minimal machine of KVM, virtio-mmio and nothing else. It knows nothing of pods.
 //!
 //! [`Machine::build`] is the recipe, [`Machine::run`] the machine's life. The guest is started by PVH in an ELF kernel that
-//! is mapped, not copied; it finds its processors in an MP table and its devices on its command line. A processor is a
+//! is mapped into its memory; it finds its processors in an MP table and its devices on its command line. A processor is a
 //! thread ([`cpu::thread`]), all I/O is one more ([`event_loop`]), and between them there are eventfds.
 
 pub mod boot;

@@ -24,6 +24,7 @@ use crate::memory::{DeviceMemory, Mapping, PAGE_SIZE, Region};
 use crate::timeline::{Phase, Timeline};
 use crate::virtio::block::{Block, BlockConfig};
 use crate::virtio::console::Console;
+use crate::virtio::net::{Net, NetConfig};
 use crate::virtio::pmem::{self, Pmem};
 use crate::virtio::rng::Rng;
 use crate::virtio::vsock::{Vsock, VsockConfig};
@@ -51,6 +52,8 @@ pub struct MachineConfig {
     pub pmems: Vec<File>,
     /// Disks: `/dev/vda` and so on, in this order.
     pub blocks: Vec<BlockConfig>,
+    /// Network cards: `eth0` and so on, in this order.
+    pub nets: Vec<NetConfig>,
     /// A socket device.
     pub vsock: Option<VsockConfig>,
     /// Where the guest's console output goes as it comes, beside the end of it that the machine keeps.
@@ -120,6 +123,9 @@ impl Machine {
         }
         for block in config.blocks {
             devices.attach(Block::new(block).map_err(Error::device("block"))?)?;
+        }
+        for net in config.nets {
+            devices.attach(Net::new(net))?;
         }
         if let Some(vsock) = config.vsock {
             devices.attach(Vsock::new(vsock).map_err(Error::device("vsock"))?)?;

@@ -8,7 +8,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use ::pod::control::{Stream, StreamHello};
 use ::pod::plan::{AppPlan, Plan, Stdio};
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags};
+use nix::sys::stat::Mode;
+use nix::unistd::{dup2_stdin, dup2_stdout};
 use relay::{Carrier, Sink, SinkEnd, Source};
 
 use super::Streams;
@@ -49,6 +52,10 @@ impl<'a> CallerStreams<'a> {
                 for (hello, fd) in streams {
                     caller.connect(hello, fd)?;
                 }
+                caller.release().map_err(|source| Error::System {
+                    action: "let go of the caller's standard streams",
+                    source,
+                })?;
             }
             Streams::Expected(listener) => {
                 nonblocking(&listener)?;
@@ -56,6 +63,22 @@ impl<'a> CallerStreams<'a> {
             }
         }
         Ok(caller)
+    }
+
+    /// Lets go of the caller's streams that are carried by descriptors of their own, so that whoever is at their other
+    /// ends learns when the app closes them. Standard error stays, for messages, and a terminal, to be restored.
+    fn release(&self) -> nix::Result<()> {
+        if self.plan.apps.iter().any(|app| app.stdio == Stdio::Terminal) {
+            return Ok(());
+        }
+        let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+        if !self.inputs.is_empty() {
+            dup2_stdin(&null)?;
+        }
+        if self.outputs.first().is_some_and(Option::is_some) {
+            dup2_stdout(&null)?;
+        }
+        Ok(())
     }
 
     /// Whether all output that has come is where it belongs.

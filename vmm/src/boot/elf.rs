@@ -1,5 +1,8 @@
-//! The kernel: an ELF file that is mapped into guest memory rather than copied, so that all guests of a host share
-//! the pages of its text, and only pages that are touched cost anything.
+//! The kernel: an ELF file that is mapped into guest memory.
+//!
+//! The pages get their private copies at once. Leaving that to the guest would share those that it never writes, but those are
+//! few: a booting kernel patches its text almost everywhere, and each of its pages would then cost two faults that leave the
+//! guest. Copying by read(2) instead would fill every page twice, with zeros first.
 //!
 //! The kernel is a file of the administrator's, not of an image's; it is checked nevertheless.
 
@@ -99,6 +102,7 @@ impl Kernel {
             let whole = segment.mappable_bytes();
             if whole > 0 {
                 ram.overlay(segment.address, file, segment.file_offset, whole)?;
+                ram.populate(segment.address, whole);
             }
         }
         Ok(())
