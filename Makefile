@@ -14,6 +14,8 @@ PREFIX ?= /usr/local
 out := target/x86_64-unknown-linux-gnu/release
 helpers := stage1-nspawn stage1-kvm guest-init
 
+# The order of what a target needs counts.
+.NOTPARALLEL:
 .PHONY: build setup images demo test bench install clean
 
 build:
