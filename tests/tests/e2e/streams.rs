@@ -1,6 +1,5 @@
 //! A single app's standard streams are the caller's, byte for byte.
 
-use std::fmt::Write;
 use std::io::{Read, Seek};
 use std::process::Stdio;
 
@@ -8,19 +7,23 @@ use crate::harness::{Host, Process};
 
 const MB: usize = 1_000_000;
 
+/// Noise that the app repeats, each time after its number: lost, doubled and swapped bytes show wherever they are. The
+/// app must do no more than copy, since an emulated processor may run these tests.
 #[test]
 fn two_hundred_megabytes_of_output() {
+    const ROUNDS: usize = 25;
     let host = Host::new();
-    let output = host.sh(&format!("seq 1 99999999 | head -c {}", 200 * MB)).success().stdout;
-    let mut expected = String::with_capacity(200 * MB + 16);
-    let mut number = 0;
-    while expected.len() < 200 * MB {
-        number += 1;
-        writeln!(expected, "{number}").unwrap();
+    let part = noise(200 * MB / ROUNDS);
+    let script = format!("cat >/tmp/part; for n in $(seq {ROUNDS}); do echo $n; cat /tmp/part; done");
+    let process = Process::start_with_input(&mut host.shell(&[], &script), part.clone());
+    let output = process.finish().success().stdout;
+    let mut rest = output.as_slice();
+    for number in 1..=ROUNDS {
+        let wanted = [format!("{number}\n").as_bytes(), &part].concat();
+        assert!(rest.starts_with(&wanted), "round {number} differs, {} of {} bytes left", rest.len(), output.len());
+        rest = &rest[wanted.len()..];
     }
-    expected.truncate(200 * MB);
-    assert_eq!(output.len(), expected.len());
-    assert!(output == expected.as_bytes(), "the bytes differ");
+    assert_eq!(rest, b"");
 }
 
 #[test]
