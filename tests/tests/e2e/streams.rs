@@ -20,7 +20,12 @@ fn two_hundred_megabytes_of_output() {
     let mut rest = output.as_slice();
     for number in 1..=ROUNDS {
         let wanted = [format!("{number}\n").as_bytes(), &part].concat();
-        assert!(rest.starts_with(&wanted), "round {number} differs, {} of {} bytes left", rest.len(), output.len());
+        assert!(
+            rest.starts_with(&wanted),
+            "round {number} differs, {} of {} bytes left",
+            rest.len(),
+            output.len()
+        );
         rest = &rest[wanted.len()..];
     }
     assert_eq!(rest, b"");

@@ -120,7 +120,9 @@ fn a_shell_session() {
     session.type_in("until [ \"$(stty size)\" = '43 132' ]; do sleep 0.1; done; echo re''sized\n");
     session.expect("resized\r\n");
 
-    session.type_in("echo wai''ting; sleep 1000\n");
+    // What says that it waits has the terminal by then: a Ctrl-C between a shell's echo and its next command is the
+    // shell's own.
+    session.type_in("sh -c \"echo wai''ting; exec sleep 1000\"\n");
     session.expect("waiting\r\n");
     session.type_in("\x03");
     session.expect("# ");
