@@ -79,9 +79,18 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The guest reset or ended without saying how its pod ended.
-    #[error("the guest ended without a word; the last lines of its console:\n{console}")]
+    /// The guest's init reset the machine, and how its pod has ended was not heard.
+    #[error("the guest has left without a word; the last lines of its console:\n{console}")]
     GuestGone {
+        /// The end of the console's output.
+        console: String,
+    },
+    /// The machine was reset, but not by its init.
+    #[error(
+        "the guest has reset the machine in the middle of its work: its kernel crashed (a triple fault), \
+         or a process in the pod did it; the last lines of its console:\n{console}"
+    )]
+    GuestReset {
         /// The end of the console's output.
         console: String,
     },

@@ -71,7 +71,7 @@ impl Running {
                 Phase::Guest(byte) if byte == GuestMark::Supervisor as u8 => {
                     timeline.mark_at("supervisor-ready", us);
                 }
-                // What else a guest writes there has no name.
+                // An end is no phase of a start; what else a guest writes there has no name.
                 Phase::Guest(_) => {}
             }
         }
@@ -98,8 +98,16 @@ impl Running {
         }
         match result {
             Ok(Err(failure)) => failure.into(),
-            Ok(Ok(_)) if gone => Error::GuestGone { console: self.console.last_lines() },
+            Ok(Ok(_)) if gone && has_left(&self.timeline) => {
+                Error::GuestGone { console: self.console.last_lines() }
+            }
+            Ok(Ok(_)) if gone => Error::GuestReset { console: self.console.last_lines() },
             _ => error,
         }
     }
+}
+
+/// Whether the guest's init has said that it resets the machine.
+fn has_left(timeline: &vmm::timeline::Timeline) -> bool {
+    timeline.marks().iter().any(|mark| mark.phase == Phase::Guest(GuestMark::Leaving as u8))
 }
