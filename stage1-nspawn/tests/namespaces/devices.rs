@@ -1,7 +1,11 @@
 //! Apps may make nodes of all devices, and use those that do no harm.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Output;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 
 use crate::pod::{Pod, shell, text};
@@ -63,4 +67,30 @@ fn the_usual_devices_work() {
         ptmx\nmade\n\
         /bin/sh: can't create /dev/tty: No such device or address\n";
     assert_eq!(text(&output.stdout), expected, "{}", text(&output.stderr));
+}
+
+/// Runs a pod where no cgroups are mounted.
+fn without_cgroups(pod: &Pod, arguments: &[&str]) -> Output {
+    let mut command = pod.command(arguments);
+    let unmount = || {
+        let (none, slave) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE);
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(none, "/", none, slave, none)?;
+        Ok(umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH)?)
+    };
+    // SAFETY: it does nothing but system calls, with paths that need no memory of the heap.
+    unsafe { command.pre_exec(unmount) };
+    command.output().unwrap()
+}
+
+#[test]
+fn a_host_that_cannot_enforce_the_policy_needs_consent() {
+    let pod = shell("echo ran");
+    let output = without_cgroups(&pod, &[]);
+    let stderr = text(&output.stderr);
+    assert!(output.status.code() == Some(254) && output.stdout.is_empty(), "{output:?}");
+    assert!(stderr.contains("mount -t cgroup2") && stderr.contains("--insecure-options=paths"), "{stderr}");
+    assert!(!pod.path("subcgroup").exists() && !pod.path("pid").exists(), "before anything is made");
+    let output = without_cgroups(&pod, &["--disable-paths"]);
+    assert_eq!(text(&output.stdout), "ran\n", "{}", text(&output.stderr));
 }
