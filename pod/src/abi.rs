@@ -77,7 +77,7 @@ pub struct RunArguments {
 pub struct Insecure {
     /// Apps keep every capability.
     pub capabilities: bool,
-    /// No path is masked or made read-only.
+    /// No path is masked or made read-only, and every device may be used.
     pub paths: bool,
     /// No system call filter.
     pub seccomp: bool,

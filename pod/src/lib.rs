@@ -4,6 +4,7 @@
 pub mod abi;
 pub mod capability;
 pub mod control;
+pub mod devices;
 pub mod error;
 pub mod image_manifest;
 pub mod isolator;

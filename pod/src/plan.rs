@@ -10,6 +10,7 @@ use crate::Error;
 use crate::abi::Insecure;
 use crate::capability::CapabilitySet;
 use crate::control::Stream;
+use crate::devices::{DevicePolicy, NODES};
 use crate::image_manifest::{App, EnvironmentVariable, Event};
 use crate::isolator::Isolator;
 use crate::limits::{AppLimits, CgroupSetting, CgroupVersion, PodLimits};
@@ -44,6 +45,8 @@ pub struct AppPlan {
     pub stdio: Stdio,
     /// Its cgroup's settings where the supervisor makes the cgroup (VM); elsewhere its parent has made it.
     pub cgroup: Option<Vec<CgroupSetting>>,
+    /// The devices that its cgroup lets it use, whoever makes the cgroup; `None`, if the user wants so, are all.
+    pub devices: Option<DevicePolicy>,
 }
 
 /// One operation. Paths are absolute.
@@ -267,10 +270,6 @@ const DEFAULT_ENVIRONMENT: [(&str, &str); 5] = [
     ("HOME", "/root"),
 ];
 
-/// The devices that every app has (appc spec, OS-SPEC): name, major, minor.
-const DEVICES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-
 /// Links that every app has in /dev.
 const DEVICE_LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
@@ -405,6 +404,8 @@ fn app_plan(app: &RuntimeApp, limits: &AppLimits, world: &World, apps: usize) ->
         },
         cgroup: matches!(world.isolation, Isolation::Vm { .. })
             .then(|| limits.cgroup_settings(CgroupVersion::V2)),
+        // As upstream's stage1: what is not confined to its paths is not to its devices.
+        devices: (!world.insecure.paths).then(DevicePolicy::closed),
     })
 }
 
@@ -432,10 +433,10 @@ fn app_setup(app: &RuntimeApp, section: &App, world: &World) -> Vec<Operation> {
     if !world.insecure.paths {
         operations.extend(READ_ONLY_PROC.iter().map(|path| Operation::Protect { path: at(path) }));
     }
-    operations.extend(DEVICES.iter().map(|(name, major, minor)| Operation::Device {
-        path: at("dev").join(name),
-        major: *major,
-        minor: *minor,
+    operations.extend(NODES.iter().map(|node| Operation::Device {
+        path: at("dev").join(node.name),
+        major: node.major,
+        minor: node.minor,
     }));
     operations.extend(
         DEVICE_LINKS.iter().map(|(name, target)| Operation::Symlink {
@@ -558,6 +559,15 @@ mod tests {
         };
         let open = World { insecure: Insecure { paths: true, ..Insecure::default() }, ..namespaces() };
         assert!(sysctl(&namespaces()) && sysctl(&vm()) && !sysctl(&open));
+    }
+
+    #[test]
+    fn only_harmless_devices_unless_the_user_says_otherwise() {
+        let devices = |world: &World| compute(&manifest(), world).unwrap().apps.remove(0).devices;
+        let open = World { insecure: Insecure { paths: true, ..Insecure::default() }, ..vm() };
+        assert_eq!(devices(&namespaces()), Some(DevicePolicy::closed()));
+        assert_eq!(devices(&vm()), Some(DevicePolicy::closed()));
+        assert_eq!(devices(&open), None);
     }
 
     #[test]

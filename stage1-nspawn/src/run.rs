@@ -6,10 +6,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use pod::abi::PodDirectory;
 use pod::limits::PodLimits;
-use pod::plan::{ImageSource, Isolation, Layers};
+use pod::plan::{ImageSource, Isolation, Layers, Plan};
 use pod::types::AcName;
 use stage1::attend::{Connection, Control, Streams as CarriedStreams, attend};
-use stage1::cgroup::{CONTROLLERS, Cgroups};
+use stage1::cgroup::{AppCgroup, CONTROLLERS, Cgroups};
 use stage1::pod::Pod;
 use stage1::signals::Signals;
 use stage1::terminal::RawTerminal;
@@ -34,11 +34,10 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let layers = layers.collect::<Result<_, _>>()?;
     let pod_root = pod.directory.stage1_rootfs();
     let plan = pod.plan(Isolation::Namespaces { pod_root }, layers)?;
-    let limits = PodLimits::of(&pod.manifest).map_err(Error::Limits)?;
 
     let signals = Signals::block()?;
     let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
-    let mut cgroups = Cgroups::make(&pod.directory, pod.arguments.uuid, &limits, CONTROLLERS)?;
+    let mut cgroups = make_cgroups(&pod, &plan)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
     let Streams { inside, outside, handed_over } = Streams::make(&plan)?;
     let (control, control_inside) =
@@ -71,6 +70,14 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     timeline.mark("stage1 exits");
     timeline.print();
     Ok(ExitCode::from(status.code()))
+}
+
+fn make_cgroups(pod: &Pod, plan: &Plan) -> Result<Cgroups, Error> {
+    let limits = PodLimits::of(&pod.manifest).map_err(Error::Limits)?;
+    let apps = limits.apps.iter().zip(&plan.apps);
+    let apps: Vec<_> =
+        apps.map(|(limits, app)| AppCgroup { limits, devices: app.devices.as_ref() }).collect();
+    Ok(Cgroups::make(&pod.directory, pod.arguments.uuid, &apps, CONTROLLERS)?)
 }
 
 /// An app's image, as a file or as a tree, and the directory of what it writes.

@@ -38,6 +38,39 @@ pub enum Error {
         /// The controller.
         controller: &'static str,
     },
+    /// The host has nothing that keeps apps from its devices.
+    #[error(
+        "the apps cannot be kept from this host's devices: there is neither the cgroup controller \"devices\" (v1) nor \
+        cgroup v2: mount one of them (mount -t cgroup2 none /sys/fs/cgroup), or let the apps use every device with \
+        --insecure-options=paths"
+    )]
+    NoDevicePolicy,
+    /// A cgroup v1 does not take a rule of the device policy.
+    #[error(
+        "cannot write \"{rule}\" to {path} to keep the app from this host's devices: the caller's own cgroup may allow \
+        less; run rkt from another, or let the apps use every device with --insecure-options=paths"
+    )]
+    DeviceRule {
+        /// The rule.
+        rule: String,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A cgroup v2 does not take the device policy.
+    #[error(
+        "cannot keep the app from this host's devices by cgroup {cgroup}: see below, or let the apps use every device \
+        with --insecure-options=paths"
+    )]
+    DeviceFilter {
+        /// The cgroup.
+        cgroup: PathBuf,
+        /// The cause.
+        #[source]
+        source: devices::Error,
+    },
     /// The arguments of the `gc` entrypoint.
     #[error("usage: gc [--debug] UUID, in the pod's directory")]
     Usage,

@@ -39,6 +39,7 @@ fn the_doctor() {
         "EROFS",
         "cgroup v2",
         "cgroup v1",
+        "device policy",
         "user namespaces",
         "CNI plugins",
         "tap devices",
