@@ -92,6 +92,7 @@ fn accompany(
         Err(Refusal::Interrupted) => return Ok(ExitStatus::Signal(SIGTERM)),
         Err(refusal) => return Err(refused(refusal, running)),
     };
+    running.booted();
     let stop = running.stop_handle();
     let connection = Connection {
         control: Control::Connected(guest.control),
