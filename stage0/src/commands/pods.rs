@@ -13,7 +13,7 @@ use super::{Outcome, table};
 use crate::cli::{Globals, ListFlags};
 use crate::pods::gc::Event;
 use crate::pods::{Place, Pod, Pods};
-use crate::{render, store};
+use crate::{network, render, store};
 
 /// Prints the pods.
 pub fn list(globals: &Globals, flags: ListFlags) -> Outcome {
@@ -58,7 +58,8 @@ fn rows_of(pod: &Pod, full: bool) -> Vec<Vec<String>> {
 /// Marks and removes ended pods; clears what imports that were killed have left.
 pub fn gc(globals: &Globals, grace: Duration, mark_only: bool) -> Outcome {
     let (mut failed, mut written) = (false, Ok(()));
-    Pods::new(&globals.directory).gc(grace, mark_only, &mut |event| match event {
+    let pods = Pods::new(&globals.directory);
+    pods.gc(grace, mark_only, &mut |event| match event {
         Event::Marked(pod) => eprintln!("gc: moving pod \"{}\" to garbage", pod.uuid),
         Event::Removed(pod) => {
             let line = writeln!(std::io::stdout(), "Garbage collecting pod \"{}\"", pod.uuid);
@@ -76,6 +77,10 @@ pub fn gc(globals: &Globals, grace: Duration, mark_only: bool) -> Outcome {
     })?;
     if !mark_only {
         store::remove_abandoned(&globals.directory)?;
+        for error in network::collect(&pods, &globals.local_config)? {
+            failed = true;
+            eprint!("{}", render("gc", &error));
+        }
     }
     written?;
     Ok(if failed { ExitCode::from(EXIT_ERROR) } else { ExitCode::SUCCESS })
