@@ -43,8 +43,8 @@ pub struct Finished {
     pub stderr: Vec<u8>,
 }
 
-/// Executes `program` with this environment in addition to ours, and `input` as standard input. It is killed with
-/// everything that it started when it exceeds a limit, and when this process dies.
+/// Executes `program` in `/`, with this environment in addition to ours, and `input` as standard input. It is killed with
+/// everything that it started when it exceeds a limit, and by itself when this process dies.
 pub fn execute(
     program: &Path,
     environment: &[(&str, String)],
@@ -54,7 +54,7 @@ pub fn execute(
     let mut command = Command::new(program);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     command.stdin(file_with(input).map_err(Failure::Io)?).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.process_group(0);
+    command.current_dir("/").process_group(0);
     // SAFETY: between fork and exec, prctl is a plain system call that touches no memory of the parent's.
     unsafe { command.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGKILL)?)) };
     let child = command.spawn().map_err(Failure::Start)?;
