@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::cni::{
-    Attachment, Cache, Cached, CniResult, ConfigError, Configuration, Error, PORT_MAPPINGS, Runtime,
-    SYSTEM_CONFIG, SearchPath, Selected,
+    Attachment, Cache, Cached, CniResult, Configuration, Error, PORT_MAPPINGS, Runtime, SYSTEM_CONFIG,
+    SearchPath, Selected,
 };
 use crate::{InterfaceName, namespace};
 
@@ -30,13 +30,22 @@ pub struct PodNetwork {
 }
 
 /// What is needed to detach.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Record {
     /// Where plugins were looked for.
     plugin_directories: Vec<PathBuf>,
     /// In the order in which they are attached.
     attachments: Vec<Attachment>,
+}
+
+impl Record {
+    /// Writes it; a kill at any moment leaves all of it or nothing.
+    fn write(&self, path: &Path) -> Result<(), Error> {
+        let new = path.with_extension("new");
+        let json = serde_json::to_vec_pretty(self).map_err(|error| Error::io("write", path)(error.into()))?;
+        fs::write(&new, json).and_then(|()| fs::rename(&new, path)).map_err(Error::io("write", path))
+    }
 }
 
 /// The attachments of a pod: `eth0`, `eth1`, ... in order. The first network that forwards ports gets `ports`; it is an
@@ -90,10 +99,7 @@ impl PodNetwork {
         let Planned { attachments, plugins } = planned;
         let record = Record { plugin_directories: plugins.directories().to_vec(), attachments };
         fs::DirBuilder::new().mode(0o750).create(directory).map_err(Error::io("make", directory))?;
-        let path = directory.join(RECORD);
-        let json =
-            serde_json::to_vec_pretty(&record).map_err(|error| Error::io("write", &path)(error.into()))?;
-        fs::write(&path, json).map_err(Error::io("write", &path))?;
+        record.write(&directory.join(RECORD))?;
         let network = Self { directory: directory.to_owned(), record };
         namespace::create(&network.namespace())?;
         Ok(network)
@@ -106,8 +112,9 @@ impl PodNetwork {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(Error::io("read", &path))?,
         };
-        let record = serde_json::from_slice(&json)
-            .map_err(|error| Error::Record { path, source: ConfigError::Json(error) })?;
+        // A record is whole unless the machine has crashed. The cache still has what was attached then, and what is in
+        // there is collected once the pod is gone.
+        let record = serde_json::from_slice(&json).unwrap_or_default();
         Ok(Some(Self { directory: directory.to_owned(), record }))
     }
 

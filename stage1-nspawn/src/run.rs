@@ -42,7 +42,9 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         network => network?,
     };
     pod.resolv_conf = network.as_ref().and_then(Network::resolv_conf).map(str::to_owned);
-    timeline.mark("network");
+    if network.is_some() {
+        timeline.mark("network");
+    }
     let layers = pod.manifest.apps.iter().map(|app| layers(&pod.directory, &app.name));
     let layers = layers.collect::<Result<_, _>>()?;
     let pod_root = pod.directory.stage1_rootfs();

@@ -71,9 +71,12 @@ pub enum Error {
         #[source]
         source: Causes,
     },
-    /// The pod's network.
-    #[error("cannot set up or undo the pod's network")]
+    /// The pod's network cannot be had.
+    #[error("cannot set up the pod's network")]
     Network(#[from] ::net::cni::Error),
+    /// The pod's network cannot be undone.
+    #[error("cannot undo the pod's network; rkt gc tries it again")]
+    NetworkLeft(#[source] ::net::cni::Error),
     /// The supervisor has gone without telling how the pod ended.
     #[error("the pod's supervisor has gone without a word: the pod was killed from outside, or crashed")]
     SupervisorGone,

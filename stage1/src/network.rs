@@ -59,14 +59,14 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         let detached = self.attached.take().map_or(Ok(()), |attached| attached.detach(cache()));
-        detached.unwrap_or_else(|source| report(&Error::Network(source)));
+        detached.unwrap_or_else(|source| report(&Error::NetworkLeft(source)));
     }
 }
 
 /// Detaches what a pod that did not end by itself is still attached to; `directory` is the pod's, and absolute.
 pub fn clean_up(directory: &::pod::abi::PodDirectory) -> Result<(), Error> {
-    let left = PodNetwork::open(&directory.network())?;
-    Ok(left.map_or(Ok(()), |left| left.detach(cache()))?)
+    let left = PodNetwork::open(&directory.network());
+    left.and_then(|left| left.map_or(Ok(()), |left| left.detach(cache()))).map_err(Error::NetworkLeft)
 }
 
 fn cache() -> Cache {

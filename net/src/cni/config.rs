@@ -60,6 +60,22 @@ impl NetworkConfig {
         Self::from_list(list)
     }
 
+    /// The directory, beside the list's file, with further plugins of the list; none if it wants none.
+    pub(super) fn plugin_directory(list: &Map<String, Value>) -> Result<Option<NetworkName>, ConfigError> {
+        let name = text(list, "name")?.ok_or(ConfigError::Missing("name"))?;
+        let name = name.parse().map_err(ConfigError::Name)?;
+        Ok(Some(name).filter(|_| !matches!(list.get("loadOnlyInlinedPlugins"), Some(Value::Bool(true)))))
+    }
+
+    /// Adds a plugin to a list.
+    pub(super) fn add_plugin(list: &mut Map<String, Value>, plugin: Value) -> Result<(), ConfigError> {
+        match list.entry("plugins").or_insert(Value::Array(Vec::new())) {
+            Value::Array(plugins) => plugins.push(plugin),
+            _ => return Err(ConfigError::Invalid("\"plugins\" of the list is not an array".into())),
+        }
+        Ok(())
+    }
+
     /// From a list that was parsed as JSON already.
     pub fn from_list(list: Map<String, Value>) -> Result<Self, ConfigError> {
         let name = text(&list, "name")?.ok_or(ConfigError::Missing("name"))?;

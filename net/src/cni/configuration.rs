@@ -9,7 +9,7 @@ use pod::net::Net;
 use pod::types::NetworkName;
 
 use super::config::NetworkConfig;
-use super::error::Error;
+use super::error::{ConfigError, Error};
 
 /// Where a distribution puts its configuration, below an administrator's.
 pub const SYSTEM_CONFIG: &str = "/usr/lib/rkt";
@@ -155,11 +155,36 @@ fn file_names(directory: &Path) -> Result<Vec<OsString>, Error> {
 fn parse(file: &Path) -> Result<Option<NetworkConfig>, Error> {
     let parse: fn(&[u8]) -> _ = match file.extension().and_then(OsStr::to_str) {
         Some("conf") => NetworkConfig::parse_single,
-        Some("conflist") => NetworkConfig::parse_list,
+        Some("conflist") => return parse_list(file).map(Some),
         _ => return Ok(None),
     };
     let json = fs::read(file).map_err(Error::io("read", file))?;
-    parse(&json).map(Some).map_err(|source| Error::Config { path: file.to_owned(), source })
+    parse(&json).map(Some).map_err(invalid(file))
+}
+
+/// A list, with the plugins that are in files of their own in the directory of its name (CNI spec 1.1,
+/// "loadOnlyInlinedPlugins").
+fn parse_list(file: &Path) -> Result<NetworkConfig, Error> {
+    let json = fs::read(file).map_err(Error::io("read", file))?;
+    let mut list = serde_json::from_slice(&json).map_err(|error| invalid(file)(error.into()))?;
+    let directory = NetworkConfig::plugin_directory(&list).map_err(invalid(file))?;
+    if let Some(directory) = directory.map(|name| file.with_file_name(name.as_str())) {
+        let names = file_names(&directory)?;
+        for path in names
+            .iter()
+            .map(|name| directory.join(name))
+            .filter(|path| path.extension() == Some("conf".as_ref()))
+        {
+            let json = fs::read(&path).map_err(Error::io("read", &path))?;
+            let plugin = serde_json::from_slice(&json).map_err(|error| invalid(&path)(error.into()))?;
+            NetworkConfig::add_plugin(&mut list, plugin).map_err(invalid(&path))?;
+        }
+    }
+    NetworkConfig::from_list(list).map_err(invalid(file))
+}
+
+fn invalid(file: &Path) -> impl FnOnce(ConfigError) -> Error {
+    move |source| Error::Config { path: file.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -202,6 +227,31 @@ mod tests {
         assert_eq!(selected(&configuration, "all"), order);
         let one = configuration.select(&"lan:IP=192.0.2.7".parse().unwrap()).unwrap();
         assert_eq!(one[0].arguments, [("IP".to_owned(), "192.0.2.7".to_owned())]);
+    }
+
+    #[test]
+    fn plugins_in_files_of_their_own() {
+        let local = tempfile::tempdir().unwrap();
+        let net_d = local.path().join(NET_D);
+        fs::create_dir_all(net_d.join("lan")).unwrap();
+        fs::write(net_d.join("lan/20-b.conf"), r#"{"type":"b"}"#).unwrap();
+        fs::write(net_d.join("lan/10-a.conf"), r#"{"type":"a"}"#).unwrap();
+        let programs = |list: &str| {
+            fs::write(net_d.join("lan.conflist"), list).unwrap();
+            let configuration = Configuration::load(&[local.path()]).unwrap();
+            let selected = configuration.select(&"lan".parse().unwrap()).unwrap();
+            selected[0].config.programs().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(programs(r#"{"name":"lan","plugins":[{"type":"x"}]}"#), ["x", "a", "b"]);
+        assert_eq!(programs(r#"{"name":"lan"}"#), ["a", "b"]);
+        assert_eq!(
+            programs(r#"{"name":"lan","loadOnlyInlinedPlugins":true,"plugins":[{"type":"x"}]}"#),
+            ["x"]
+        );
+        assert_eq!(programs(r#"{"name":"lan"}"#).len(), 2);
+        fs::write(net_d.join("lan/10-a.conf"), "{").unwrap();
+        let error = Configuration::load(&[local.path()]).unwrap_err();
+        assert!(error.to_string().contains("lan/10-a.conf"), "{error}");
     }
 
     #[test]

@@ -100,15 +100,6 @@ pub enum Error {
         \"portMappings\", as portmap in the default network"
     )]
     NoPorts,
-    /// The record of a pod's network.
-    #[error("the record of the pod's network, {}, is damaged", path.display())]
-    Record {
-        /// The file.
-        path: PathBuf,
-        /// How.
-        #[source]
-        source: ConfigError,
-    },
     /// The pod's network namespace.
     #[error("cannot {action} the network namespace {}", path.display())]
     Namespace {

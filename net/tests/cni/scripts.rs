@@ -235,3 +235,16 @@ fn a_pod_whose_start_is_interrupted() {
     assert!(text(&error).contains("interrupted"), "{error}");
     network.detach(world.cache()).unwrap();
 }
+
+#[test]
+fn a_damaged_record_is_no_obstacle() {
+    let world = World::new();
+    world.script("first", RECORDER);
+    let attachments = vec![attachment(&network(&["first"]), "pod", &[])];
+    let directory = world.path("pods/net");
+    let network = PodNetwork::create(&directory, world.planned(attachments)).unwrap();
+    fs::write(directory.join("attachments.json"), "").unwrap();
+    drop(network);
+    PodNetwork::open(&directory).unwrap().unwrap().detach(world.cache()).unwrap();
+    assert!(names(&directory).is_empty());
+}
