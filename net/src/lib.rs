@@ -10,6 +10,7 @@ pub mod cni;
 pub mod error;
 pub mod guest_network;
 pub mod namespace;
+pub mod net_info;
 mod netlink;
 pub mod plan;
 pub mod pod_network;

@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use pod::net::Net;
 use pod::ports::PortMapping;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::cni::{
     Attachment, Cache, Cached, CniResult, Configuration, Error, PORT_MAPPINGS, Runtime, SYSTEM_CONFIG,
     SearchPath, Selected,
 };
+use crate::net_info::NetInfo;
 use crate::{InterfaceName, namespace};
 
 /// The file that the namespace is bound to, in the directory of a pod's network.
@@ -58,7 +59,9 @@ pub fn attachments(
     let mut attachments = Vec::new();
     for (index, Selected { config, arguments }) in selected.into_iter().enumerate() {
         let interface = InterfaceName::ethernet(index);
-        attachments.push(Attachment::new(config, container_id, interface, arguments));
+        let capabilities = capabilities(&arguments);
+        let attachment = Attachment::new(config, container_id, interface, arguments);
+        attachments.push(Attachment { capabilities, ..attachment });
     }
     if ports.is_empty() {
         return Ok(attachments);
@@ -67,6 +70,16 @@ pub fn attachments(
     let first = forwarding.next().ok_or(Error::NoPorts)?;
     first.capabilities.insert(PORT_MAPPINGS.into(), json!(ports));
     Ok(attachments)
+}
+
+/// Arguments that some plugins take as a capability instead (CNI conventions, "Well-known Capabilities").
+fn capabilities(arguments: &[(String, String)]) -> Map<String, Value> {
+    let known = arguments.iter().filter_map(|(name, value)| match name.as_str() {
+        "IP" => Some(("ips".to_owned(), json!([value]))),
+        "MAC" => Some(("mac".to_owned(), json!(value))),
+        _ => None,
+    });
+    known.collect()
 }
 
 /// What a pod is to be attached to, and where the plugins for that are; computed without changing anything.
@@ -131,6 +144,12 @@ impl PodNetwork {
         self.record.attachments.iter().map(|attachment| runtime.add(attachment, &namespace)).collect()
     }
 
+    /// What it is attached to, with the results of [`Self::attach`].
+    pub fn describe(&self, results: &[CniResult]) -> Vec<NetInfo> {
+        let pairs = self.record.attachments.iter().zip(results);
+        pairs.map(|(attachment, result)| NetInfo::new(attachment, result)).collect()
+    }
+
     /// Detaches the pod from its networks, in reverse, and removes the namespace and the record. What is not there any
     /// more is no error. If anything fails, the record stays for another try.
     pub fn detach(self, cache: Cache) -> Result<(), Error> {
@@ -157,4 +176,45 @@ pub fn pod_of<'a>(cached: &'a Cached, pods: &Path) -> Option<&'a str> {
     let rest = namespace.strip_prefix(pods).ok()?;
     let id = rest.components().nth(1)?.as_os_str().to_str()?;
     (id == cached.attachment.container_id).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cni::NetworkConfig;
+    use pod::ports::Protocol;
+
+    fn selected(name: &str, capabilities: &str, arguments: &[(&str, &str)]) -> Selected {
+        let json =
+            format!(r#"{{"name":"{name}","plugins":[{{"type":"x","capabilities":{{{capabilities}}}}}]}}"#);
+        let config = NetworkConfig::parse_list(json.as_bytes()).unwrap();
+        let arguments =
+            arguments.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Selected { config, arguments }
+    }
+
+    #[test]
+    fn interfaces_and_what_plugins_are_told() {
+        let two = vec![
+            selected("a", "", &[("IP", "192.0.2.7"), ("MAC", "02:00:00:00:00:01")]),
+            selected("b", r#""portMappings":true"#, &[]),
+            selected("c", r#""portMappings":true"#, &[]),
+        ];
+        let port =
+            PortMapping { host_port: 8080, container_port: 80, protocol: Protocol::Tcp, host_ip: None };
+        let attachments = attachments(two, "pod", &[port]).unwrap();
+        let names: Vec<&str> = attachments.iter().map(|a| a.interface.as_str()).collect();
+        assert_eq!(names, ["eth0", "eth1", "eth2"]);
+        let told: Vec<Value> = attachments.into_iter().map(|a| Value::Object(a.capabilities)).collect();
+        let ports = json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]});
+        assert_eq!(told, [json!({"ips": ["192.0.2.7"], "mac": "02:00:00:00:00:01"}), ports, json!({})]);
+    }
+
+    #[test]
+    fn ports_need_a_network_that_forwards_them() {
+        let port =
+            PortMapping { host_port: 8080, container_port: 80, protocol: Protocol::Tcp, host_ip: None };
+        let error = attachments(vec![selected("a", "", &[])], "pod", &[port]).unwrap_err();
+        assert!(error.to_string().contains("portMappings"), "{error}");
+    }
 }

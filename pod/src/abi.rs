@@ -209,6 +209,11 @@ impl PodDirectory {
         self.path.join("net")
     }
 
+    /// What a running pod tells of its networks: upstream's array of network name, interface, address.
+    pub fn net_info(&self) -> PathBuf {
+        self.path.join("net-info.json")
+    }
+
     /// The process to enter: the supervisor (namespaces), or the VMM.
     pub fn pid(&self) -> PathBuf {
         self.path.join("pid")

@@ -64,7 +64,15 @@ pub fn collect(pods: &Pods, local_config: &Path) -> Result<Vec<cni::Error>, cni:
         let pod = pod_network::pod_of(cached, &root).and_then(|id| id.parse().ok());
         pod.is_some_and(|uuid: Uuid| Place::ALL.iter().all(|place| !pods.path(*place, uuid).exists()))
     };
-    let networks = Configuration::load(&[Path::new(SYSTEM_CONFIG), local_config])?.networks();
     let plugins = SearchPath::of_host(std::env::var_os("CNI_PATH").as_deref(), local_config);
-    Runtime::new(plugins, Cache::new(DEFAULT_DIRECTORY)).collect(&networks, &is_garbage)
+    let runtime = Runtime::new(plugins, Cache::new(DEFAULT_DIRECTORY));
+    // A configuration that is wrong keeps nobody from collecting what the cache knows by itself.
+    match Configuration::load(&[Path::new(SYSTEM_CONFIG), local_config]) {
+        Ok(configuration) => runtime.collect(&configuration.networks(), &is_garbage),
+        Err(error) => {
+            let mut errors = runtime.collect(&[], &is_garbage)?;
+            errors.push(error);
+            Ok(errors)
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use ::net::cni::{Cache, DEFAULT_DIRECTORY};
-use ::net::{PodNetwork, namespace, pod_network, resolv_conf};
+use ::net::{PodNetwork, namespace, net_info, pod_network, resolv_conf};
 use ::pod::net::Net;
 use ::pod::ports;
 
@@ -38,6 +38,7 @@ impl Network {
         let mut network = Self { attached: Some(attached), resolv_conf: None };
         if let Some(attached) = &network.attached {
             let results = attached.attach(cache(), interrupted)?;
+            net_info::write(&pod.directory.net_info(), &attached.describe(&results))?;
             let dns = results.iter().map(|result| &result.dns).find(|dns| !dns.is_empty());
             network.resolv_conf = dns.map(resolv_conf::text);
         }

@@ -42,7 +42,7 @@ impl Attachment {
     }
 
     /// The value of `CNI_ARGS`.
-    pub(super) fn arguments_text(&self) -> String {
+    pub(crate) fn arguments_text(&self) -> String {
         let pairs: Vec<String> = self.arguments.iter().map(|(key, value)| format!("{key}={value}")).collect();
         pairs.join(";")
     }

@@ -35,6 +35,8 @@ fn pods_of_one_bridge_talk_and_one_of_another_does_not() {
         let ask = "ping -c1 -W5 10.9.0.77 >&2 && until nc -w5 10.9.0.77 8000; do sleep 0.1; done";
         assert_eq!(world.sh("--net=lan", ask).success().text(), "hello\n");
         world.sh("--net=other", "! ping -c1 -W1 10.9.0.77").success();
+        let list = world.finish(world.rkt().arg("list")).success().text();
+        assert!(list.contains("lan:ip4=10.9.0.77"), "{list}");
         let taken = world.sh("--net=lan:IP=10.9.0.77", "true").exited(254);
         assert!(taken.stderr.contains("10.9.0.77") && taken.stderr.contains("\"lan\""), "{}", taken.stderr);
         server.signal(nix::sys::signal::Signal::SIGTERM);
