@@ -152,7 +152,7 @@ impl PodNetwork {
 
     /// Detaches the pod from its networks, in reverse, and removes the namespace and the record. What is not there any
     /// more is no error. If anything fails, the record stays for another try.
-    pub fn detach(self, cache: Cache) -> Result<(), Error> {
+    pub fn detach(&self, cache: Cache) -> Result<(), Error> {
         let path = self.namespace();
         let namespace = namespace::is_namespace(&path).then_some(path.as_path());
         let runtime = Runtime::new(self.plugins(), cache);

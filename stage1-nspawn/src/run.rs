@@ -90,7 +90,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
 
 /// Where the pod's processes are to be.
 fn namespace(pod: &Pod, network: Option<&Network>) -> Result<NetworkNamespace, Error> {
-    match network.map(Network::namespace).transpose()?.flatten() {
+    match network.map(Network::namespace).transpose()? {
         Some(namespace) => Ok(NetworkNamespace::Made(namespace)),
         None if pod.arguments.net == Net::Host => Ok(NetworkNamespace::Host),
         None => Ok(NetworkNamespace::New),

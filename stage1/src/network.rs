@@ -18,7 +18,7 @@ const LOCAL_CONFIG: &str = "/etc/rkt";
 /// The networks that a pod is attached to. It is detached with this value; what fails then is left to `gc`.
 #[derive(Debug)]
 pub struct Network {
-    attached: Option<PodNetwork>,
+    attached: PodNetwork,
     resolv_conf: Option<String>,
 }
 
@@ -35,13 +35,11 @@ impl Network {
         let id = pod.arguments.uuid.to_string();
         let planned = pod_network::plan(&pod.arguments.net, local_config, &id, &ports)?;
         let attached = PodNetwork::create(&pod.directory.network(), planned)?;
-        let mut network = Self { attached: Some(attached), resolv_conf: None };
-        if let Some(attached) = &network.attached {
-            let results = attached.attach(cache(), interrupted)?;
-            net_info::write(&pod.directory.net_info(), &attached.describe(&results))?;
-            let dns = results.iter().map(|result| &result.dns).find(|dns| !dns.is_empty());
-            network.resolv_conf = dns.map(resolv_conf::text);
-        }
+        let mut network = Self { attached, resolv_conf: None };
+        let results = network.attached.attach(cache(), interrupted)?;
+        net_info::write(&pod.directory.net_info(), &network.attached.describe(&results))?;
+        let dns = results.iter().map(|result| &result.dns).find(|dns| !dns.is_empty());
+        network.resolv_conf = dns.map(resolv_conf::text);
         Ok(Some(network))
     }
 
@@ -51,16 +49,14 @@ impl Network {
     }
 
     /// The network namespace.
-    pub fn namespace(&self) -> Result<Option<File>, Error> {
-        let open = |attached: &PodNetwork| namespace::open(&attached.namespace());
-        Ok(self.attached.as_ref().map(open).transpose()?)
+    pub fn namespace(&self) -> Result<File, Error> {
+        Ok(namespace::open(&self.attached.namespace())?)
     }
 }
 
 impl Drop for Network {
     fn drop(&mut self) {
-        let detached = self.attached.take().map_or(Ok(()), |attached| attached.detach(cache()));
-        detached.unwrap_or_else(|source| report(&Error::NetworkLeft(source)));
+        self.attached.detach(cache()).unwrap_or_else(|source| report(&Error::NetworkLeft(source)));
     }
 }
 

@@ -107,9 +107,13 @@ impl<'a> Runtime<'a> {
         is_garbage: &dyn Fn(&Cached) -> bool,
     ) -> Result<Vec<Error>, Error> {
         let cached = self.cache.list()?;
-        let names_gc =
-            |network: &&NetworkConfig| network.version >= SpecVersion::V1_1_0 && !network.disable_gc;
-        if !cached.iter().any(is_garbage) && !networks.iter().any(|network| names_gc(&network)) {
+        // What is not installed has nothing to collect.
+        let has_gc = |network: &&NetworkConfig| {
+            network.version >= SpecVersion::V1_1_0
+                && !network.disable_gc
+                && self.plugins.check(network).is_ok()
+        };
+        if !cached.iter().any(is_garbage) && !networks.iter().any(|network| has_gc(&network)) {
             return Ok(Vec::new());
         }
         let _lock = lock::exclusive(self.cache.directory())?;
@@ -117,7 +121,7 @@ impl<'a> Runtime<'a> {
             self.cache.list()?.into_iter().partition(is_garbage);
         let deleted = garbage.iter().map(|cached| self.delete_locked(&cached.attachment, None));
         let collected: Vec<Result<(), Error>> = deleted
-            .chain(networks.iter().filter(names_gc).map(|network| self.collect_network(network, &valid)))
+            .chain(networks.iter().filter(has_gc).map(|network| self.collect_network(network, &valid)))
             .collect();
         Ok(collected.into_iter().filter_map(Result::err).collect())
     }

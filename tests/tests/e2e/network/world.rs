@@ -13,8 +13,9 @@ use tempfile::TempDir;
 
 use crate::harness::{BUSYBOX, Finished, Host, Process, image};
 
-/// Where libcni, and the plugins of the CNI project, keep their files.
+/// Where libcni, and the plugins of the CNI project, keep their files, and what is of the test's own.
 const KEPT: &str = "/var/lib/cni";
+const OWN: &str = "/var/lib";
 
 /// What a test has instead of the host.
 pub struct World {
@@ -28,8 +29,7 @@ impl World {
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).unwrap();
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).unwrap();
-        fs::create_dir_all(KEPT).unwrap();
-        mount(Some("tmpfs"), KEPT, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        mount(Some("tmpfs"), OWN, Some("tmpfs"), MsFlags::empty(), none).unwrap();
         assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
         let world = Self { host: Host::new(), config: tempfile::tempdir().unwrap() };
         fs::create_dir(world.net_d()).unwrap();
