@@ -107,8 +107,8 @@ pub fn ptp(name: &str, subnet: &str) -> Value {
 pub fn left() -> Vec<String> {
     let mut left = files(&Path::new(KEPT).join("results"));
     for network in entries(&Path::new(KEPT).join("networks")) {
-        // host-local keeps these two for good.
-        let address = |path: &String| !path.ends_with("/lock") && !path.ends_with("/last_reserved_ip.0");
+        // host-local keeps these for good.
+        let address = |path: &String| !path.ends_with("/lock") && !path.contains("/last_reserved_ip.");
         left.extend(files(&network).into_iter().filter(address));
     }
     left.extend(lines("/proc/thread-self/net/dev").filter(|line| line.trim_start().starts_with("veth")));
