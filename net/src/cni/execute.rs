@@ -58,7 +58,8 @@ pub fn execute(
     // SAFETY: between fork and exec, prctl is a plain system call that touches no memory of the parent's.
     unsafe { command.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGKILL)?)) };
     let child = command.spawn().map_err(Failure::Start)?;
-    Group { child, deadline: Instant::now() + patience.limit }.attend(patience)
+    let mut group = Group { child, deadline: Instant::now() + patience.limit };
+    group.attend(patience).inspect_err(|_| group.kill())
 }
 
 /// A file that is nowhere: however long it is, whoever reads it, writing it never blocks.
@@ -69,22 +70,21 @@ fn file_with(content: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// A process group, of which nothing is left when this is dropped.
+/// A program and what it has started. What it leaves running when it has ended by itself is meant to run.
 struct Group {
     child: Child,
     deadline: Instant,
 }
 
-impl Drop for Group {
-    fn drop(&mut self) {
-        // The child is not reaped before this, so its number is nobody else's.
+impl Group {
+    /// For a program that has not been seen to end: its number is not another's yet.
+    fn kill(&mut self) {
         let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
         let _ = self.child.wait();
     }
-}
 
-impl Group {
-    fn attend(mut self, patience: Patience<'_>) -> Result<Finished, Failure> {
+    /// Takes its output until it has ended.
+    fn attend(&mut self, patience: Patience<'_>) -> Result<Finished, Failure> {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let (mut out, mut err) = (self.child.stdout.take(), self.child.stderr.take());
         while out.is_some() || err.is_some() {
@@ -204,6 +204,15 @@ mod tests {
         assert!(matches!(run("yes", LONG).unwrap_err(), Failure::TooMuchOutput(_)));
         let finished = run("yes | head -c 3000000 >&2", LONG).unwrap();
         assert_eq!(finished.stderr.len(), ERRORS_LIMIT_BYTES);
+    }
+
+    #[test]
+    fn what_it_leaves_running_on_purpose_runs() {
+        let finished = run("sleep 1000 >/dev/null 2>&1 & echo $!", LONG).unwrap();
+        let pid: i32 = String::from_utf8(finished.stdout).unwrap().trim().parse().unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        assert!(!stat.contains(") Z "), "{stat}");
+        nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     }
 
     #[test]
