@@ -9,8 +9,10 @@ pub mod error;
 pub mod image_manifest;
 pub mod isolator;
 pub mod limits;
+pub mod net;
 pub mod plan;
 pub mod pod_manifest;
+pub mod ports;
 pub mod quantity;
 pub mod types;
 

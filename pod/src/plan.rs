@@ -126,6 +126,13 @@ pub enum Operation {
         /// The link.
         path: PathBuf,
     },
+    /// Writes a file that everybody may read, in the place of whatever has its name.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is in it.
+        content: String,
+    },
     /// Sets the host name of the UTS namespace.
     Hostname(String),
     /// Makes `path` the root of the mount namespace, and drops the old one.
@@ -217,6 +224,8 @@ pub struct World {
     pub insecure: Insecure,
     /// Where each app's image and writable layer are, in the manifest's order.
     pub layers: Vec<Layers>,
+    /// What the apps' `/etc/resolv.conf` is to be; the images' own if absent.
+    pub resolv_conf: Option<String>,
 }
 
 /// In what the supervisor runs.
@@ -449,6 +458,10 @@ fn app_setup(app: &RuntimeApp, section: &App, world: &World) -> Vec<Operation> {
     operations.extend(
         section.mount_points.iter().map(|point| directory(&at(point.path.trim_start_matches('/')), 0o755)),
     );
+    if let Some(content) = &world.resolv_conf {
+        operations.push(directory(&at("etc"), 0o755));
+        operations.push(Operation::File { path: at("etc/resolv.conf"), content: content.clone() });
+    }
     if app.read_only_root_fs {
         operations.push(Operation::Bind {
             source: root.clone(),
@@ -529,7 +542,14 @@ mod tests {
 
     fn world(isolation: Isolation, image: ImageSource) -> World {
         let layers = vec![Layers { image, writable: "/w/a".into() }];
-        World { isolation, hostname: "h".into(), interactive: false, insecure: Insecure::default(), layers }
+        World {
+            isolation,
+            hostname: "h".into(),
+            interactive: false,
+            insecure: Insecure::default(),
+            layers,
+            resolv_conf: None,
+        }
     }
 
     fn namespaces() -> World {
@@ -612,6 +632,21 @@ mod tests {
         two.apps.push(second);
         let world = World { interactive: true, ..namespaces() };
         assert!(compute(&two, &world).unwrap_err().to_string().contains("exactly one app"));
+    }
+
+    #[test]
+    fn a_networks_name_servers_are_written_before_the_root_is_read_only() {
+        let mut manifest = manifest();
+        manifest.apps[0].read_only_root_fs = true;
+        let world = World { resolv_conf: Some("nameserver 192.0.2.53\n".into()), ..namespaces() };
+        let setup = compute(&manifest, &world).unwrap().apps.remove(0).setup;
+        let position = |wanted: fn(&Operation) -> bool| setup.iter().position(wanted);
+        let written = position(
+            |operation| matches!(operation, Operation::File { path, .. } if path == Path::new("/apps/a/etc/resolv.conf")),
+        );
+        let read_only =
+            position(|operation| matches!(operation, Operation::Bind { flags, .. } if flags.read_only));
+        assert!(written.is_some() && written < read_only, "{setup:?}");
     }
 
     #[test]

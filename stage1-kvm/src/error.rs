@@ -23,6 +23,9 @@ pub enum Error {
          leave --net out, or use --stage1=nspawn"
     )]
     HostNetwork,
+    /// Any other network than none.
+    #[error("--net={0} is not supported by --stage1=kvm yet; leave --net out, or use --stage1=nspawn")]
+    Network(String),
     /// The apps' limits contradict what a VM can have.
     #[error("cannot give a VM these limits")]
     Limits(#[source] pod::Error),

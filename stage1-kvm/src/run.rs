@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use pod::abi::Net;
 use pod::control::ExitStatus;
 use pod::limits::PodLimits;
+use pod::net::Net;
 use pod::plan::Plan;
 use stage1::attend::{Connection, Control, Streams, attend};
 use stage1::pod::Pod;
@@ -31,8 +31,10 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     timeline.mark("stage1");
     let _lock = lock::take()?;
     let pod = Pod::open(arguments)?;
-    if pod.arguments.net == Net::Host {
-        return Err(Error::HostNetwork);
+    match &pod.arguments.net {
+        Net::None => {}
+        Net::Host => return Err(Error::HostNetwork),
+        net => return Err(Error::Network(net.to_string())),
     }
     let signals = Signals::block()?;
     let plan = pod.plan(machine::isolation(), machine::layers(&pod))?;

@@ -104,12 +104,23 @@ pub enum Error {
         #[source]
         source: Causes,
     },
+    /// The pod's network cannot be had.
+    #[error("cannot set up the pod's network")]
+    Network(#[from] ::net::cni::Error),
+    /// The pod's network cannot be undone.
+    #[error("cannot undo the pod's network; rkt gc tries it again")]
+    NetworkLeft(#[source] ::net::cni::Error),
     /// The supervisor has gone without telling how the pod ended.
     #[error("the pod's supervisor has gone without a word: the pod was killed from outside, or crashed")]
     SupervisorGone,
 }
 
 impl Error {
+    /// Whether it is what the user wanted: the pod's end.
+    pub fn is_interruption(&self) -> bool {
+        matches!(self, Self::Network(error) if error.is_interruption())
+    }
+
     /// For `map_err`: the file at `path`.
     pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::File { action, path: path.to_owned(), source }

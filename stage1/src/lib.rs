@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod error;
 pub mod gc;
 pub mod lock;
+pub mod network;
 pub mod pod;
 pub mod signals;
 pub mod status;

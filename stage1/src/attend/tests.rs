@@ -46,7 +46,8 @@ impl Machine {
         });
         let arguments = RunArguments::parse(["00000000-0000-0000-0000-000000000007".to_owned()]).unwrap();
         let manifest = PodManifest::new(Vec::new());
-        let pod = Pod { directory: PodDirectory::new(self.home.path()), arguments, manifest };
+        let pod =
+            Pod { directory: PodDirectory::new(self.home.path()), arguments, manifest, resolv_conf: None };
         let mut kills = 0;
         let connection = Connection {
             control: Control::Expected(self.control),

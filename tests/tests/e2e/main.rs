@@ -24,6 +24,7 @@ mod harness;
 mod images;
 mod kvm;
 mod limits;
+mod network;
 mod real_programs;
 mod signals;
 mod streams;
