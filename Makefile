@@ -12,7 +12,9 @@ PREFIX ?= /usr/local
 
 # .cargo/config.toml sets the target.
 out := target/x86_64-unknown-linux-gnu/release
-helpers := stage1-nspawn stage1-kvm guest-init
+helpers := stage1-nspawn stage1-kvm
+# What a guest is made of.
+guest := vmlinux guest.erofs
 
 # The order of what a target needs counts.
 .NOTPARALLEL:
@@ -24,6 +26,7 @@ build:
 	mkdir -p target/release
 	cd target/release && ln -f $(addprefix ../../$(out)/,rkt $(helpers)) .
 	cmp -s build/vmlinux target/release/vmlinux || cp build/vmlinux target/release/vmlinux
+	$(out)/guest-root $(out)/guest-init target/release/guest.erofs
 
 setup:
 	tests/setup
@@ -42,11 +45,11 @@ bench: setup build images
 
 # What `build` has left, so that root needs no Rust.
 install:
-	@test -x target/release/rkt -a -e target/release/vmlinux || { echo "run make build first" >&2; exit 1; }
+	@test -x target/release/rkt -a -e target/release/guest.erofs || { echo "run make build first" >&2; exit 1; }
 	install -D -m 755 target/release/rkt "$(DESTDIR)$(PREFIX)/bin/rkt"
 	install -d "$(DESTDIR)$(PREFIX)/lib/rkt" "$(DESTDIR)$(PREFIX)/share/doc/rkt"
 	install -m 755 $(addprefix target/release/,$(helpers)) "$(DESTDIR)$(PREFIX)/lib/rkt"
-	install -m 644 target/release/vmlinux "$(DESTDIR)$(PREFIX)/lib/rkt"
+	install -m 644 $(addprefix target/release/,$(guest)) "$(DESTDIR)$(PREFIX)/lib/rkt"
 	install -m 644 README.md LICENSE docs/*.md "$(DESTDIR)$(PREFIX)/share/doc/rkt"
 
 clean:

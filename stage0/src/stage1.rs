@@ -17,8 +17,8 @@ use crate::host;
 pub const ENTRYPOINTS: [&str; 2] = ["init", "gc"];
 /// The guest's kernel, beside the stage1.
 pub const GUEST_KERNEL: &str = "vmlinux";
-/// The guest's PID 1, beside the stage1.
-pub const GUEST_INIT: &str = "guest-init";
+/// The guest's root file system with its PID 1, beside the stage1.
+pub const GUEST_ROOT: &str = "guest.erofs";
 
 /// Why a stage1 cannot run a pod here.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +119,7 @@ impl Stage1 {
 /// What a guest is made of, and what it is for.
 pub fn guest_files(installed: &Installed) -> [(PathBuf, &'static str); 2] {
     let beside = |name| installed.binary.with_file_name(name);
-    [(beside(GUEST_KERNEL), "the guest kernel"), (beside(GUEST_INIT), "the guest's first process")]
+    [(beside(GUEST_KERNEL), "the guest kernel"), (beside(GUEST_ROOT), "the guest's root file system")]
 }
 
 fn directories() -> Vec<PathBuf> {

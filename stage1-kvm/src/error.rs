@@ -49,9 +49,6 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The initramfs could not be made.
-    #[error("cannot make the guest's initramfs")]
-    Initramfs(#[source] io::Error),
     /// The scratch disk could not be opened.
     #[error("cannot make the scratch disk {path}")]
     ScratchFile {

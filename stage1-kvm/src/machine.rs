@@ -14,12 +14,12 @@ use vmm::virtio::vsock::VsockConfig;
 use vmm::{Kvm, MachineConfig, VcpuCount};
 
 use crate::error::Error;
-use crate::{initramfs, writable};
+use crate::writable;
 
 /// The guest kernel, beside this program's own file.
 const KERNEL: &str = "vmlinux";
-/// The guest's init, beside it as well.
-const INIT: &str = "guest-init";
+/// The guest's root file system with its init, beside it as well: the first of the persistent memory devices.
+const ROOT: &str = "guest.erofs";
 /// The guest's only disk.
 const SCRATCH_DEVICE: &str = "/dev/vda";
 /// Guests reach nobody but the host, so that all can have the same number.
@@ -30,9 +30,9 @@ pub fn isolation() -> Isolation {
     Isolation::Vm { scratch: SCRATCH_DEVICE.into() }
 }
 
-/// Where each app's root comes from in the guest: the images are its persistent memory devices, in order.
+/// Where each app's root comes from in the guest: the images are its persistent memory devices, in order, after its own root.
 pub fn layers(pod: &Pod) -> Vec<Layers> {
-    let apps = pod.manifest.apps.iter().enumerate();
+    let apps = (1..).zip(&pod.manifest.apps);
     apps.map(|(index, app)| Layers {
         image: ImageSource::Pmem(format!("/dev/pmem{index}").into()),
         writable: Path::new(VM_SCRATCH).join(app.name.as_str()),
@@ -51,18 +51,16 @@ pub fn config(
     let vcpus = VcpuCount::new(vcpus)
         .ok_or_else(|| Error::Limits(pod::Error::Invalid(format!("a VM cannot have {vcpus} vCPUs"))))?;
     let memory_bytes = limits.guest_memory_bytes().map_err(Error::Limits)?;
-    let pmems = images(pod)?;
+    let mut pmems = vec![open_part(ROOT)?];
+    pmems.extend(images(pod)?);
     let kernel = open_part(KERNEL)?;
-    let mut init = open_part(INIT)?;
-    let initramfs = initramfs::make(&mut init).map_err(Error::Initramfs)?;
     let scratch = writable::make(&pod.directory.scratch(), pod.arguments.uuid)?;
     Ok(MachineConfig {
         kvm,
         vcpus,
         memory_bytes,
         kernel,
-        initramfs,
-        command_line: command_line(pod.arguments.debug).to_owned(),
+        command_line: command_line(pod.arguments.debug),
         pmems,
         blocks: vec![BlockConfig { file: scratch, read_only: false }],
         nets: Vec::new(),
@@ -89,12 +87,13 @@ fn open_part(name: &str) -> Result<File, Error> {
 
 /// The kernel's parameters beside those of the machine.
 ///
-/// - `retain_initrd`: the kernel would overwrite the initramfs before it frees it, and so take the host as much memory
-///   again as it gives back to the guest.
+/// - `root=` and its like: there is no initramfs, which would have to be copied for each guest, and again by it.
+/// - `percpu_alloc=page`: by default each processor gets 2 MiB at first, to give most of it back once it has been zeroed.
 /// - `quiet`: kernel messages cost more time than the whole boot. The last of them are wanted when something goes
 ///   wrong, and those are not kept quiet.
-fn command_line(debug: bool) -> &'static str {
-    if debug { "retain_initrd percpu_alloc=page" } else { "retain_initrd percpu_alloc=page quiet" }
+fn command_line(debug: bool) -> String {
+    let root = "root=/dev/pmem0 rootfstype=erofs rootflags=dax=always ro init=/init";
+    format!("{root} percpu_alloc=page{}", if debug { "" } else { " quiet" })
 }
 
 fn to_stderr(bytes: &[u8]) {

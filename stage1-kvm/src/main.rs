@@ -3,7 +3,6 @@
 
 mod error;
 mod handshake;
-mod initramfs;
 mod machine;
 mod quota;
 mod run;

@@ -1,6 +1,6 @@
 //! Boots a kernel and shows what it says: for tests, measurements and debugging.
 //!
-//! `boot KERNEL INITRAMFS [--pmem FILE] [--block FILE] [--tap NAME] [--vcpus N] [--memory-mib N] [--quiet] [PARAMETERS...]`
+//! `boot KERNEL [--pmem FILE] [--block FILE] [--tap NAME] [--vcpus N] [--memory-mib N] [--quiet] [PARAMETERS...]`
 //!
 //! The console goes to stderr, the timeline to stdout in nanoseconds of `CLOCK_MONOTONIC`.
 
@@ -38,15 +38,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, Box<dyn Error>> {
-    let mut missing = |what: &'static str| arguments.next().ok_or(what);
-    let kernel = open(&missing("no kernel given")?)?;
-    let initramfs = open(&missing("no initramfs given")?)?;
+    let kernel = open(&arguments.next().ok_or("no kernel given")?)?;
     let mut config = MachineConfig {
         kvm: probe::open_kvm()?,
         vcpus: VcpuCount::new(1).ok_or("one processor")?,
         memory_bytes: 128 << 20,
         kernel,
-        initramfs,
         command_line: String::new(),
         pmems: Vec::new(),
         blocks: Vec::new(),

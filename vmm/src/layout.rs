@@ -3,7 +3,7 @@
 //! ```text
 //! 0000_0000  RAM: real-mode memory; the boot data below lies in it
 //! 0009_fc00  MP table (the last KiB of base memory); not RAM to the guest, as all up to 1 MiB
-//! 0010_0000  RAM: kernel where its ELF file says, initramfs at the end
+//! 0010_0000  RAM: kernel where its ELF file says
 //! c000_0000  the gap: no RAM from here to 4 GiB
 //! d000_0000    virtio-mmio windows, 4 KiB each
 //! fec0_0000    IOAPIC            (in the kernel)
@@ -20,7 +20,7 @@ use crate::memory::{HUGE_PAGE_SIZE, MemoryError};
 pub const COMMAND_LINE_START: u64 = 0x2_0000;
 /// The longest command line with its zero: what the kernel has room for (`COMMAND_LINE_SIZE`).
 pub const COMMAND_LINE_MAX: usize = 2048;
-/// `hvm_start_info`, then the module list and the memory map that it points to.
+/// `hvm_start_info`, then the memory map that it points to.
 pub const PVH_INFO_START: u64 = 0x6000;
 
 /// Where the MP floating pointer is: the kernel looks for it in the last KiB of base memory (MP 1.4, section 4).

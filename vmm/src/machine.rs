@@ -8,9 +8,8 @@ use kvm_ioctls::{Kvm, VcpuFd};
 use nix::sys::mman::ProtFlags;
 use vm_memory::GuestAddress;
 
+use crate::boot;
 use crate::boot::elf::Kernel;
-use crate::boot::pvh::Initramfs;
-use crate::boot::{self, BootError};
 use crate::bus::Bus;
 use crate::console::{ConsoleLog, Sink};
 use crate::cpu::cpuid::Template;
@@ -47,8 +46,6 @@ pub struct MachineConfig {
     pub memory_bytes: u64,
     /// An uncompressed x86-64 ELF kernel with a PVH entry point. It must not change while the machine runs.
     pub kernel: File,
-    /// A cpio archive. It must not change while the machine runs.
-    pub initramfs: File,
     /// The caller's kernel parameters; they come after the machine's own, so that what follows a `--` reaches init.
     pub command_line: String,
     /// Files that the guest reads as `/dev/pmem0` and so on, in this order. They must not shrink while the machine runs.
@@ -124,7 +121,7 @@ impl Machine {
         let timeline = Arc::new(Timeline::default());
 
         let kernel = Kernel::parse(&config.kernel)?;
-        let (ram, initramfs) = map_ram(&kernel, &config.initramfs, config.memory_bytes)?;
+        let ram = map_ram(&kernel, config.memory_bytes)?;
         let pmems = map_pmems(&config.pmems, config.memory_bytes)?;
         let memory = DeviceMemory::new(ram.clone(), pmems.clone())?;
 
@@ -153,7 +150,7 @@ impl Machine {
         let parameters = devices::kernel_parameters(transports.len());
         let command_line = format!("{KERNEL_PARAMETERS}{parameters} {}", config.command_line);
         boot::write_command_line(&memory, &command_line)?;
-        boot::pvh::write_start_info(&memory, config.memory_bytes, initramfs)?;
+        boot::pvh::write_start_info(&memory, config.memory_bytes)?;
         boot::mp_table::write_mp_table(&memory, config.vcpus.get())?;
 
         let bus = Bus::new(transports, span(&pmems), console.clone(), Arc::clone(&timeline));
@@ -238,38 +235,22 @@ fn create_vm(kvm: &Kvm, meanwhile: impl FnOnce() -> Result<(), Error>) -> Result
     })
 }
 
-/// Maps RAM, with the initramfs at the end of the part below the gap.
-fn map_ram(
-    kernel: &Kernel,
-    initramfs_file: &File,
-    memory_bytes: u64,
-) -> Result<(Vec<Region>, Initramfs), Error> {
+/// Maps RAM. The kernel must fit in the part below the gap.
+fn map_ram(kernel: &Kernel, memory_bytes: u64) -> Result<Vec<Region>, Error> {
     if !(MEMORY_MIN..=MEMORY_MAX).contains(&memory_bytes) || !memory_bytes.is_multiple_of(PAGE_SIZE) {
         return Err(Error::MemorySize { wanted: memory_bytes, min: MEMORY_MIN, max: MEMORY_MAX });
     }
     let mut ram = Vec::new();
-    let mut initramfs = Initramfs { address: 0, bytes: 0 };
     for (start, bytes) in layout::ram_ranges(memory_bytes) {
-        let mut mapping = Mapping::anonymous(bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+        let mapping = Mapping::anonymous(bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
         mapping.advise_huge_pages(0..bytes, false);
         if start == 0 {
             kernel.check(bytes)?;
             mapping.advise_huge_pages(kernel.dense_range(), true);
-            initramfs = map_initramfs(initramfs_file, &mut mapping, kernel.end())?;
         }
         ram.push(Region { start: GuestAddress(start), mapping: Arc::new(mapping) });
     }
-    Ok((ram, initramfs))
-}
-
-fn map_initramfs(file: &File, ram: &mut Mapping, kernel_end: u64) -> Result<Initramfs, Error> {
-    let bytes = file.metadata().map_err(Error::host("read the initramfs's size"))?.len();
-    let does_not_fit = || BootError::Memory { what: "the initramfs", bytes, memory_bytes: ram.bytes() };
-    let size = bytes.checked_next_multiple_of(PAGE_SIZE).ok_or_else(does_not_fit)?;
-    let top = ram.bytes();
-    let address = top.checked_sub(size).filter(|start| *start >= kernel_end).ok_or_else(does_not_fit)?;
-    ram.overlay(address, file, 0, size)?;
-    Ok(Initramfs { address, bytes })
+    Ok(ram)
 }
 
 /// Maps the pmem files one after the other.

@@ -2,18 +2,19 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::pod::{Pod, needs_kvm, parts, shell, text};
+use crate::pod::{Pod, make_guest_root, needs_kvm, parts, shell, text};
 
 /// Parts of which one is another file, or missing.
 fn parts_with(name: &str, other: Option<&str>) -> TempDir {
     let changed = tempfile::tempdir().unwrap();
     // The program looks beside its own file, so that this is a copy.
     fs::copy(parts().join("stage1-kvm"), changed.path().join("stage1-kvm")).unwrap();
-    for part in ["guest-init", "vmlinux"] {
+    for part in ["guest.erofs", "vmlinux"] {
         match (part == name, other) {
             (false, _) => symlink(parts().join(part), changed.path().join(part)).unwrap(),
             (true, Some(other)) => symlink(other, changed.path().join(part)).unwrap(),
@@ -60,7 +61,8 @@ fn a_missing_image_or_kernel_is_named() {
 #[test]
 fn a_guest_whose_init_is_no_program() {
     needs_kvm!();
-    let parts = parts_with("guest-init", Some("/etc/passwd"));
+    let parts = parts_with("guest.erofs", None);
+    make_guest_root(Path::new("/etc/passwd"), &parts.path().join("guest.erofs"));
     let pod = Pod::of_parts(parts.path()).with("app", json!({"exec": ["true"]}));
     let stderr = stderr_of(&pod, &[]);
     assert!(stderr.contains("the guest kernel panicked") && stderr.contains("init"), "{stderr}");

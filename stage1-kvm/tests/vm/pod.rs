@@ -153,15 +153,12 @@ fn make_parts() -> std::io::Result<TempDir> {
     let program = Path::new(env!("CARGO_BIN_EXE_stage1-kvm"));
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let target = program.ancestors().nth(2).unwrap();
-    let files = [
-        (program.to_owned(), "stage1-kvm"),
-        (target.join("release/guest-init"), "guest-init"),
-        (workspace.join("build/vmlinux"), "vmlinux"),
-    ];
+    let files = [(program.to_owned(), "stage1-kvm"), (workspace.join("build/vmlinux"), "vmlinux")];
     for (from, name) in files {
         fs::copy(&from, parts.path().join(name))
             .unwrap_or_else(|error| panic!("{} is not built: {error}", from.display()));
     }
+    make_guest_root(&target.join("release/guest-init"), &parts.path().join("guest.erofs"));
     let tree = parts.path().join("tree");
     for directory in ["bin", "etc"] {
         fs::create_dir_all(tree.join(directory))?;
@@ -174,6 +171,12 @@ fn make_parts() -> std::io::Result<TempDir> {
     let made = Command::new("mkfs.erofs").args(["-T0", "--all-root"]).arg(image).arg(&tree).output();
     assert!(made.as_ref().is_ok_and(|output| output.status.success()), "mkfs.erofs: {made:?}");
     Ok(parts)
+}
+
+/// The root of a guest whose init is this program.
+pub fn make_guest_root(init: &Path, image: &Path) {
+    let made = Command::new(env!("CARGO_BIN_EXE_guest-root")).args([init, image]).output().unwrap();
+    assert!(made.status.success(), "guest-root: {}", text(&made.stderr));
 }
 
 /// A pod that runs; killed with this value.

@@ -82,7 +82,7 @@ fn no_kvm() {
 fn no_guest_kernel() {
     let host = Host::new();
     let installation = tempfile::tempdir().unwrap();
-    for name in ["rkt", "stage1-kvm", "stage1-nspawn", "guest-init"] {
+    for name in ["rkt", "stage1-kvm", "stage1-nspawn", "guest.erofs"] {
         std::fs::copy(rkt().with_file_name(name), installation.path().join(name)).unwrap();
     }
     let mut command = std::process::Command::new(installation.path().join("rkt"));

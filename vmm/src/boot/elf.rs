@@ -90,7 +90,7 @@ impl Kernel {
         Ok(Self { segments, entry })
     }
 
-    /// Where the kernel ends in guest memory; the initramfs must lie above.
+    /// Where the kernel ends in guest memory.
     pub fn end(&self) -> u64 {
         self.segments
             .iter()
