@@ -11,6 +11,8 @@ pub mod limits;
 pub mod plan;
 pub mod pod_manifest;
 pub mod quantity;
+pub mod rlimit;
+pub mod seccomp;
 pub mod types;
 
 pub use error::Error;

@@ -14,6 +14,8 @@ use crate::image_manifest::{App, EnvironmentVariable, Event};
 use crate::isolator::Isolator;
 use crate::limits::{AppLimits, CgroupSetting, CgroupVersion, PodLimits};
 use crate::pod_manifest::{PodManifest, RuntimeApp};
+use crate::rlimit::Rlimit;
+use crate::seccomp::{self, Filter};
 use crate::types::AcName;
 
 /// Everything the supervisor does.
@@ -197,6 +199,10 @@ pub struct Process {
     pub capabilities: CapabilitySet,
     /// Whether exec gains no privileges.
     pub no_new_privileges: bool,
+    /// Which system calls it may make; all, if there is none.
+    pub filter: Option<Filter>,
+    /// Limits of each of its processes.
+    pub rlimits: Vec<Rlimit>,
     /// Whether the kernel is told to kill it sooner or later than others.
     pub oom_score_adj: Option<i32>,
 }
@@ -460,8 +466,11 @@ fn app_setup(app: &RuntimeApp, section: &App, world: &World) -> Vec<Operation> {
 }
 
 fn process(app: &RuntimeApp, section: &App, world: &World) -> Result<Process, Error> {
-    let isolators: Vec<Isolator> =
-        section.isolators.iter().map(Isolator::try_from).collect::<Result<_, _>>()?;
+    let isolators = Isolator::parse_all(&section.isolators)?;
+    let capabilities = match world.insecure.capabilities {
+        true => CapabilitySet::ALL,
+        false => CapabilitySet::of_isolators(&isolators)?,
+    };
     let last = |pick: fn(&Isolator) -> Option<i32>| isolators.iter().filter_map(pick).next_back();
     let working_directory =
         section.working_directory.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
@@ -472,11 +481,13 @@ fn process(app: &RuntimeApp, section: &App, world: &World) -> Result<Process, Er
         supplementary_gids: section.supplementary_gids.clone(),
         working_directory: working_directory.into(),
         environment: environment(&app.name, section),
-        capabilities: match world.insecure.capabilities {
-            true => CapabilitySet::ALL,
-            false => CapabilitySet::of_isolators(&isolators)?,
-        },
+        capabilities,
         no_new_privileges: isolators.contains(&Isolator::NoNewPrivileges(true)),
+        filter: match world.insecure.seccomp {
+            true => None,
+            false => seccomp::of_isolators(&isolators, capabilities)?,
+        },
+        rlimits: Rlimit::of_isolators(&isolators),
         oom_score_adj: last(|isolator| match isolator {
             Isolator::OomScoreAdj(score) => Some(*score),
             _ => None,
