@@ -77,6 +77,9 @@ impl CapabilitySet {
     /// Every capability.
     pub const ALL: Self = Self((1 << NAMES.len()) - 1);
 
+    /// What root needs for nearly everything; without no_new_privs, also for filtering its own system calls.
+    pub const SYS_ADMIN: Self = Self(1 << 21);
+
     /// Whether the capability with this name, without `CAP_`, is in the set.
     pub fn contains(self, name: &str) -> bool {
         NAMES.iter().position(|known| *known == name).is_some_and(|number| self.0 & 1 << number != 0)
@@ -128,6 +131,7 @@ mod tests {
         assert_eq!(CapabilitySet::of_isolators(std::slice::from_ref(&remove)).unwrap().0.count_ones(), 12);
         assert!(CapabilitySet::of_isolators(&[retain, remove]).is_err());
         assert!(CapabilitySet::named(["CAP_FLY"]).is_err());
+        assert_eq!(named(&["SYS_ADMIN"]), CapabilitySet::SYS_ADMIN);
         assert!(named(&["CHOWN"]).contains("CHOWN") && !named(&["CHOWN"]).contains("KILL"));
     }
 }
