@@ -108,7 +108,7 @@ impl Isolator {
     /// Parses an app's isolators, and checks that they do not contradict each other.
     pub fn parse_all(raw: &[RawIsolator]) -> Result<Vec<Self>, Error> {
         let isolators: Vec<Self> = raw.iter().map(Self::try_from).collect::<Result<_, _>>()?;
-        seccomp::of_isolators(&isolators, CapabilitySet::of_isolators(&isolators)?)?;
+        seccomp::check(&isolators, CapabilitySet::of_isolators(&isolators)?)?;
         Ok(isolators)
     }
 

@@ -572,6 +572,19 @@ mod tests {
     }
 
     #[test]
+    fn apps_are_filtered_unless_the_user_says_otherwise() {
+        let process = |insecure| {
+            let world = World { insecure, ..namespaces() };
+            compute(&manifest(), &world).unwrap().apps.remove(0).process
+        };
+        let filter = |insecure| process(insecure).filter;
+        let closed = filter(Insecure::default());
+        let privileged = filter(Insecure { capabilities: true, ..Insecure::default() });
+        assert!(closed.is_some() && privileged.is_some() && closed != privileged);
+        assert_eq!(filter(Insecure { seccomp: true, ..Insecure::default() }), None);
+    }
+
+    #[test]
     fn the_root_is_changed_after_every_mount() {
         for world in [vm(), namespaces()] {
             let plan = compute(&manifest(), &world).unwrap();

@@ -97,18 +97,26 @@ impl Entry {
 
 /// The filter of an app with these isolators that keeps these capabilities: the default one if it says nothing.
 pub fn of_isolators(isolators: &[Isolator], capabilities: CapabilitySet) -> Result<Option<Filter>, Error> {
+    asked_for(isolators, capabilities).unwrap_or_else(|| Ok(Some(default_filter(capabilities))))
+}
+
+/// Whether there is such a filter.
+pub fn check(isolators: &[Isolator], capabilities: CapabilitySet) -> Result<(), Error> {
+    asked_for(isolators, capabilities).transpose().map(drop)
+}
+
+fn asked_for(isolators: &[Isolator], capabilities: CapabilitySet) -> Option<Result<Option<Filter>, Error>> {
     let mut filters = isolators.iter().filter_map(|isolator| match isolator {
         Isolator::SeccompRetain(set) => Some(set.retain(capabilities)),
         Isolator::SeccompRemove(set) => Some(set.remove(capabilities)),
         _ => None,
     });
     match (filters.next(), filters.next()) {
-        (None, _) => Ok(Some(default_filter(capabilities))),
-        (Some(filter), None) => filter,
-        (Some(_), Some(_)) => Err(Error::Invalid(
+        (filter, None) => filter,
+        (_, Some(_)) => Some(Err(Error::Invalid(
             "an app has more than one isolator of system calls: seccomp-retain-set and -remove-set exclude each other"
                 .into(),
-        )),
+        ))),
     }
 }
 

@@ -1,5 +1,8 @@
 //! System calls by name, with their numbers on x86-64 (arch/x86/entry/syscalls/syscall_64.tbl up to Linux 6.17).
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
 use crate::Error;
 
 /// The first numbers, without a gap.
@@ -112,7 +115,9 @@ impl Name {
 
 /// The number of a call of x86-64.
 pub fn number(name: &str) -> Option<u32> {
-    known().find(|(_, known)| *known == name).map(|(number, _)| number)
+    static NUMBERS: LazyLock<BTreeMap<&str, u32>> =
+        LazyLock::new(|| known().map(|(number, name)| (name, number)).collect());
+    NUMBERS.get(name).copied()
 }
 
 /// Every call of x86-64, by its number.

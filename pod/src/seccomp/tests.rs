@@ -222,6 +222,7 @@ fn sets_that_make_no_sense() {
     for (value, expected) in [
         (serde_json::json!({"set": ["execve"]}), "cannot be started"),
         (serde_json::json!({"set": ["@appc.io/all"]}), "cannot be started"),
+        (serde_json::json!({"set": ["@rkt/default-whitelist"]}), "cannot be started"),
         (serde_json::json!({"set": []}), "is empty"),
         (serde_json::json!({"set": ["mkdri"]}), "\"mkdri\" is not the name of a system call"),
         (serde_json::json!({"set": ["@systemd/clock"]}), "@rkt/default-whitelist"),
