@@ -77,8 +77,16 @@ impl CapabilitySet {
     /// Every capability.
     pub const ALL: Self = Self((1 << NAMES.len()) - 1);
 
+    /// What root needs for nearly everything; without no_new_privs, also for filtering its own system calls.
+    pub const SYS_ADMIN: Self = Self(1 << 21);
+
+    /// Whether the capability with this name, without `CAP_`, is in the set.
+    pub fn contains(self, name: &str) -> bool {
+        NAMES.iter().position(|known| *known == name).is_some_and(|number| self.0 & 1 << number != 0)
+    }
+
     /// The set of these names, with or without `CAP_`.
-    fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
+    pub fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
         names.into_iter().try_fold(Self(0), |set, name| {
             let bare = name.strip_prefix("CAP_").unwrap_or(name);
             match NAMES.iter().position(|known| *known == bare) {
@@ -93,19 +101,18 @@ impl CapabilitySet {
         let (mut retain, mut remove) = (None, None);
         for isolator in isolators {
             match isolator {
-                Isolator::CapabilitiesRetain(names) => retain = Some(names),
-                Isolator::CapabilitiesRemove(names) => remove = Some(names),
+                Isolator::CapabilitiesRetain(set) => retain = Some(*set),
+                Isolator::CapabilitiesRemove(set) => remove = Some(*set),
                 _ => {}
             }
         }
-        let names = |set: &'_ crate::isolator::NameSet| Self::of(set.set.iter().map(String::as_str));
         match (retain, remove) {
             (Some(_), Some(_)) => Err(Error::Invalid(
                 "an app has both a capabilities-retain-set and a capabilities-remove-set".into(),
             )),
-            (Some(retain), None) => names(retain),
-            (None, Some(remove)) => Ok(Self(Self::of(DEFAULT)?.0 & !names(remove)?.0)),
-            (None, None) => Self::of(DEFAULT),
+            (Some(retain), None) => Ok(retain),
+            (None, Some(CapabilitySet(removed))) => Ok(Self(Self::named(DEFAULT)?.0 & !removed)),
+            (None, None) => Self::named(DEFAULT),
         }
     }
 }
@@ -113,20 +120,18 @@ impl CapabilitySet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::isolator::NameSet;
-
-    fn set(names: &[&str]) -> NameSet {
-        NameSet { set: names.iter().map(|name| (*name).to_owned()).collect() }
-    }
 
     #[test]
     fn sets() {
+        let named = |names: &[&str]| CapabilitySet::named(names.iter().copied()).unwrap();
         assert_eq!(CapabilitySet::of_isolators(&[]).unwrap().0.count_ones(), 14);
-        let retain = Isolator::CapabilitiesRetain(set(&["CAP_NET_ADMIN"]));
+        let retain = Isolator::CapabilitiesRetain(named(&["CAP_NET_ADMIN"]));
         assert_eq!(CapabilitySet::of_isolators(std::slice::from_ref(&retain)).unwrap().0, 1 << 12);
-        let remove = Isolator::CapabilitiesRemove(set(&["CAP_CHOWN", "KILL"]));
+        let remove = Isolator::CapabilitiesRemove(named(&["CAP_CHOWN", "KILL"]));
         assert_eq!(CapabilitySet::of_isolators(std::slice::from_ref(&remove)).unwrap().0.count_ones(), 12);
         assert!(CapabilitySet::of_isolators(&[retain, remove]).is_err());
-        assert!(CapabilitySet::of_isolators(&[Isolator::CapabilitiesRetain(set(&["CAP_FLY"]))]).is_err());
+        assert!(CapabilitySet::named(["CAP_FLY"]).is_err());
+        assert_eq!(named(&["SYS_ADMIN"]), CapabilitySet::SYS_ADMIN);
+        assert!(named(&["CHOWN"]).contains("CHOWN") && !named(&["CHOWN"]).contains("KILL"));
     }
 }

@@ -225,7 +225,7 @@ impl App {
                 return Err(Error::Invalid(format!("more than one {event:?} event handler")));
             }
         }
-        self.isolators.iter().try_for_each(|raw| crate::isolator::Isolator::try_from(raw).map(drop))
+        crate::isolator::Isolator::parse_all(&self.isolators).map(drop)
     }
 }
 

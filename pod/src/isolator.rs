@@ -4,10 +4,27 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::capability::CapabilitySet;
 use crate::quantity::Quantity;
+use crate::rlimit::Rlimit;
+use crate::seccomp::{self, SystemCallSet};
+
+/// The names of isolators that more than this module speaks of.
+pub mod names {
+    /// Exactly these capabilities.
+    pub const CAPABILITIES_RETAIN: &str = "os/linux/capabilities-retain-set";
+    /// The default capabilities without these.
+    pub const CAPABILITIES_REMOVE: &str = "os/linux/capabilities-remove-set";
+    /// These system calls only.
+    pub const SECCOMP_RETAIN: &str = "os/linux/seccomp-retain-set";
+    /// Every system call but these.
+    pub const SECCOMP_REMOVE: &str = "os/linux/seccomp-remove-set";
+    /// Limits of each process; the specification has none, this name is ours.
+    pub const RLIMITS: &str = "os/linux/rlimits";
+}
 
 /// An isolator as it stands in a manifest: a name and a value whose shape the name decides.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RawIsolator {
     /// For example `resource/memory`.
     pub name: String,
@@ -25,10 +42,9 @@ pub struct Resource {
 }
 
 /// A set of names, as the capability isolators have it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct NameSet {
-    /// For example `CAP_NET_ADMIN`.
-    pub set: Vec<String>,
+#[derive(Deserialize)]
+struct NameSet {
+    set: Vec<String>,
 }
 
 /// An isolator that this version carries out.
@@ -39,9 +55,15 @@ pub enum Isolator {
     /// `resource/memory`, in bytes.
     Memory(Resource),
     /// `os/linux/capabilities-retain-set`.
-    CapabilitiesRetain(NameSet),
+    CapabilitiesRetain(CapabilitySet),
     /// `os/linux/capabilities-remove-set`.
-    CapabilitiesRemove(NameSet),
+    CapabilitiesRemove(CapabilitySet),
+    /// `os/linux/seccomp-retain-set`.
+    SeccompRetain(SystemCallSet),
+    /// `os/linux/seccomp-remove-set`.
+    SeccompRemove(SystemCallSet),
+    /// `os/linux/rlimits`.
+    Rlimits(Vec<Rlimit>),
     /// `os/linux/no-new-privileges`.
     NoNewPrivileges(bool),
     /// `os/linux/oom-score-adj`, -1000 to 1000.
@@ -50,11 +72,9 @@ pub enum Isolator {
 
 /// Isolators of the specification that are refused until they are carried out: running an app without the
 /// confinement that its manifest asks for would be a silent fall-back.
-const NOT_YET: [&str; 9] = [
+const NOT_YET: [&str; 7] = [
     "os/linux/apparmor-profile",
     "os/linux/cpu-shares",
-    "os/linux/seccomp-remove-set",
-    "os/linux/seccomp-retain-set",
     "os/linux/selinux-context",
     "os/unix/sysctl",
     "resource/block-bandwidth",
@@ -69,8 +89,11 @@ impl TryFrom<&RawIsolator> for Isolator {
         let isolator = match raw.name.as_str() {
             "resource/cpu" => Self::Cpu(value(raw)?),
             "resource/memory" => Self::Memory(value(raw)?),
-            "os/linux/capabilities-retain-set" => Self::CapabilitiesRetain(value(raw)?),
-            "os/linux/capabilities-remove-set" => Self::CapabilitiesRemove(value(raw)?),
+            names::CAPABILITIES_RETAIN => Self::CapabilitiesRetain(capabilities(&value(raw)?)?),
+            names::CAPABILITIES_REMOVE => Self::CapabilitiesRemove(capabilities(&value(raw)?)?),
+            names::SECCOMP_RETAIN => Self::SeccompRetain(value(raw)?),
+            names::SECCOMP_REMOVE => Self::SeccompRemove(value(raw)?),
+            names::RLIMITS => Self::Rlimits(value(raw)?),
             "os/linux/no-new-privileges" => Self::NoNewPrivileges(value(raw)?),
             "os/linux/oom-score-adj" => Self::OomScoreAdj(oom_score(value(raw)?)?),
             name if NOT_YET.contains(&name) => return Err(Error::Unsupported(format!("isolator {name}"))),
@@ -82,6 +105,13 @@ impl TryFrom<&RawIsolator> for Isolator {
 }
 
 impl Isolator {
+    /// Parses an app's isolators, and checks that they do not contradict each other.
+    pub fn parse_all(raw: &[RawIsolator]) -> Result<Vec<Self>, Error> {
+        let isolators: Vec<Self> = raw.iter().map(Self::try_from).collect::<Result<_, _>>()?;
+        seccomp::check(&isolators, CapabilitySet::of_isolators(&isolators)?)?;
+        Ok(isolators)
+    }
+
     fn check_request(&self, name: &str) -> Result<(), Error> {
         if let Self::Cpu(resource) | Self::Memory(resource) = self
             && let (Some(request), Some(limit)) = (resource.request, resource.limit)
@@ -98,6 +128,10 @@ impl Isolator {
 fn value<'a, T: Deserialize<'a>>(raw: &'a RawIsolator) -> Result<T, Error> {
     T::deserialize(&raw.value)
         .map_err(|source| Error::Invalid(format!("isolator {} has an invalid value: {source}", raw.name)))
+}
+
+fn capabilities(names: &NameSet) -> Result<CapabilitySet, Error> {
+    CapabilitySet::named(names.set.iter().map(String::as_str))
 }
 
 fn oom_score(score: i32) -> Result<i32, Error> {
@@ -133,9 +167,31 @@ mod tests {
             r#"{"name":"resource/cpu","value":{"request":"2","limit":"1"}}"#,
             r#"{"name":"os/linux/oom-score-adj","value":1001}"#,
             r#"{"name":"resource/unheard-of","value":{}}"#,
-            r#"{"name":"os/linux/seccomp-retain-set","value":{"set":["read"]}}"#,
+            r#"{"name":"os/linux/capabilities-retain-set","value":{"set":["CAP_FLY"]}}"#,
+            r#"{"name":"os/linux/seccomp-retain-set","value":{"set":["raed"]}}"#,
+            r#"{"name":"os/linux/seccomp-retain-set","value":{"set":[]}}"#,
+            r#"{"name":"os/linux/seccomp-remove-set","value":{"set":["read"],"errno":"EWHAT"}}"#,
+            r#"{"name":"os/linux/rlimits","value":[{"name":"NOFILE","soft":2,"hard":1}]}"#,
         ] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let isolator = |name: &str, call: &str| RawIsolator {
+            name: name.into(),
+            value: serde_json::json!({ "set": [call] }),
+        };
+        let (retain, remove) =
+            (isolator(names::SECCOMP_RETAIN, "read"), isolator(names::SECCOMP_REMOVE, "mkdir"));
+        let (keep, drop) =
+            (isolator(names::CAPABILITIES_RETAIN, "CHOWN"), isolator(names::CAPABILITIES_REMOVE, "KILL"));
+        for good in [&retain, &remove, &keep, &drop] {
+            assert!(Isolator::parse_all(std::slice::from_ref(good)).is_ok(), "{good:?}");
+        }
+        for bad in [[retain.clone(), remove], [retain.clone(), retain], [keep, drop]] {
+            assert!(Isolator::parse_all(&bad).is_err(), "{bad:?}");
         }
     }
 }

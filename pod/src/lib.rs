@@ -14,6 +14,8 @@ pub mod plan;
 pub mod pod_manifest;
 pub mod ports;
 pub mod quantity;
+pub mod rlimit;
+pub mod seccomp;
 pub mod types;
 
 pub use error::Error;

@@ -3,6 +3,7 @@
 mod apps;
 mod flags;
 mod insecure;
+mod isolators;
 mod values;
 
 use std::cell::LazyCell;

@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
+use nix::sys::prctl::{set_keepcaps, set_no_new_privs};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid};
+use pod::capability::CapabilitySet;
 use pod::plan::Process;
+use pod::rlimit::Rlimit;
 
 use crate::error::{Error, errno};
 use crate::sys;
@@ -18,19 +22,66 @@ pub fn adjust_oom_score(score: i32) -> Result<(), Error> {
         .map_err(|error| Error::path(format!("write {score} to"), FILE)(errno(&error)))
 }
 
-/// Becomes what `process` says, run by `identity`; all that is left to do is to execute a program.
+/// Becomes what `process` says, run by `identity`; all that is left to do is to install its filter and to execute a program.
 pub fn confine(process: &Process, identity: &Identity) -> Result<(), Error> {
+    process.rlimits.iter().try_for_each(limit)?;
     limit_bounding_set(process.capabilities.0).map_err(Error::system("drop capabilities"))?;
+    set_keepcaps(true).map_err(Error::system("keep capabilities"))?;
     become_user(identity)?;
-    sys::limit_capabilities(process.capabilities.0).map_err(Error::system("limit capabilities"))?;
+    sys::limit_capabilities(kept(process, identity).0).map_err(Error::system("limit capabilities"))?;
     if process.no_new_privileges {
-        nix::sys::prctl::set_no_new_privs().map_err(Error::system("give up new privileges"))?;
+        set_no_new_privs().map_err(Error::system("give up new privileges"))?;
     }
     enter_directory(&process.working_directory)?;
     sys::close_descriptors_on_exec().map_err(Error::system("close descriptors"))?;
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     sys::reset_signals();
     SigSet::empty().thread_set_mask().map_err(Error::system("unblock signals"))
+}
+
+/// What the process has until it executes the program. A filter takes CAP_SYS_ADMIN or no_new_privs (seccomp(2)), and it
+/// has to be the last step, for it may refuse whatever a step before it needs. So the capability is kept, for any user; the
+/// execution ends that: nothing is inheritable, and root gets the bounding set, another user nothing (capabilities(7)).
+fn kept(process: &Process, identity: &Identity) -> CapabilitySet {
+    let own = if identity.uid == 0 { process.capabilities.0 } else { 0 };
+    let for_filter = match process.filter {
+        Some(_) if !process.no_new_privileges => CapabilitySet::SYS_ADMIN.0,
+        _ => 0,
+    };
+    CapabilitySet(own | for_filter)
+}
+
+/// Resources in the order of their numbers.
+const RESOURCES: [Resource; 16] = [
+    Resource::RLIMIT_CPU,
+    Resource::RLIMIT_FSIZE,
+    Resource::RLIMIT_DATA,
+    Resource::RLIMIT_STACK,
+    Resource::RLIMIT_CORE,
+    Resource::RLIMIT_RSS,
+    Resource::RLIMIT_NPROC,
+    Resource::RLIMIT_NOFILE,
+    Resource::RLIMIT_MEMLOCK,
+    Resource::RLIMIT_AS,
+    Resource::RLIMIT_LOCKS,
+    Resource::RLIMIT_SIGPENDING,
+    Resource::RLIMIT_MSGQUEUE,
+    Resource::RLIMIT_NICE,
+    Resource::RLIMIT_RTPRIO,
+    Resource::RLIMIT_RTTIME,
+];
+
+/// While this is root yet, who may raise a limit.
+fn limit(limit: &Rlimit) -> Result<(), Error> {
+    let name = String::from(limit.resource());
+    match RESOURCES.get(usize::from(limit.resource().number())) {
+        Some(resource) => setrlimit(*resource, limit.soft(), limit.hard()).map_err(Error::system(format!(
+            "set the limit of {name} to {}:{}",
+            limit.soft(),
+            limit.hard()
+        ))),
+        None => Err(Error::Impossible(format!("there is no limit of {name}"))),
+    }
 }
 
 fn limit_bounding_set(kept: u64) -> nix::Result<()> {

@@ -7,39 +7,72 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 use pod::image_manifest::EnvironmentVariable;
 
-use crate::error::Error;
+use crate::error::{Error, errno};
 use crate::interpreter;
+use crate::sys::{self, Strings};
 
-/// Executes a command in the present root, as the present user; returns only if that failed.
-pub fn execute(command: &[String], environment: &[EnvironmentVariable]) -> Result<Infallible, Error> {
-    let program = command.first().map(String::as_str).unwrap_or_default();
-    let arguments: Vec<CString> =
-        command.iter().map(|word| c_string(word.as_str())).collect::<Result<_, _>>()?;
-    let variables: Vec<CString> = environment
-        .iter()
-        .map(|variable| c_string(format!("{}={}", variable.name, variable.value)))
-        .collect::<Result<_, _>>()?;
-    let path = environment.iter().find(|variable| variable.name == "PATH").map(|path| path.value.as_str());
-    let candidates = candidates(program, path);
+/// A command whose program has been found: all that is left is one system call.
+pub struct Program {
+    path: PathBuf,
+    c_path: CString,
+    arguments: Strings,
+    environment: Strings,
+}
+
+impl Program {
+    /// Looks a command's program up in the present root, as the present user. What the kernel says of a program only when it
+    /// is executed is left to that.
+    pub fn find(command: &[String], environment: &[EnvironmentVariable]) -> Result<Self, Error> {
+        let name = command.first().map(String::as_str).unwrap_or_default();
+        let search = environment.iter().find(|variable| variable.name == "PATH");
+        let path = look_up(name, search.map(|variable| variable.value.as_str()))?;
+        let variables = environment.iter().map(|variable| format!("{}={}", variable.name, variable.value));
+        Ok(Self {
+            c_path: c_string(&path)?,
+            path,
+            arguments: strings(command.iter())?,
+            environment: strings(variables)?,
+        })
+    }
+
+    /// Executes it; returns only if that failed.
+    pub fn execute(self) -> Result<Infallible, Error> {
+        Err(why_not(&self.path, sys::execve(&self.c_path, &self.arguments, &self.environment)))
+    }
+}
+
+fn look_up(name: &str, path: Option<&str>) -> Result<PathBuf, Error> {
+    let candidates = candidates(name, path);
     let mut denied = None;
     for candidate in &candidates {
-        let Err(errno) = nix::unistd::execve(&c_string(candidate)?, &arguments, &variables);
-        match errno {
-            Errno::ENOENT | Errno::ENOTDIR if !candidate.exists() => {}
-            Errno::EACCES => denied = denied.or(Some(candidate)),
-            errno => return Err(diagnose(candidate, errno)),
+        match check(candidate) {
+            Ok(()) => return Ok(candidate.clone()),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(Errno::EACCES) => denied = denied.or(Some(candidate)),
+            Err(errno) => return Err(Error::path("execute", candidate)(errno)),
         }
     }
     Err(match (denied, candidates.as_slice()) {
-        (Some(denied), _) => diagnose(denied, Errno::EACCES),
-        (None, [only]) if program.contains('/') => diagnose(only, Errno::ENOENT),
+        (Some(denied), _) => why_denied(denied),
+        (None, [only]) if name.contains('/') => impossible(only, "it is not in the image"),
         _ => Error::Impossible(format!(
-            "cannot find \"{program}\" in the image; its PATH is {}",
+            "cannot find \"{name}\" in the image; its PATH is {}",
             path.unwrap_or("not set")
         )),
     })
+}
+
+/// Whether a path leads to a file that this user may execute.
+fn check(path: &Path) -> nix::Result<()> {
+    access(path, AccessFlags::X_OK)?;
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => Ok(()),
+        Ok(_) => Err(Errno::EACCES),
+        Err(error) => Err(errno(&error)),
+    }
 }
 
 /// Where a program may be: where it says if it has a `/`, else in the directories of PATH.
@@ -58,28 +91,37 @@ fn candidates(program: &str, path: Option<&str>) -> Vec<PathBuf> {
     }
 }
 
-/// Why a program could not be executed.
-fn diagnose(program: &Path, errno: Errno) -> Error {
-    let name = program.display();
-    let Ok(metadata) = std::fs::metadata(program) else {
-        return match errno {
-            Errno::ENOENT => Error::Impossible(format!("cannot execute \"{name}\": it is not in the image")),
-            errno => Error::path("execute", program)(errno),
-        };
-    };
-    let why = match errno {
-        Errno::EACCES if metadata.is_dir() => "it is a directory".to_owned(),
-        Errno::EACCES if metadata.permissions().mode() & 0o111 == 0 => "it is not executable".to_owned(),
-        Errno::ENOENT => match interpreter::of(program) {
-            Some(interpreter) => {
-                format!("it needs \"{}\", which is not in the image", interpreter.display())
-            }
-            None => return Error::path("execute", program)(errno),
-        },
-        Errno::ENOEXEC => "it is no program of this machine's architecture, and no script with #!".to_owned(),
-        errno => return Error::path("execute", program)(errno),
-    };
-    Error::Impossible(format!("cannot execute \"{name}\": {why}"))
+fn why_denied(program: &Path) -> Error {
+    match std::fs::metadata(program) {
+        Ok(metadata) if metadata.is_dir() => impossible(program, "it is a directory"),
+        Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => {
+            impossible(program, "it is not executable")
+        }
+        _ => Error::path("execute", program)(Errno::EACCES),
+    }
+}
+
+/// Why a program that is there could not be executed.
+fn why_not(program: &Path, errno: Errno) -> Error {
+    let interpreter = (errno == Errno::ENOENT).then(|| interpreter::of(program)).flatten();
+    match (errno, interpreter) {
+        (Errno::ENOEXEC, _) => {
+            impossible(program, "it is no program of this machine's architecture, and no script with #!")
+        }
+        (_, Some(interpreter)) => {
+            let why = format!("it needs \"{}\", which is not in the image", interpreter.display());
+            impossible(program, &why)
+        }
+        (errno, None) => Error::path("execute", program)(errno),
+    }
+}
+
+fn impossible(program: &Path, why: &str) -> Error {
+    Error::Impossible(format!("cannot execute \"{}\": {why}", program.display()))
+}
+
+fn strings(texts: impl Iterator<Item = impl AsRef<OsStr>>) -> Result<Strings, Error> {
+    texts.map(c_string).collect::<Result<_, _>>().map(Strings::new)
 }
 
 fn c_string(text: impl AsRef<OsStr>) -> Result<CString, Error> {
@@ -93,7 +135,8 @@ mod tests {
     use super::*;
 
     fn failure(program: &Path) -> String {
-        execute(&[program.display().to_string()], &[]).unwrap_err().to_string()
+        let found = Program::find(&[program.display().to_string()], &[]);
+        found.and_then(Program::execute).unwrap_err().to_string()
     }
 
     #[test]
@@ -123,12 +166,14 @@ mod tests {
         assert!(failure(&file("text", b"hello", 0o755)).contains("architecture"));
         assert!(failure(&file("script", b"#!/no/shell -e\n", 0o755)).contains("needs \"/no/shell\""));
         let path = EnvironmentVariable { name: "PATH".into(), value: "/nowhere".into() };
-        let error = execute(&["nope".into()], &[path]).unwrap_err().to_string();
+        let error = Program::find(&["nope".into()], &[path]).err().unwrap().to_string();
         assert!(error.contains("\"nope\"") && error.contains("/nowhere"), "{error}");
     }
 
     #[test]
     fn a_nul_is_an_error() {
-        assert!(failure(Path::new("/bin/a\0b")).contains("NUL"));
+        let command = ["/bin/sh".to_owned(), "a\0b".to_owned()];
+        assert!(Program::find(&command, &[]).err().unwrap().to_string().contains("NUL"));
+        assert!(failure(Path::new("/bin/a\0b")).contains("/bin/a"));
     }
 }

@@ -7,13 +7,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use pod::plan::{AppPlan, Operation};
+use pod::plan::{AppPlan, Operation, Process};
 
 use crate::channel::{Listener, Reporter, pair};
 use crate::confine::{adjust_oom_score, confine};
 use crate::error::{Error, errno};
 use crate::operations::carry_out;
-use crate::program::execute;
+use crate::program::Program;
 use crate::scope::Scope;
 use crate::streams::OwnEnds;
 use crate::sys;
@@ -86,8 +86,20 @@ fn become_app(material: Material<'_>, reporter: &Reporter) -> Result<Infallible,
     }
     let process = &app.process;
     let identity = Identity::resolve(&process.user, &process.group, &process.supplementary_gids)?;
-    confine(process, &identity)?;
-    execute(&process.exec, &process.environment)
+    become_program(process, &identity, &process.exec)
+}
+
+/// Between the filter and the execution lies nothing: it may refuse any other call.
+fn become_program(process: &Process, identity: &Identity, command: &[String]) -> Result<Infallible, Error> {
+    confine(process, identity)?;
+    let program = Program::find(command, &process.environment)?;
+    let filter = process.filter.as_ref().map(|filter| sys::Filter::new(&filter.program()));
+    if let Some(filter) = &filter {
+        filter.install().map_err(Error::system(
+            "filter the app's system calls (--insecure-options=seccomp does without a filter)",
+        ))?;
+    }
+    program.execute()
 }
 
 /// An app's set-up stays inside what will be its root.
@@ -133,7 +145,8 @@ fn run_pre_start(app: &AppPlan, command: &[String], reporter: &Reporter) -> Resu
 }
 
 fn become_handler(app: &AppPlan, event: &str, command: &[String]) -> Result<Infallible, Error> {
-    confine(&app.process, &Identity::ROOT).and_then(|()| execute(command, &app.process.environment)).map_err(
-        |source| Error::Because { what: format!("cannot run the {event} handler"), source: Box::new(source) },
-    )
+    become_program(&app.process, &Identity::ROOT, command).map_err(|source| Error::Because {
+        what: format!("cannot run the {event} handler"),
+        source: Box::new(source),
+    })
 }

@@ -1,11 +1,12 @@
 //! The system calls that nix does not have, each with a safe face.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString, c_char};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use pod::control::TerminalSize;
+use pod::seccomp::program::Instruction;
 
 /// As much of a file system tree as a bind mount shows: a detached copy.
 pub fn open_tree(path: &CStr) -> nix::Result<OwnedFd> {
@@ -148,6 +149,53 @@ pub fn limit_capabilities(set: u64) -> nix::Result<()> {
     // SAFETY: as above; here the two parts are read.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) };
     Errno::result(result).map(drop)
+}
+
+/// A filter of system calls as the kernel takes it.
+pub struct Filter(Vec<libc::sock_filter>);
+
+impl Filter {
+    /// From a program.
+    pub fn new(program: &[Instruction]) -> Self {
+        let instruction = |instruction: &Instruction| {
+            let Instruction { code, if_true: jt, if_false: jf, operand: k } = *instruction;
+            libc::sock_filter { code, jt, jf, k }
+        };
+        Self(program.iter().map(instruction).collect())
+    }
+
+    /// Puts this process under it, for good. It makes no other system call, and takes no memory.
+    pub fn install(&self) -> nix::Result<()> {
+        let length = u16::try_from(self.0.len()).map_err(|_| Errno::EINVAL)?;
+        let program = libc::sock_fprog { len: length, filter: self.0.as_ptr().cast_mut() };
+        // SAFETY: the call reads one sock_fprog and as many instructions as that says; it writes nothing.
+        let result =
+            unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+        Errno::result(result).map(drop)
+    }
+}
+
+/// Strings as an execution takes them, laid out before.
+pub struct Strings {
+    /// Into the strings; a null pointer at the end.
+    pointers: Vec<*const c_char>,
+    _strings: Vec<CString>,
+}
+
+impl Strings {
+    /// Of these.
+    pub fn new(strings: Vec<CString>) -> Self {
+        // Moving a CString does not move its bytes.
+        let pointers = strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect();
+        Self { pointers, _strings: strings }
+    }
+}
+
+/// Executes a program; returns only if that failed. Unlike nix's, it takes no memory, which a filter might refuse.
+pub fn execve(path: &CStr, arguments: &Strings, environment: &Strings) -> Errno {
+    // SAFETY: the path is a C string, and both arrays hold pointers to such and end in null; all outlive the call.
+    unsafe { libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
+    Errno::last()
 }
 
 mod ioctl {

@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser};
 use pod::image_manifest::EnvironmentVariable;
+use pod::isolator::RawIsolator;
 use pod::net::Net;
 use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
+use pod::rlimit::Rlimit;
 use pod::types::AcName;
 
-use super::values;
+use super::{isolators, values};
 
 /// The isolation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -92,4 +94,16 @@ pub struct AppFlags {
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub readonly_rootfs: bool,
+    /// Capabilities to keep, instead of the image's or the default ones
+    #[arg(long, value_parser = isolators::caps_retain, value_name = "LIST", conflicts_with = "caps_remove")]
+    pub caps_retain: Option<RawIsolator>,
+    /// Capabilities to take from the default ones, instead of what the image says
+    #[arg(long, value_parser = isolators::caps_remove, value_name = "LIST")]
+    pub caps_remove: Option<RawIsolator>,
+    /// The filter of system calls, instead of the image's: mode=retain|remove,errno=NAME,CALL,...
+    #[arg(long, value_parser = isolators::seccomp, value_name = "FILTER")]
+    pub seccomp: Option<RawIsolator>,
+    /// A limit of each process, as setrlimit(2) names it: NOFILE=1024:4096, CORE=0, MEMLOCK=unlimited
+    #[arg(long, value_parser = isolators::rlimit, value_name = "NAME=SOFT[:HARD]")]
+    pub rlimit: Vec<Rlimit>,
 }

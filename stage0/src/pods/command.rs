@@ -99,6 +99,8 @@ mod tests {
             environment: vec![EnvironmentVariable { name: "PATH".into(), value: "/sbin:/bin/:lib".into() }],
             capabilities: CapabilitySet(0),
             no_new_privileges: false,
+            filter: None,
+            rlimits: Vec::new(),
             oom_score_adj: None,
         }
     }

@@ -1,7 +1,7 @@
 //! The manifest of a new pod: the images' manifests with the command line's changes.
 
 use pod::image_manifest::{App, EnvironmentVariable, ImageManifest};
-use pod::isolator::RawIsolator;
+use pod::isolator::{RawIsolator, names};
 use pod::pod_manifest::{PodManifest, RuntimeApp, RuntimeImage};
 use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
@@ -108,7 +108,21 @@ fn app(
     // The last isolator of a kind wins.
     let limits = [("resource/cpu", flags.cpu), ("resource/memory", flags.memory)];
     app.isolators.extend(limits.into_iter().filter_map(|(name, limit)| Some(isolator(name, limit?))));
+    let capabilities = flags.caps_retain.as_ref().or(flags.caps_remove.as_ref());
+    replace(&mut app.isolators, &[names::CAPABILITIES_RETAIN, names::CAPABILITIES_REMOVE], capabilities);
+    replace(&mut app.isolators, &[names::SECCOMP_RETAIN, names::SECCOMP_REMOVE], flags.seccomp.as_ref());
+    if !flags.rlimit.is_empty() {
+        app.isolators.push(RawIsolator { name: names::RLIMITS.into(), value: json!(flags.rlimit) });
+    }
     Ok(app)
+}
+
+/// Puts an isolator of the command line in place of the image's of the same kind.
+fn replace(isolators: &mut Vec<RawIsolator>, kind: &[&str], new: Option<&RawIsolator>) {
+    if let Some(new) = new {
+        isolators.retain(|old| !kind.contains(&old.name.as_str()));
+        isolators.push(new.clone());
+    }
 }
 
 /// Takes those arguments away that an OCI image has only for lack of others.
@@ -195,6 +209,40 @@ mod tests {
         assert_eq!(app.working_directory.as_deref(), Some("/w"));
         let variables: Vec<_> = app.environment.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();
         assert_eq!(variables, [("A", "pod"), ("B", "app")]);
+    }
+
+    #[test]
+    fn isolators_of_the_command_line_replace_the_images() {
+        let image = image(
+            r#","app":{"exec":["/a"],"user":"0","group":"0","isolators":[
+            {"name":"os/linux/seccomp-remove-set","value":{"set":["mkdir"]}},
+            {"name":"os/linux/capabilities-remove-set","value":{"set":["CAP_KILL"]}},
+            {"name":"os/linux/rlimits","value":[{"name":"CORE","soft":0,"hard":0}]},
+            {"name":"os/linux/oom-score-adj","value":7}]}"#,
+        );
+        let names = |line| {
+            let app = pod(std::slice::from_ref(&image), line).unwrap().apps.remove(0).app.unwrap();
+            app.isolators.into_iter().map(|isolator| isolator.name).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            names("i"),
+            [
+                "os/linux/seccomp-remove-set",
+                "os/linux/capabilities-remove-set",
+                "os/linux/rlimits",
+                "os/linux/oom-score-adj"
+            ]
+        );
+        assert_eq!(
+            names("i --seccomp=mode=retain,@rkt/default-whitelist --caps-retain=CAP_CHOWN --rlimit=NOFILE=5"),
+            [
+                "os/linux/rlimits",
+                "os/linux/oom-score-adj",
+                "os/linux/capabilities-retain-set",
+                "os/linux/seccomp-retain-set",
+                "os/linux/rlimits"
+            ]
+        );
     }
 
     #[test]

@@ -108,10 +108,16 @@ fn isolators_are_checked_before_anything_is_made() {
     if !is_root() {
         return;
     }
-    let host = Host::new();
-    let isolator = r#""isolators":[{"name":"os/linux/seccomp-retain-set","value":{"set":["read"]}}],"user""#;
-    let manifest = MANIFEST.replace("\"user\"", isolator);
-    let path = host.image("image", &Archive::aci(&manifest).file("rootfs/bin/app", b"").end());
-    host.rkt(&["run", &path]).refused(&["seccomp-retain-set", "not supported"]);
-    assert!(host.images().is_empty() && host.pods("run").is_empty());
+    for (isolator, value, expected) in [
+        ("selinux-context", r#"{"type":"t"}"#, "selinux-context is not supported"),
+        ("seccomp-retain-set", r#"{"set":["raed"]}"#, "\"raed\" is not the name of a system call"),
+        ("seccomp-remove-set", r#"{"set":["execve"]}"#, "cannot be started"),
+    ] {
+        let host = Host::new();
+        let isolators = format!(r#""isolators":[{{"name":"os/linux/{isolator}","value":{value}}}],"user""#);
+        let manifest = MANIFEST.replace("\"user\"", &isolators);
+        let path = host.image("image", &Archive::aci(&manifest).file("rootfs/bin/app", b"").end());
+        host.rkt(&["run", &path]).refused(&[expected]);
+        assert!(host.images().is_empty() && host.pods("run").is_empty());
+    }
 }

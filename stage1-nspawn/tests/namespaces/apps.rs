@@ -33,13 +33,18 @@ fn the_environment() {
 #[test]
 fn users() {
     let id = |user: &str, group: &str, groups: &[u32]| {
-        let script = "echo $(id -u) $(id -g) $(id -G); grep CapEff /proc/self/status";
+        let script = "echo $(id -u) $(id -g) $(id -G); grep -E 'Cap(Inh|Prm|Eff|Amb)' /proc/self/status";
         let section = json!({"exec": ["/bin/sh", "-c", script], "user": user, "group": group, "supplementaryGIDs": groups});
         text(&Pod::new().with("app", section).run().stdout)
     };
-    assert_eq!(id("web", "www", &[7, 8]), "33 34 34 7 8\nCapEff:\t0000000000000000\n");
-    assert_eq!(id("1000", "1001", &[]), "1000 1001 1001\nCapEff:\t0000000000000000\n");
-    assert_eq!(id("/etc/passwd", "root", &[]), "0 0 0\nCapEff:\t00000000a80425fb\n");
+    let capabilities = |set: &str| {
+        let sets = [("Inh", "0000000000000000"), ("Prm", set), ("Eff", set), ("Amb", "0000000000000000")];
+        sets.map(|(name, set)| format!("Cap{name}:\t{set}\n")).concat()
+    };
+    let none = capabilities("0000000000000000");
+    assert_eq!(id("web", "www", &[7, 8]), format!("33 34 34 7 8\n{none}"));
+    assert_eq!(id("1000", "1001", &[]), format!("1000 1001 1001\n{none}"));
+    assert_eq!(id("/etc/passwd", "root", &[]), format!("0 0 0\n{}", capabilities("00000000a80425fb")));
 }
 
 #[test]

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-const APPLETS: [&str; 24] = [
+const APPLETS: [&str; 25] = [
     "cat", "cut", "dd", "df", "echo", "env", "false", "grep", "head", "hostname", "id", "kill", "ls",
-    "mkdir", "ps", "seq", "sh", "sleep", "stat", "stty", "tail", "touch", "true", "yes",
+    "mkdir", "ps", "seq", "sh", "sleep", "stat", "stty", "tail", "touch", "true", "unshare", "yes",
 ];
 
 /// How long anything may take before a test has failed.

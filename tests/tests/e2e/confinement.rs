@@ -123,3 +123,78 @@ fn every_device_if_the_user_wants_so() {
     let mut command = host.run(&[options, &image, "--exec=/bin/sh", "--", "-c", script]);
     assert_eq!(Process::start(&mut command).finish().success().text(), "opened\n");
 }
+
+#[test]
+fn system_calls_are_filtered_for_every_user() {
+    let host = Host::new();
+    let script =
+        "grep ^Seccomp: /proc/self/status; unshare -m true && echo unshared; mkdir /tmp/x && rmdir /tmp/x";
+    for user in ["--user=0", "--user=1000"] {
+        let finished = with(&host, &[user], script).success();
+        assert_eq!(finished.text(), "Seccomp:\t2\n", "{user}");
+        assert!(finished.stderr.contains("not permitted"), "{}", finished.stderr);
+    }
+    let open = ["--insecure-options=image,seccomp", "--caps-retain=CAP_SYS_ADMIN"];
+    assert_eq!(with(&host, &open, script).success().text(), "Seccomp:\t0\nunshared\n");
+}
+
+#[test]
+fn a_system_call_is_refused_as_was_asked_for() {
+    let host = Host::new();
+    let script = "mkdir /tmp/x; echo $?; ls -d /tmp";
+    for user in ["--user=0", "--user=1000"] {
+        let finished =
+            with(&host, &[user, "--seccomp=mode=remove,errno=EXDEV,mkdir,mkdirat"], script).success();
+        assert_eq!(finished.text(), "1\n/tmp\n", "{user}");
+        assert!(finished.stderr.contains("cross-device"), "{}", finished.stderr);
+        // 128 and SIGSYS.
+        let finished = with(&host, &[user, "--seccomp=mode=remove,mkdir"], script).success();
+        assert_eq!(finished.text(), "159\n/tmp\n", "{user}");
+        let finished = with(&host, &[user, "--seccomp=mode=retain,@rkt/default-whitelist"], script).success();
+        assert_eq!(finished.text(), "0\n/tmp\n", "{user}");
+        let finished = with(&host, &[user, "--seccomp=mode=retain,read,write"], "exit 0");
+        finished.exited(159);
+    }
+}
+
+#[test]
+fn capabilities_are_those_that_were_asked_for() {
+    let host = Host::new();
+    let script = "grep ^CapEff: /proc/self/status";
+    for (options, set) in [
+        (&[][..], "00000000a80425fb"),
+        (&["--caps-retain=CAP_CHOWN,CAP_NET_ADMIN"][..], "0000000000001001"),
+        (&["--caps-remove=CAP_CHOWN"][..], "00000000a80425fa"),
+        (&["--user=1000"][..], "0000000000000000"),
+    ] {
+        assert_eq!(with(&host, options, script).success().text(), format!("CapEff:\t{set}\n"), "{options:?}");
+    }
+}
+
+#[test]
+fn limits_of_processes() {
+    let host = Host::new();
+    let script = "ulimit -n; ulimit -Hn; ulimit -c";
+    let options = ["--rlimit=NOFILE=100:200", "--rlimit=CORE=0"];
+    for user in ["--user=0", "--user=1000"] {
+        let finished = with(&host, &[user, options[0], options[1]], script).success();
+        assert_eq!(finished.text(), "100\n200\n0\n", "{user}");
+    }
+}
+
+#[test]
+fn confinement_without_sense_is_refused() {
+    for (option, expected) in [
+        ("--seccomp=mode=remove,mkdri", "mkdri"),
+        ("--seccomp=mode=remove,execve", "execve"),
+        ("--seccomp=mkdir", "mode="),
+        ("--caps-retain=CAP_FLY", "CAP_FLY"),
+        ("--rlimit=NOFILE=2:1", "above the hard limit"),
+        ("--rlimit=FILES=2", "FILES"),
+    ] {
+        let host = Host::new();
+        let finished = with(&host, &[option], "exit 0").exited(254);
+        assert!(finished.stderr.contains(expected), "{option}: {}", finished.stderr);
+        assert!(host.pods().is_empty(), "{option}");
+    }
+}

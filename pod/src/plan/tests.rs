@@ -1,0 +1,139 @@
+use super::*;
+
+fn manifest() -> PodManifest {
+    let json = format!(
+        r#"{{"acKind":"PodManifest","acVersion":"0.8.11","apps":[{{"name":"a","image":{{"id":"sha512-{}"}},
+        "app":{{"exec":["/a"],"user":"0","group":"0","environment":[{{"name":"HOME","value":"/h"}}]}}}}]}}"#,
+        "0".repeat(64)
+    );
+    PodManifest::parse(json.as_bytes()).unwrap()
+}
+
+fn world(isolation: Isolation, image: ImageSource) -> World {
+    let layers = vec![Layers { image, writable: "/w/a".into() }];
+    World {
+        isolation,
+        hostname: "h".into(),
+        interactive: false,
+        insecure: Insecure::default(),
+        layers,
+        resolv_conf: None,
+    }
+}
+
+fn namespaces() -> World {
+    world(Isolation::Namespaces { pod_root: "/p".into() }, ImageSource::File("/i".into()))
+}
+
+fn vm() -> World {
+    world(Isolation::Vm { scratch: "/dev/vda".into() }, ImageSource::Pmem("/dev/pmem0".into()))
+}
+
+#[test]
+fn an_app_gets_the_same_in_both_isolations() {
+    let [mut inside, outside] =
+        [vm(), namespaces()].map(|world| compute(&manifest(), &world).unwrap().apps.remove(0));
+    assert!(inside.cgroup.is_some() && outside.cgroup.is_none());
+    inside.cgroup = None;
+    assert_eq!(inside, outside);
+}
+
+#[test]
+fn the_kernels_files_are_read_only_unless_the_user_says_otherwise() {
+    let sysctl = |world: &World| {
+        let plan = compute(&manifest(), world).unwrap();
+        plan.apps[0].setup.iter().any(|operation| {
+            matches!(operation, Operation::Protect { path } if path == Path::new("/apps/a/proc/sys"))
+        })
+    };
+    let open = World { insecure: Insecure { paths: true, ..Insecure::default() }, ..namespaces() };
+    assert!(sysctl(&namespaces()) && sysctl(&vm()) && !sysctl(&open));
+}
+
+#[test]
+fn only_harmless_devices_unless_the_user_says_otherwise() {
+    let devices = |world: &World| compute(&manifest(), world).unwrap().apps.remove(0).devices;
+    let open = World { insecure: Insecure { paths: true, ..Insecure::default() }, ..vm() };
+    assert_eq!(devices(&namespaces()), Some(DevicePolicy::closed()));
+    assert_eq!(devices(&vm()), Some(DevicePolicy::closed()));
+    assert_eq!(devices(&open), None);
+}
+
+#[test]
+fn apps_are_filtered_unless_the_user_says_otherwise() {
+    let process = |insecure| {
+        let world = World { insecure, ..namespaces() };
+        compute(&manifest(), &world).unwrap().apps.remove(0).process
+    };
+    let filter = |insecure| process(insecure).filter;
+    let closed = filter(Insecure::default());
+    let privileged = filter(Insecure { capabilities: true, ..Insecure::default() });
+    assert!(closed.is_some() && privileged.is_some() && closed != privileged);
+    assert_eq!(filter(Insecure { seccomp: true, ..Insecure::default() }), None);
+}
+
+#[test]
+fn the_root_is_changed_after_every_mount() {
+    for world in [vm(), namespaces()] {
+        let plan = compute(&manifest(), &world).unwrap();
+        assert!(matches!(plan.setup[..], [.., Operation::Root { .. }, Operation::Hostname(_)]));
+        assert!(matches!(plan.apps[0].setup[..], [.., Operation::Root { .. }]));
+    }
+    assert_eq!(compute(&manifest(), &namespaces()).unwrap().setup[0], Operation::SlaveRoot);
+}
+
+#[test]
+fn a_tree_is_not_mounted() {
+    let world = World {
+        layers: vec![Layers { image: ImageSource::Tree("/t".into()), writable: "/w".into() }],
+        ..namespaces()
+    };
+    let plan = compute(&manifest(), &world).unwrap();
+    assert!(!plan.setup.iter().any(|operation| matches!(operation, Operation::Image { .. })));
+    let lower = plan.setup.iter().find_map(|operation| match operation {
+        Operation::Overlay { lower, .. } => Some(lower.clone()),
+        _ => None,
+    });
+    assert_eq!(lower, Some(PathBuf::from("/t")));
+}
+
+#[test]
+fn environment_priorities() {
+    let process = compute(&manifest(), &vm()).unwrap().apps.remove(0).process;
+    let value = |name: &str| process.environment.iter().find(|v| v.name == name).map(|v| v.value.clone());
+    assert_eq!(value("HOME").as_deref(), Some("/h"));
+    assert_eq!(value("AC_APP_NAME").as_deref(), Some("a"));
+    assert!(value("PATH").is_some_and(|path| path.starts_with("/usr/local/sbin")));
+}
+
+#[test]
+fn interactive_is_for_one_app() {
+    let mut two = manifest();
+    let mut second = two.apps[0].clone();
+    second.name = "b".parse().unwrap();
+    two.apps.push(second);
+    let world = World { interactive: true, ..namespaces() };
+    assert!(compute(&two, &world).unwrap_err().to_string().contains("exactly one app"));
+}
+
+#[test]
+fn a_networks_name_servers_are_written_before_the_root_is_read_only() {
+    let mut manifest = manifest();
+    manifest.apps[0].read_only_root_fs = true;
+    let world = World { resolv_conf: Some("nameserver 192.0.2.53\n".into()), ..namespaces() };
+    let setup = compute(&manifest, &world).unwrap().apps.remove(0).setup;
+    let position = |wanted: fn(&Operation) -> bool| setup.iter().position(wanted);
+    let written = position(
+        |operation| matches!(operation, Operation::File { path, .. } if path == Path::new("/apps/a/etc/resolv.conf")),
+    );
+    let read_only =
+        position(|operation| matches!(operation, Operation::Bind { flags, .. } if flags.read_only));
+    assert!(written.is_some() && written < read_only, "{setup:?}");
+}
+
+#[test]
+fn plans_survive_the_wire() {
+    let plan = compute(&manifest(), &vm()).unwrap();
+    let json = serde_json::to_string(&plan).unwrap();
+    assert_eq!(serde_json::from_str::<Plan>(&json).unwrap(), plan);
+}

@@ -1,0 +1,86 @@
+//! Parsers of flags that are isolators: what they say is checked by the isolators' own parser.
+
+use pod::isolator::{Isolator, RawIsolator, names};
+use pod::rlimit::Rlimit;
+use serde_json::json;
+
+/// `CAP_A,CAP_B`, of `--caps-retain`.
+pub fn caps_retain(text: &str) -> Result<RawIsolator, String> {
+    isolator(names::CAPABILITIES_RETAIN, json!({ "set": list(text) }))
+}
+
+/// The same of `--caps-remove`.
+pub fn caps_remove(text: &str) -> Result<RawIsolator, String> {
+    isolator(names::CAPABILITIES_REMOVE, json!({ "set": list(text) }))
+}
+
+/// `mode=retain|remove,errno=NAME,CALL,...`, in any order.
+pub fn seccomp(text: &str) -> Result<RawIsolator, String> {
+    let (mut name, mut errno, mut set) = (None, None, Vec::new());
+    for word in list(text) {
+        let twice = match word.split_once('=') {
+            Some(("mode", "retain")) => name.replace(names::SECCOMP_RETAIN).is_some(),
+            Some(("mode", "remove")) => name.replace(names::SECCOMP_REMOVE).is_some(),
+            Some(("errno", value)) => errno.replace(value).is_some(),
+            Some(_) => return Err(format!("\"{word}\" is not mode=retain, mode=remove or errno=NAME")),
+            None => {
+                set.push(word);
+                false
+            }
+        };
+        if twice {
+            return Err(format!("\"{word}\" is one too many of its kind"));
+        }
+    }
+    let name = name.ok_or("it needs mode=retain or mode=remove")?;
+    isolator(name, json!({ "set": set, "errno": errno }))
+}
+
+/// `NAME=SOFT[:HARD]`.
+pub fn rlimit(text: &str) -> Result<Rlimit, String> {
+    text.parse().map_err(|error: pod::Error| error.to_string())
+}
+
+fn list(text: &str) -> Vec<&str> {
+    text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect()
+}
+
+fn isolator(name: &str, value: serde_json::Value) -> Result<RawIsolator, String> {
+    let raw = RawIsolator { name: name.into(), value };
+    match Isolator::parse_all(std::slice::from_ref(&raw)) {
+        Ok(_) => Ok(raw),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seccomp_flags() {
+        let raw = seccomp("mode=remove,errno=EXDEV,mkdir,@rkt/default-blacklist").unwrap();
+        assert_eq!(raw.name, "os/linux/seccomp-remove-set");
+        assert_eq!(raw.value, json!({"set": ["mkdir", "@rkt/default-blacklist"], "errno": "EXDEV"}));
+        assert_eq!(seccomp("read,mode=retain").unwrap().name, "os/linux/seccomp-retain-set");
+        for (bad, expected) in [
+            ("mkdir", "needs mode="),
+            ("mode=remove", "empty"),
+            ("mode=keep,read", "mode=keep"),
+            ("mode=retain,mode=remove,read", "one too many"),
+            ("mode=remove,mkdri", "mkdri"),
+            ("mode=remove,errno=ENO,mkdir", "ENO"),
+            ("mode=remove,execve", "cannot be started"),
+        ] {
+            let error = seccomp(bad).unwrap_err();
+            assert!(error.contains(expected), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn capability_flags() {
+        assert_eq!(caps_retain("CAP_CHOWN,KILL").unwrap().value, json!({"set": ["CAP_CHOWN", "KILL"]}));
+        assert_eq!(caps_remove("CHOWN").unwrap().name, "os/linux/capabilities-remove-set");
+        assert!(caps_retain("CAP_FLY").is_err_and(|error| error.contains("CAP_FLY")));
+    }
+}
