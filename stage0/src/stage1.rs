@@ -14,7 +14,7 @@ use crate::cli::Stage1;
 use crate::host;
 
 /// The entrypoints of our stage1s, all of them one binary under different names.
-pub const ENTRYPOINTS: [&str; 2] = ["init", "gc"];
+pub const ENTRYPOINTS: [&str; 3] = ["init", "gc", "stop"];
 /// The guest's kernel, beside the stage1.
 pub const GUEST_KERNEL: &str = "vmlinux";
 /// The guest's PID 1, beside the stage1.
@@ -154,7 +154,7 @@ pub fn exec(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pod::abi::{ANNOTATION_GC, ANNOTATION_INTERFACE_VERSION, ANNOTATION_MOUNTS_IMAGES, ANNOTATION_RUN};
+    use pod::abi::{ANNOTATION_GC, ANNOTATION_INTERFACE_VERSION, ANNOTATION_MOUNTS_IMAGES, ANNOTATION_RUN, ANNOTATION_STOP};
     use pod::image_manifest::ImageManifest;
 
     #[test]
@@ -166,6 +166,7 @@ mod tests {
             };
             assert_eq!(annotation(ANNOTATION_RUN), Some("/init"));
             assert_eq!(annotation(ANNOTATION_GC), Some("/gc"));
+            assert_eq!(annotation(ANNOTATION_STOP), Some("/stop"));
             assert_eq!(annotation(ANNOTATION_MOUNTS_IMAGES), Some("true"));
             assert_eq!(
                 annotation(ANNOTATION_INTERFACE_VERSION),

@@ -35,6 +35,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         return Err(Error::HostNetwork);
     }
     let signals = Signals::block()?;
+    status::write_parent(&pod.directory)?;
     let plan = pod.plan(machine::isolation(), machine::layers(&pod))?;
     let limits = PodLimits::of(&pod.manifest).map_err(Error::Limits)?;
     let kvm = open_kvm()?;

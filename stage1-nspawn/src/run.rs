@@ -37,6 +37,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let limits = PodLimits::of(&pod.manifest).map_err(Error::Limits)?;
 
     let signals = Signals::block()?;
+    status::write_parent(&pod.directory)?;
     let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
     let mut cgroups = Cgroups::make(&pod.directory, pod.arguments.uuid, &limits, CONTROLLERS)?;
     status::write_flavor(&pod.directory, FLAVOR)?;

@@ -85,6 +85,7 @@ pub fn attend(
         signals,
         terminal,
         timeline,
+        starting: plan.apps.len(),
         running: plan.apps.len(),
         status: None,
     };
@@ -104,6 +105,8 @@ struct Attendant<'a, 'k> {
     signals: &'a Signals,
     terminal: Option<&'a RawTerminal>,
     timeline: &'a mut Timeline,
+    /// How many apps have not started.
+    starting: usize,
     /// How many apps have not exited.
     running: usize,
     /// How the pod has exited.
@@ -213,6 +216,14 @@ impl Attendant<'_, '_> {
         }
     }
 
+    /// One app more has started; the last one makes the pod ready.
+    fn note_start(&mut self) {
+        self.starting = self.starting.saturating_sub(1);
+        if self.starting == 0 {
+            status::write_ready(&self.pod.directory).unwrap_or_else(|error| report(&error));
+        }
+    }
+
     fn hear(&mut self, message: FromSupervisor) {
         match message {
             FromSupervisor::Ready => {
@@ -220,7 +231,10 @@ impl Attendant<'_, '_> {
                 self.link.send_plan(self.plan);
                 self.resize();
             }
-            FromSupervisor::Started { app } => self.timeline.mark(&format!("{app} started")),
+            FromSupervisor::Started { app } => {
+                self.timeline.mark(&format!("{app} started"));
+                self.note_start();
+            }
             FromSupervisor::Exited { app, status } => {
                 self.timeline.mark(&format!("{app} exited"));
                 if self.plan.apps.iter().any(|planned| planned.name == app) {

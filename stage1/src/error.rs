@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ::pod::types::AcName;
+use uuid::Uuid;
 
 /// Why a pod cannot be run, or how it ended against expectation.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,14 @@ pub enum Error {
     /// The arguments of the `gc` entrypoint.
     #[error("usage: gc [--debug] UUID, in the pod's directory")]
     Usage,
+    /// The pod's parent is not to be found, or another process has its number by now.
+    #[error("pod \"{uuid}\" cannot be stopped: {why}")]
+    NoParent {
+        /// The pod.
+        uuid: Uuid,
+        /// What is wrong.
+        why: String,
+    },
     /// A manifest, an argument or a message is not what it should be.
     #[error("{what}")]
     Pod {

@@ -12,6 +12,8 @@ pub mod lock;
 pub mod pod;
 pub mod signals;
 pub mod status;
+pub mod stop;
+mod sys;
 pub mod terminal;
 pub mod timeline;
 

@@ -14,6 +14,16 @@ pub fn write_exit(directory: &PodDirectory, app: &AcName, status: ExitStatus) ->
     write(directory.status(app), status.code().to_string().as_bytes())
 }
 
+/// Writes that this process is the pod's parent, which `stop` signals.
+pub fn write_parent(directory: &PodDirectory) -> Result<(), Error> {
+    write(directory.ppid(), format!("{}\n", std::process::id()).as_bytes())
+}
+
+/// Tells that every app has started.
+pub fn write_ready(directory: &PodDirectory) -> Result<(), Error> {
+    link("ready", &directory.supervisor_status())
+}
+
 /// Writes the process that `enter` enters.
 pub fn write_pid(directory: &PodDirectory, pid: u32) -> Result<(), Error> {
     write(directory.pid(), format!("{pid}\n").as_bytes())
@@ -21,9 +31,12 @@ pub fn write_pid(directory: &PodDirectory, pid: u32) -> Result<(), Error> {
 
 /// Writes the isolation's name.
 pub fn write_flavor(directory: &PodDirectory, flavor: &str) -> Result<(), Error> {
-    let path = directory.flavor();
-    match std::os::unix::fs::symlink(flavor, &path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(&path, error)),
+    link(flavor, &directory.flavor())
+}
+
+fn link(target: &str, path: &Path) -> Result<(), Error> {
+    match std::os::unix::fs::symlink(target, path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(path, error)),
         _ => Ok(()),
     }
 }
@@ -57,5 +70,7 @@ mod tests {
         write_flavor(&directory, "nspawn").unwrap();
         write_flavor(&directory, "nspawn").unwrap();
         assert_eq!(std::fs::read_link(directory.flavor()).unwrap(), Path::new("nspawn"));
+        write_ready(&directory).unwrap();
+        assert_eq!(std::fs::read_link(directory.supervisor_status()).unwrap(), Path::new("ready"));
     }
 }
