@@ -3,6 +3,7 @@
 mod apps;
 mod flags;
 mod insecure;
+mod pods;
 mod values;
 
 use std::cell::LazyCell;
@@ -19,6 +20,8 @@ use flags::{AppCommand, AppFlags};
 pub use flags::{PodFlags, Stage1};
 pub use insecure::InsecureOptions;
 use insecure::parse_option;
+use pods::{OnePod, SomePods};
+pub use pods::{PodChoice, StatusFlags, StatusFormat, Wait};
 
 /// Where images and pods are unless `--dir` says otherwise.
 const DEFAULT_DIRECTORY: &str = "/var/lib/rkt";
@@ -78,6 +81,32 @@ enum Command {
         /// UUIDs, or unique beginnings of them
         #[arg(required = true, value_name = "UUID")]
         uuids: Vec<String>,
+    },
+    /// End running pods
+    ///
+    /// Each app gets SIGTERM and 10 seconds, as after a signal to rkt itself.
+    Stop {
+        /// Kill the pod at once
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        pods: SomePods,
+    },
+    /// Tell what a pod is doing, or how it has ended
+    Status {
+        #[command(flatten)]
+        flags: StatusFlags,
+        #[command(flatten)]
+        pod: OnePod,
+    },
+    /// Print a pod's manifest
+    CatManifest {
+        /// Indent it
+        #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+        #[arg(default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
+        pretty_print: bool,
+        #[command(flatten)]
+        pod: OnePod,
     },
     /// List pods
     List(ListFlags),
@@ -155,6 +184,12 @@ pub enum Action {
     Gc { grace_period: Duration, mark_only: bool },
     /// `rm`.
     Rm { uuids: Vec<String> },
+    /// `stop`.
+    Stop { pods: Vec<PodChoice>, force: bool },
+    /// `status`.
+    Status { pod: PodChoice, flags: StatusFlags },
+    /// `cat-manifest`.
+    CatManifest { pod: PodChoice, pretty: bool },
     /// `list`.
     List(ListFlags),
     /// `image list`.
@@ -173,6 +208,9 @@ impl Action {
             Self::Fetch { .. } => "fetch",
             Self::Gc { .. } => "gc",
             Self::Rm { .. } => "rm",
+            Self::Stop { .. } => "stop",
+            Self::Status { .. } => "status",
+            Self::CatManifest { .. } => "cat-manifest",
             Self::List(_) => "list",
             Self::ImageList(_) => "image",
             Self::Doctor(_) => "doctor",
@@ -276,6 +314,11 @@ fn action(command: Command) -> Action {
         Command::Fetch { images } => Action::Fetch { images },
         Command::Gc { grace_period, mark_only } => Action::Gc { grace_period, mark_only },
         Command::Rm { uuids } => Action::Rm { uuids },
+        Command::Stop { force, pods } => Action::Stop { pods: pods.into(), force },
+        Command::Status { flags, pod } => Action::Status { pod: pod.into(), flags },
+        Command::CatManifest { pretty_print, pod } => {
+            Action::CatManifest { pod: pod.into(), pretty: pretty_print }
+        }
         Command::List(flags) => Action::List(flags),
         Command::Image { command: ImageCommand::List(flags) } => Action::ImageList(flags),
         Command::Doctor { format } => Action::Doctor(format),

@@ -3,7 +3,10 @@
 pub mod images;
 pub mod pods;
 pub mod run;
+pub mod status;
+pub mod stop;
 mod table;
+mod timestamp;
 
 use std::error::Error;
 use std::io::Write;

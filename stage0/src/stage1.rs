@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use pod::abi::{ENV_LOCK_FD, ENV_TIMELINE, RunArguments};
+use pod::abi::{ANNOTATION_STOP, ENV_LOCK_FD, ENV_TIMELINE, PodDirectory, RunArguments, StopArguments};
+use pod::image_manifest::ImageManifest;
+use uuid::Uuid;
 
 use crate::cli::Stage1;
 use crate::host;
@@ -48,6 +50,21 @@ pub enum Error {
     /// The kernel lacks something.
     #[error("--stage1=nspawn needs {0} in this host's kernel; rkt doctor shows what is missing")]
     Kernel(&'static str),
+    /// The pod's stage1 cannot do it.
+    #[error("the stage1 of pod \"{0}\" has no {1} entrypoint")]
+    NoEntrypoint(Uuid, &'static str),
+    /// The manifest of the pod's stage1 cannot be used.
+    #[error("cannot use {}", path.display())]
+    Manifest {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error>,
+    },
+    /// An entrypoint said why, and failed.
+    #[error("the stage1 could not {0} the pod ({1})")]
+    Failed(&'static str, std::process::ExitStatus),
     /// The handover failed.
     #[error("cannot execute {}", path.display())]
     Exec {
@@ -151,11 +168,32 @@ pub fn exec(
     Err(failed(command.exec()))
 }
 
+/// Asks a pod's stage1 to end the pod.
+pub fn stop(pod: &Path, uuid: Uuid, force: bool) -> Result<(), Error> {
+    let path = entrypoint(pod, ANNOTATION_STOP)?.ok_or(Error::NoEntrypoint(uuid, "stop"))?;
+    let status = Command::new(&path)
+        .args(StopArguments { force, uuid }.to_arguments())
+        .current_dir(pod)
+        .status()
+        .map_err(|source| Error::Exec { path, source })?;
+    if status.success() { Ok(()) } else { Err(Error::Failed("stop", status)) }
+}
+
+/// An entrypoint of the stage1 that a pod was made with, by its annotation.
+fn entrypoint(pod: &Path, annotation: &str) -> Result<Option<PathBuf>, Error> {
+    let directory = PodDirectory::new(pod);
+    let path = directory.stage1_manifest();
+    let unusable = |source| Error::Manifest { path: path.clone(), source };
+    let json = std::fs::read(&path).map_err(|error| unusable(error.into()))?;
+    let manifest = ImageManifest::parse(&json).map_err(|error| unusable(error.into()))?;
+    let found = manifest.annotations.iter().find(|found| found.name.as_str() == annotation);
+    Ok(found.map(|found| directory.stage1_rootfs().join(found.value.trim_start_matches('/'))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pod::abi::{ANNOTATION_GC, ANNOTATION_INTERFACE_VERSION, ANNOTATION_MOUNTS_IMAGES, ANNOTATION_RUN, ANNOTATION_STOP};
-    use pod::image_manifest::ImageManifest;
+    use pod::abi::{ANNOTATION_GC, ANNOTATION_INTERFACE_VERSION, ANNOTATION_MOUNTS_IMAGES, ANNOTATION_RUN};
 
     #[test]
     fn the_manifests_say_what_the_binaries_do() {

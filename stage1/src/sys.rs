@@ -15,7 +15,8 @@ pub fn pidfd_open(pid: i32) -> nix::Result<OwnedFd> {
 
 /// Sends a signal to the process of a descriptor.
 pub fn pidfd_send_signal(pidfd: &OwnedFd, signal: Signal) -> nix::Result<()> {
-    let (pidfd, signal, none) = (pidfd.as_raw_fd(), signal as libc::c_int, std::ptr::null::<libc::siginfo_t>());
+    let (pidfd, signal, none) =
+        (pidfd.as_raw_fd(), signal as libc::c_int, std::ptr::null::<libc::siginfo_t>());
     // SAFETY: without a siginfo no memory is involved.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, none, 0) };
     Errno::result(result).map(drop)

@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn enter() {
-        let arguments = EnterArguments { pid: 7, app: "web".parse().unwrap(), command: words("ls -- --pid=8") };
+        let arguments =
+            EnterArguments { pid: 7, app: "web".parse().unwrap(), command: words("ls -- --pid=8") };
         assert_eq!(EnterArguments::parse(arguments.to_arguments()).unwrap(), arguments);
         for bad in [
             "--pid=7 --appname=web",

@@ -14,4 +14,6 @@ mod host;
 mod oci;
 mod pods;
 mod run;
+mod status;
+mod stop;
 mod store;
