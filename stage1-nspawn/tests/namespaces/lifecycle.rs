@@ -110,7 +110,7 @@ fn the_stop_entrypoint() {
         (output.status.code(), text(&output.stderr))
     };
     let mut pod = start(&directory);
-    assert!(directory.path("stage1/rootfs/rkt/supervisor-status").is_symlink(), "it is ready");
+    wait_until("it is ready", || directory.path("stage1/rootfs/rkt/supervisor-status").is_symlink());
     let parent = std::fs::read_to_string(directory.path("ppid")).unwrap();
     assert_eq!(parent, format!("{}\n", pod.0.id()));
 

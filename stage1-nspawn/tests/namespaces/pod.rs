@@ -74,6 +74,8 @@ impl Pod {
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let lock = File::open(self.home.path()).unwrap();
+        // An earlier run of the same pod may have it still.
+        let _ = lock.try_lock();
         fcntl(&lock, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_stage1-nspawn"));
         command.env("RKT_LOCK_FD", lock.as_raw_fd().to_string()).current_dir(self.home.path());
