@@ -35,20 +35,23 @@ pub fn write_flavor(directory: &PodDirectory, flavor: &str) -> Result<(), Error>
 }
 
 fn link(target: &str, path: &Path) -> Result<(), Error> {
-    match std::os::unix::fs::symlink(target, path) {
+    match make(path, || std::os::unix::fs::symlink(target, path)) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(path, error)),
         _ => Ok(()),
     }
 }
 
 fn write(path: PathBuf, content: &[u8]) -> Result<(), Error> {
-    match std::fs::write(&path, content) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => path
-            .parent()
-            .map_or(Ok(()), std::fs::create_dir_all)
-            .and_then(|()| std::fs::write(&path, content))
-            .map_err(|error| failed(&path, error)),
-        other => other.map_err(|error| failed(&path, error)),
+    make(&path, || std::fs::write(&path, content)).map_err(|error| failed(&path, error))
+}
+
+/// Makes a file by `how`, and its directory if that is missing.
+fn make(path: &Path, how: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    match how() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| how())
+        }
+        other => other,
     }
 }
 
@@ -65,6 +68,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let directory = PodDirectory::new(home.path());
         let app: AcName = "web".parse().unwrap();
+        write_ready(&directory).unwrap();
         write_exit(&directory, &app, ExitStatus::Signal(9)).unwrap();
         assert_eq!(std::fs::read_to_string(directory.status(&app)).unwrap(), "137");
         write_flavor(&directory, "nspawn").unwrap();
