@@ -109,13 +109,14 @@ fn the_stop_entrypoint() {
         let output = directory.entrypoint("/pod/stop", arguments).output().unwrap();
         (output.status.code(), text(&output.stderr))
     };
+    // Started first, for what is started later inherits the lock from here.
+    let mut stranger = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
     let mut pod = start(&directory);
     wait_until("it is ready", || directory.path("stage1/rootfs/rkt/supervisor-status").is_symlink());
     let parent = std::fs::read_to_string(directory.path("ppid")).unwrap();
     assert_eq!(parent, format!("{}\n", pod.0.id()));
 
     // Somebody else's number is not signalled.
-    let mut stranger = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
     std::fs::write(directory.path("ppid"), format!("{}\n", stranger.id())).unwrap();
     let (code, why) = stop(&["--force", &uuid]);
     assert!(code == Some(254) && why.contains("does not hold its lock"), "{why}");
