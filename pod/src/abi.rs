@@ -240,6 +240,16 @@ impl PodDirectory {
         self.path.join("ppid")
     }
 
+    /// The socket at which the pod's parent waits for sessions ([`crate::session`]).
+    pub fn entrance(&self) -> PathBuf {
+        self.path.join("entrance")
+    }
+
+    /// The socket through which a VM pod's parent connects to its guest.
+    pub fn guest_entrance(&self) -> PathBuf {
+        self.path.join("guest-entrance")
+    }
+
     /// A symbolic link to `ready` once every app has started.
     pub fn supervisor_status(&self) -> PathBuf {
         self.path.join("stage1/rootfs/rkt/supervisor-status")

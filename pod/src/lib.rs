@@ -11,6 +11,7 @@ pub mod limits;
 pub mod plan;
 pub mod pod_manifest;
 pub mod quantity;
+pub mod session;
 pub mod types;
 
 pub use error::Error;
