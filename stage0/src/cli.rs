@@ -20,8 +20,8 @@ use flags::{AppCommand, AppFlags};
 pub use flags::{PodFlags, Stage1};
 pub use insecure::InsecureOptions;
 use insecure::parse_option;
+pub use pods::{EnterFlags, PodChoice, StatusFlags, StatusFormat, Wait};
 use pods::{OnePod, SomePods};
-pub use pods::{PodChoice, StatusFlags, StatusFormat, Wait};
 
 /// Where images and pods are unless `--dir` says otherwise.
 const DEFAULT_DIRECTORY: &str = "/var/lib/rkt";
@@ -82,6 +82,12 @@ enum Command {
         #[arg(required = true, value_name = "UUID")]
         uuids: Vec<String>,
     },
+    /// Run a command in an app of a running pod
+    ///
+    /// It has everything that confines the app, and its exit status is that of rkt. Without a command it is the app's
+    /// shell.
+    #[command(override_usage = "rkt enter [--app=NAME] UUID [COMMAND [ARGS...]]")]
+    Enter(EnterFlags),
     /// End running pods
     ///
     /// Each app gets SIGTERM and 10 seconds, as after a signal to rkt itself.
@@ -184,6 +190,8 @@ pub enum Action {
     Gc { grace_period: Duration, mark_only: bool },
     /// `rm`.
     Rm { uuids: Vec<String> },
+    /// `enter`.
+    Enter(EnterFlags),
     /// `stop`.
     Stop { pods: Vec<PodChoice>, force: bool },
     /// `status`.
@@ -208,6 +216,7 @@ impl Action {
             Self::Fetch { .. } => "fetch",
             Self::Gc { .. } => "gc",
             Self::Rm { .. } => "rm",
+            Self::Enter(_) => "enter",
             Self::Stop { .. } => "stop",
             Self::Status { .. } => "status",
             Self::CatManifest { .. } => "cat-manifest",
@@ -314,6 +323,7 @@ fn action(command: Command) -> Action {
         Command::Fetch { images } => Action::Fetch { images },
         Command::Gc { grace_period, mark_only } => Action::Gc { grace_period, mark_only },
         Command::Rm { uuids } => Action::Rm { uuids },
+        Command::Enter(flags) => Action::Enter(flags),
         Command::Stop { force, pods } => Action::Stop { pods: pods.into(), force },
         Command::Status { flags, pod } => Action::Status { pod: pod.into(), flags },
         Command::CatManifest { pretty_print, pod } => {

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use pod::abi::{ANNOTATION_STOP, ENV_LOCK_FD, ENV_TIMELINE, PodDirectory, RunArguments, StopArguments};
+use pod::abi::{
+    ANNOTATION_ENTER, ANNOTATION_STOP, ENV_LOCK_FD, ENV_TIMELINE, EnterArguments, PodDirectory, RunArguments,
+    StopArguments,
+};
 use pod::image_manifest::ImageManifest;
 use uuid::Uuid;
 
@@ -16,7 +19,7 @@ use crate::cli::Stage1;
 use crate::host;
 
 /// The entrypoints of our stage1s, all of them one binary under different names.
-pub const ENTRYPOINTS: [&str; 3] = ["init", "gc", "stop"];
+pub const ENTRYPOINTS: [&str; 4] = ["init", "enter", "stop", "gc"];
 /// The guest's kernel, beside the stage1.
 pub const GUEST_KERNEL: &str = "vmlinux";
 /// The guest's PID 1, beside the stage1.
@@ -179,6 +182,13 @@ pub fn stop(pod: &Path, uuid: Uuid, force: bool) -> Result<(), Error> {
     if status.success() { Ok(()) } else { Err(Error::Failed("stop", status)) }
 }
 
+/// Becomes a client of a pod's stage1 that runs a command in an app: returns only if that fails.
+pub fn enter(pod: &Path, uuid: Uuid, arguments: &EnterArguments) -> Result<Infallible, Error> {
+    let path = entrypoint(pod, ANNOTATION_ENTER)?.ok_or(Error::NoEntrypoint(uuid, "enter"))?;
+    let source = Command::new(&path).args(arguments.to_arguments()).current_dir(pod).exec();
+    Err(Error::Exec { path, source })
+}
+
 /// An entrypoint of the stage1 that a pod was made with, by its annotation.
 fn entrypoint(pod: &Path, annotation: &str) -> Result<Option<PathBuf>, Error> {
     let directory = PodDirectory::new(pod);
@@ -204,6 +214,7 @@ mod tests {
             };
             assert_eq!(annotation(ANNOTATION_RUN), Some("/init"));
             assert_eq!(annotation(ANNOTATION_GC), Some("/gc"));
+            assert_eq!(annotation(ANNOTATION_ENTER), Some("/enter"));
             assert_eq!(annotation(ANNOTATION_STOP), Some("/stop"));
             assert_eq!(annotation(ANNOTATION_MOUNTS_IMAGES), Some("true"));
             assert_eq!(

@@ -10,6 +10,7 @@ use pod::plan::{ImageSource, Isolation, Layers};
 use pod::types::AcName;
 use stage1::attend::{Connection, Control, Streams as CarriedStreams, attend};
 use stage1::cgroup::{CONTROLLERS, Cgroups};
+use stage1::entrance::Entrance;
 use stage1::pod::Pod;
 use stage1::signals::Signals;
 use stage1::terminal::RawTerminal;
@@ -18,6 +19,7 @@ use stage1::{lock, status};
 use stage2::Connections;
 
 use crate::error::Error;
+use crate::sessions;
 use crate::streams::Streams;
 use crate::supervisor::Supervisor;
 
@@ -42,6 +44,8 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let mut cgroups = Cgroups::make(&pod.directory, pod.arguments.uuid, &limits, CONTROLLERS)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
     let Streams { inside, outside, handed_over } = Streams::make(&plan)?;
+    let entrance = Entrance::open(&pod.directory)?;
+    let (door, sessions) = sessions::pair()?;
     let (control, control_inside) =
         socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
             .map_err(Error::system("make the control channel"))?;
@@ -49,11 +53,12 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         control: control_inside,
         streams: inside,
         cgroups: std::mem::take(&mut cgroups.procs),
+        sessions: Box::new(sessions),
         own_kernel: false,
     };
     timeline.mark("clone");
-    let (supervisor, (control, outside)) =
-        Supervisor::start(&plan, pod.arguments.net, connections, (control, outside))?;
+    let (supervisor, (control, outside, entrance, door)) =
+        Supervisor::start(&plan, pod.arguments.net, connections, (control, outside, entrance, door))?;
     Streams::release(&handed_over)?;
     let pid = supervisor.pid();
     status::write_pid(&pod.directory, pid.as_raw().cast_unsigned())?;
@@ -65,6 +70,8 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         kill: &mut || {
             let _ = kill(pid, Signal::SIGKILL);
         },
+        entrance,
+        door: Box::new(move |session, streams| door.open(session, streams)),
     };
     let status = attend(&pod, &plan, connection, &signals, terminal.as_ref(), &mut timeline)?;
     drop(supervisor);

@@ -80,6 +80,21 @@ pub enum Error {
         #[source]
         source: Causes,
     },
+    /// There is nobody behind the pod's socket.
+    #[error("cannot reach the pod: it does not run, or its stage1 is not this one")]
+    NotReached(#[source] nix::Error),
+    /// A session could not be started.
+    #[error("cannot enter app \"{app}\"")]
+    NotEntered {
+        /// Which.
+        app: AcName,
+        /// The chain of causes.
+        #[source]
+        source: Causes,
+    },
+    /// The pod has ended before its session.
+    #[error("the pod has ended, and the command with it")]
+    PodGone,
     /// The supervisor has gone without telling how the pod ended.
     #[error("the pod's supervisor has gone without a word: the pod was killed from outside, or crashed")]
     SupervisorGone,

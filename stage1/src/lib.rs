@@ -6,6 +6,8 @@
 
 pub mod attend;
 pub mod cgroup;
+pub mod enter;
+pub mod entrance;
 pub mod error;
 pub mod gc;
 pub mod lock;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use pod::types::AcName;
 
 use super::values;
 
@@ -54,6 +55,20 @@ impl From<SomePods> for Vec<PodChoice> {
         let file = pods.uuid_file.into_iter().map(PodChoice::File);
         file.chain(pods.uuids.into_iter().map(PodChoice::Uuid)).collect()
     }
+}
+
+/// What is to run in a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct EnterFlags {
+    /// The app; needed if the pod has several
+    #[arg(long, value_parser = values::name, value_name = "NAME")]
+    pub app: Option<AcName>,
+    /// A UUID, or a unique beginning of one
+    #[arg(value_name = "UUID")]
+    pub uuid: String,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
 }
 
 /// How long to wait for something.

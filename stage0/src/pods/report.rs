@@ -52,6 +52,11 @@ impl Pod {
         Ok(PodManifest::parse(&json)?)
     }
 
+    /// The process to enter, if the pod has come so far.
+    pub fn pid(&self) -> Result<Option<u32>, Error> {
+        read_number(&PodDirectory::new(&self.path).pid())
+    }
+
     /// All that is known of the pod.
     pub fn report(&self) -> Result<Report, Error> {
         let directory = PodDirectory::new(&self.path);
@@ -64,7 +69,7 @@ impl Pod {
             apps: apps.iter().map(|app| self.report_app(app, &directory, ready)).collect::<Result<_, _>>()?,
             created: modified(&directory.created()),
             started: modified(&directory.ppid()).or_else(|| modified(&directory.pid())),
-            pid: read_number(&directory.pid())?.or(read_number(&directory.ppid())?),
+            pid: self.pid()?.or(read_number(&directory.ppid())?),
         })
     }
 
