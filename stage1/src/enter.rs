@@ -126,8 +126,9 @@ impl Client {
     fn listen(&mut self) -> Result<Option<ExitStatus>, Error> {
         let packet = match packets::receive(&self.socket, MAX_PACKET_BYTES) {
             Ok(Some(packet)) => packet,
-            Ok(None) | Err(Errno::ECONNRESET) => return Err(Error::PodGone),
-            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
+            Ok(None) => return Err(Error::PodGone),
+            // A parent that has not heard everything may have said something before it closed: that comes next.
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNRESET) => return Ok(None),
             Err(source) => return Err(Error::System { action: "hear from the pod", source }),
         };
         let message = decode(&packet.bytes)

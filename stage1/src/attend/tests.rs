@@ -186,14 +186,23 @@ impl Client {
     }
 
     fn say(&self, message: &FromClient) {
-        relay::packets::send(&self.0, &::pod::session::encode(message).unwrap(), &[]).unwrap();
+        match relay::packets::send(&self.0, &::pod::session::encode(message).unwrap(), &[]) {
+            // Refused already.
+            Ok(()) | Err(Errno::EPIPE) => {}
+            Err(errno) => panic!("{errno}"),
+        }
     }
 
     /// The next message, with the number of descriptors that came along; `None` at the end.
     fn hear(&self) -> Option<(ToClient, usize)> {
         let mut set = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         assert_eq!(poll(&mut set, 10_000u16).unwrap(), 1, "nothing is heard");
-        let packet = relay::packets::receive(&self.0, 1 << 20).unwrap()?;
+        let packet = match relay::packets::receive(&self.0, 1 << 20) {
+            // Not everything that was said has been heard.
+            Err(Errno::ECONNRESET) => relay::packets::receive(&self.0, 1 << 20),
+            other => other,
+        };
+        let packet = packet.unwrap()?;
         Some((::pod::session::decode(&packet.bytes).unwrap(), packet.descriptors.len()))
     }
 
