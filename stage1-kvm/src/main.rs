@@ -8,6 +8,7 @@ mod machine;
 mod quota;
 mod run;
 mod running;
+mod sessions;
 mod writable;
 
 use std::path::Path;
