@@ -12,6 +12,9 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 
 use crate::Error;
 
+/// The most connections that wait to be accepted: no session has more than three streams.
+const BACKLOG: usize = 4 * MAX_SESSIONS;
+
 /// Where the pod's parent waits for sessions.
 #[derive(Debug)]
 pub struct Entrance(pub(crate) OwnedFd);
@@ -31,7 +34,7 @@ pub fn listen_at(path: &Path, kind: SockType) -> Result<OwnedFd, Error> {
         bind(socket.as_raw_fd(), &address)?;
         // Until it listens nobody can connect.
         fchmodat(AT_FDCWD, path, Mode::S_IRUSR | Mode::S_IWUSR, FchmodatFlags::FollowSymlink)?;
-        listen(&socket, Backlog::new(i32::try_from(MAX_SESSIONS).unwrap_or(i32::MAX))?)?;
+        listen(&socket, Backlog::new(i32::try_from(BACKLOG).unwrap_or(i32::MAX))?)?;
         Ok(socket)
     };
     listening().map_err(|errno: Errno| Error::file("listen at", path)(errno.into()))

@@ -60,7 +60,11 @@ impl Pod {
     /// All that is known of the pod.
     pub fn report(&self) -> Result<Report, Error> {
         let directory = PodDirectory::new(&self.path);
-        let apps = self.manifest()?.apps;
+        let apps = match self.state {
+            // It may have none yet, and will not run with what it has.
+            State::Embryo | State::Preparing | State::AbortedPrepare => Vec::new(),
+            _ => self.manifest()?.apps,
+        };
         let ready = fs::symlink_metadata(directory.supervisor_status()).is_ok();
         Ok(Report {
             name: self.uuid.to_string(),

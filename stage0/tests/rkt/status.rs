@@ -56,6 +56,15 @@ fn of_a_pod_that_runs_and_then_does_not() {
 }
 
 #[test]
+fn of_a_pod_that_never_ran() {
+    let host = Host::new();
+    let uuid = "11111111-2222-4333-8444-555555555555";
+    fs::create_dir_all(host.data().join("pods/prepare").join(uuid)).unwrap();
+    assert_eq!(host.rkt(&["status", "--wait", "1111"]).success().stdout, "state=aborted prepare\n");
+    host.rkt(&["cat-manifest", "1111"]).refused(&["cannot read", uuid]);
+}
+
+#[test]
 fn waiting() {
     if !is_root() {
         return;
