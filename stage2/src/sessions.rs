@@ -21,6 +21,8 @@ use crate::{SessionStreams, start, sys};
 
 /// How long a process has after the hangup of its client.
 const HANGUP_PERIOD: Duration = Duration::from_secs(2);
+/// How long output may take after the pod's end.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The sessions of a pod.
 #[derive(Debug)]
@@ -36,7 +38,7 @@ struct Session {
     inputs: Vec<Carrier>,
     outputs: Vec<Carrier>,
     terminal: Option<OwnedFd>,
-    /// When it is killed, after its client has gone.
+    /// When it is killed or let go of: its client has gone, or the pod ends.
     deadline: Option<Instant>,
 }
 
@@ -107,9 +109,11 @@ impl Sessions {
         }
     }
 
-    /// Nobody reads any more what the clients say.
-    pub fn close_inputs(&mut self) {
-        self.sessions.iter_mut().for_each(|session| session.inputs.clear());
+    /// The pod ends, and its processes have: clients get a moment to take the last output, for none of them is to keep
+    /// the pod.
+    pub fn wind_up(&mut self) {
+        let deadline = Some(Instant::now() + FAREWELL);
+        self.sessions.iter_mut().for_each(|session| session.deadline = deadline);
     }
 
     /// Whether all output is where it belongs.
@@ -117,16 +121,17 @@ impl Sessions {
         self.sessions.iter().flat_map(|session| &session.outputs).all(Carrier::is_done)
     }
 
-    /// When the next process is to be killed.
+    /// When [`Self::enforce`] has something to do next.
     pub fn deadline(&self) -> Option<Instant> {
         self.sessions.iter().filter_map(|session| session.deadline).min()
     }
 
-    /// Kills what is overdue.
+    /// Kills what is overdue, and lets go of output that nobody takes.
     pub fn enforce(&mut self, now: Instant) {
         for session in &mut self.sessions {
             if session.deadline.is_some_and(|deadline| deadline <= now) {
                 session.deadline = None;
+                session.close();
                 session.signal(Signal::SIGKILL);
             }
         }

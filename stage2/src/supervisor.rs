@@ -100,8 +100,8 @@ impl<'a> Supervisor<'a> {
         self.until(|supervisor| supervisor.apps.iter().all(App::has_ended));
         let _ = kill(EVERYTHING, Signal::SIGKILL);
         self.inputs.clear();
-        self.sessions.close_inputs();
         self.until_childless();
+        self.sessions.wind_up();
         // An orderly end has succeeded by now: what is left to do is not under its deadline.
         if matches!(self.order, Order::Stop(_)) {
             self.order = Order::Run;

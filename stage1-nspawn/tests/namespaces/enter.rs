@@ -280,6 +280,21 @@ fn the_end_of_the_pod_is_the_end_of_its_sessions() {
 }
 
 #[test]
+fn a_client_that_does_not_read_does_not_keep_the_pod() {
+    let directory = shell(IDLE);
+    let mut pod = start(&directory);
+    let mut session = Session::of(&mut enter(&directory, &["sh", "-c", "echo on it; exec yes"]));
+    session.expect("on it");
+    session.pod.signal(Signal::SIGSTOP);
+    std::thread::sleep(Duration::from_millis(300));
+    let begin = Instant::now();
+    pod.signal(Signal::SIGTERM);
+    assert_eq!(pod.exit_code(), 0);
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    session.pod.signal(Signal::SIGCONT);
+}
+
+#[test]
 fn what_cannot_be_run() {
     let ends = json!({"exec": ["/bin/true"]});
     let stays =
