@@ -135,9 +135,8 @@ impl Client {
             .map_err(|source| Error::Pod { what: "cannot understand the pod's parent".into(), source })?;
         match message {
             ToClient::Connected => {
-                let mut streams = self.session.streams().iter().zip(packet.descriptors);
-                let connected = streams.try_for_each(|(stream, fd)| self.connect(*stream, fd));
-                connected.map_err(|source| Error::System { action: "carry the standard streams", source })?;
+                self.connect_all(packet.descriptors)
+                    .map_err(|source| Error::System { action: "carry the standard streams", source })?;
                 Ok(None)
             }
             ToClient::Failed(causes) => match Causes::new(causes) {
@@ -149,6 +148,15 @@ impl Client {
                 Ok(Some(status))
             }
         }
+    }
+
+    /// All of them: the kernel keeps back what this process has no room for.
+    fn connect_all(&mut self, ends: Vec<OwnedFd>) -> nix::Result<()> {
+        let streams = self.session.streams();
+        if ends.len() != streams.len() {
+            return Err(Errno::EMFILE);
+        }
+        streams.iter().zip(ends).try_for_each(|(stream, end)| self.connect(*stream, end))
     }
 
     fn connect(&mut self, stream: Stream, fd: OwnedFd) -> nix::Result<()> {

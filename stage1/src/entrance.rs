@@ -1,6 +1,7 @@
 //! Sockets in the pod's directory. Only root gets through them, whatever the directory's mode.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use ::pod::abi::PodDirectory;
@@ -15,14 +16,14 @@ use crate::Error;
 /// The most connections that wait to be accepted: no session has more than three streams.
 const BACKLOG: usize = 4 * MAX_SESSIONS;
 
-/// Where the pod's parent waits for sessions.
+/// Where the pod's parent waits for sessions. Its connections keep packets apart, which accepting does not ask about.
 #[derive(Debug)]
-pub struct Entrance(pub(crate) OwnedFd);
+pub struct Entrance(pub(crate) UnixListener);
 
 impl Entrance {
     /// Opens it; clients wait until the parent attends to the pod.
     pub fn open(directory: &PodDirectory) -> Result<Self, Error> {
-        listen_at(&directory.entrance(), SockType::SeqPacket).map(Self)
+        listen_at(&directory.entrance(), SockType::SeqPacket).map(|socket| Self(socket.into()))
     }
 }
 

@@ -232,3 +232,46 @@ impl Process {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::AppStreams;
+
+    /// Notes which sessions' streams were taken; there are none of the second.
+    #[derive(Debug, Default, Clone)]
+    struct Taken(Rc<RefCell<Vec<SessionId>>>);
+
+    impl SessionStreams for Taken {
+        fn open(&mut self, session: SessionId, _: bool) -> Result<AppStreams, Error> {
+            self.0.borrow_mut().push(session);
+            match session {
+                2 => Err(Error::Impossible("no streams".into())),
+                _ => Ok(AppStreams::Carried { stdin: None, stdout: None, stderr: None }),
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_begin_is_told_and_leaves_nothing() {
+        let taken = Taken::default();
+        let mut sessions = Sessions::new(Box::new(taken.clone()));
+        let request = Request { app: "web".parse().unwrap(), command: vec!["ls".into()], terminal: None };
+        let mut why = |id| match sessions.begin(id, &request, None) {
+            Some(FromSupervisor::SessionFailed { session, causes }) if session == id => causes.concat(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((why(1).as_str(), why(2).as_str()), ("app \"web\" does not run", "no streams"));
+        assert_eq!(*taken.0.borrow(), [1, 2], "the next session would get them");
+        // Whatever is said of sessions that are none is nothing.
+        sessions.hang_up(1);
+        sessions.resize(1, TerminalSize::default());
+        sessions.wind_up();
+        sessions.enforce(Instant::now());
+        assert!(sessions.are_delivered() && sessions.deadline().is_none());
+        assert!(sessions.ended(Pid::this(), ExitStatus::SUCCESS).is_none());
+    }
+}

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use pod::abi::{EXIT_ERROR, PodDirectory};
-use pod::pod_manifest::PodManifest;
 
 use super::{Outcome, table};
 use crate::cli::{Globals, ListFlags};
@@ -30,8 +29,7 @@ pub fn list(globals: &Globals, flags: ListFlags) -> Outcome {
 fn rows_of(pod: &Pod, full: bool) -> Vec<Vec<String>> {
     const SHORT_UUID_CHARACTERS: usize = 8;
     let directory = PodDirectory::new(&pod.path);
-    let manifest = fs::read(directory.manifest()).ok().and_then(|json| PodManifest::parse(&json).ok());
-    let apps: Vec<(String, String)> = match manifest {
+    let apps: Vec<(String, String)> = match pod.manifest().ok() {
         None => vec![("-".into(), "-".into())],
         Some(manifest) => manifest
             .apps

@@ -2,7 +2,7 @@
 //! client gets its ends, and the supervisor the others.
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ::pod::control::{FromSupervisor, Stream, TerminalSize, ToSupervisor};
@@ -13,7 +13,6 @@ use ::pod::session::{
 use ::pod::types::AcName;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
-use nix::sys::socket::{SockFlag, accept4};
 use relay::packets;
 
 use crate::entrance::Entrance;
@@ -98,10 +97,8 @@ impl<'d> Sessions<'d> {
 
     fn accept(&mut self) {
         let Some(Entrance(listener)) = &self.entrance else { return };
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let Ok(fd) = accept4(listener.as_raw_fd(), flags) else { return };
-        // SAFETY: accept4 has just made it, and nobody else knows of it.
-        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        let Ok((connection, _)) = listener.accept() else { return };
+        let socket = OwnedFd::from(connection);
         let taken: HashSet<SessionId> =
             self.clients.iter().map(|client| client.id).chain(self.left.iter().copied()).collect();
         let free = (0..=SessionId::MAX).find(|id| !taken.contains(id));
@@ -244,11 +241,7 @@ fn resize(session: SessionId, size: TerminalSize) -> ToSupervisor {
     ToSupervisor::ResizeSession { session, size }
 }
 
-fn tell(
-    socket: &OwnedFd,
-    message: &ToClient,
-    descriptors: &[std::os::fd::BorrowedFd<'_>],
-) -> nix::Result<()> {
+fn tell(socket: &OwnedFd, message: &ToClient, descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
     let packet = encode(message).map_err(|_| Errno::EMSGSIZE)?;
     packets::send(socket, &packet, descriptors)
 }
