@@ -2,7 +2,8 @@
 //! the control channel until it has exited.
 //!
 //! A stage1's `run` entrypoint, whatever the isolation: [`lock::take`], [`pod::Pod::open`], [`signals::Signals::block`],
-//! [`pod::Pod::plan`], make the isolation, [`attend::attend`], exit; [`error::exit_code`] for what went wrong.
+//! [`pod::Pod::plan`], make the isolation, [`attend::attend`], exit; [`error::exit_code`] for what went wrong. The other
+//! entrypoints are [`enter::enter`], [`stop::stop`] and [`gc::gc`].
 
 pub mod attend;
 pub mod cgroup;

@@ -140,6 +140,19 @@ fn the_end_of_the_pod() {
 }
 
 #[test]
+fn a_client_that_does_not_read_does_not_keep_the_pod() {
+    let world = World::new(&[]);
+    let mut client = Process::start(&mut world.enter(&["sh", "-c", "echo here; exec yes"]));
+    client.wait_for_line("here");
+    let World { pod, host } = world;
+    pod.signal(Signal::SIGTERM);
+    pod.finish().success();
+    assert!(client.runs(), "it has output to deliver");
+    drop(client);
+    host.collect_garbage().success();
+}
+
+#[test]
 fn which_app() {
     let host = Host::new();
     let app = |name: &str| {
