@@ -27,6 +27,7 @@ fn main() {
         eprintln!("guest-init: {}", chain(&error));
     }
     // The host ends the machine on `PodExited`. Getting here first, or without, a reset is the only way out.
+    mark::mark(GuestMark::Leaving);
     let Err(errno) = reboot(RebootMode::RB_AUTOBOOT);
     eprintln!("guest-init: cannot reset the machine: {errno}");
 }

@@ -99,6 +99,11 @@ serde_as_text!(InterfaceName);
 const NAME_MAX: usize = 15;
 
 impl InterfaceName {
+    /// `eth0`, `eth1`, ...
+    pub fn ethernet(index: usize) -> Self {
+        Self(format!("eth{index}"))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use crate::Error;
+use crate::net::Net;
 use crate::types::AcName;
 
 pub use entrypoints::{EnterArguments, StopArguments};
@@ -35,34 +36,6 @@ pub const ENV_TIMELINE: &str = "RKT_TIMELINE";
 /// The exit status of rkt's own errors, as upstream's.
 pub const EXIT_ERROR: u8 = 254;
 
-/// What the pod's network is to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Net {
-    /// A network namespace with nothing but loopback.
-    None,
-    /// The host's network namespace.
-    Host,
-}
-
-impl Net {
-    /// From the argument of `--net`.
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        match text {
-            "none" => Ok(Self::None),
-            "host" => Ok(Self::Host),
-            other => Err(Error::Unsupported(format!("--net={other} (only none and host are)"))),
-        }
-    }
-
-    /// As the argument of `--net`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Host => "host",
-        }
-    }
-}
-
 /// The arguments of the `run` entrypoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunArguments {
@@ -72,6 +45,8 @@ pub struct RunArguments {
     pub net: Net,
     /// The pod's one app has the caller's terminal.
     pub interactive: bool,
+    /// The administrator's configuration, `net.d` among it; the stage1's own default if absent.
+    pub local_config: Option<PathBuf>,
     /// The pod's host name.
     pub hostname: String,
     /// What `--insecure-options` switches off for the apps.
@@ -85,7 +60,7 @@ pub struct RunArguments {
 pub struct Insecure {
     /// Apps keep every capability.
     pub capabilities: bool,
-    /// No path is masked or made read-only.
+    /// No path is masked or made read-only, and every device may be used.
     pub paths: bool,
     /// No system call filter.
     pub seccomp: bool,
@@ -111,9 +86,12 @@ impl RunArguments {
         if self.debug {
             arguments.push("--debug".into());
         }
-        arguments.push(format!("--net={}", self.net.as_str()));
+        arguments.push(format!("--net={}", self.net));
         if self.interactive {
             arguments.push("--interactive".into());
+        }
+        if let Some(directory) = &self.local_config {
+            arguments.push(format!("--local-config={}", directory.display()));
         }
         arguments.push(format!("--hostname={}", self.hostname));
         arguments.extend(self.insecure.arguments());
@@ -128,6 +106,7 @@ impl RunArguments {
             debug: false,
             net: Net::None,
             interactive: false,
+            local_config: None,
             hostname: String::new(),
             insecure: Insecure::default(),
             uuid: Uuid::nil(),
@@ -142,7 +121,10 @@ impl RunArguments {
                 ("--disable-capabilities-restriction", "") => parsed.insecure.capabilities = true,
                 ("--disable-paths", "") => parsed.insecure.paths = true,
                 ("--disable-seccomp", "") => parsed.insecure.seccomp = true,
-                ("--net", net) => parsed.net = Net::parse(net)?,
+                ("--net", net) => parsed.net = net.parse()?,
+                ("--local-config", directory) if directory.starts_with('/') => {
+                    parsed.local_config = Some(directory.into());
+                }
                 ("--hostname", hostname) => parsed.hostname = hostname.to_owned(),
                 (text, "") if !text.starts_with('-') && uuid.is_none() => {
                     uuid = Some(text.parse().map_err(|_| Error::syntax(text, "a pod's UUID"))?);
@@ -230,6 +212,16 @@ impl PodDirectory {
         self.path.join("stage1/rootfs/rkt/status").join(app.as_str())
     }
 
+    /// What is recorded of the pod's network.
+    pub fn network(&self) -> PathBuf {
+        self.path.join("net")
+    }
+
+    /// What a running pod tells of its networks: upstream's array of network name, interface, address.
+    pub fn net_info(&self) -> PathBuf {
+        self.path.join("net-info.json")
+    }
+
     /// The process to enter: the supervisor (namespaces), or the VMM.
     pub fn pid(&self) -> PathBuf {
         self.path.join("pid")
@@ -269,8 +261,9 @@ mod tests {
     fn arguments_survive_the_way() {
         let arguments = RunArguments {
             debug: true,
-            net: Net::Host,
+            net: "default,b:IP=192.0.2.7".parse().unwrap(),
             interactive: true,
+            local_config: Some("/etc/rkt".into()),
             hostname: "web".into(),
             insecure: Insecure { capabilities: true, paths: false, seccomp: true },
             uuid: Uuid::from_u128(7),
@@ -281,7 +274,9 @@ mod tests {
     #[test]
     fn unknown_arguments_are_refused() {
         let uuid = Uuid::from_u128(7).to_string();
-        for bad in ["--private-users=0:1", "--net=default", "--mds-token=x", "--debug=maybe"] {
+        for bad in
+            ["--private-users=0:1", "--net=a,host", "--local-config=etc", "--mds-token=x", "--debug=maybe"]
+        {
             assert!(RunArguments::parse([bad.to_owned(), uuid.clone()]).is_err(), "{bad}");
         }
         assert!(RunArguments::parse(["--net=none".to_owned()]).is_err(), "no UUID");

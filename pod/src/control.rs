@@ -34,6 +34,8 @@ pub enum GuestMark {
     Init = 1,
     /// The plan is there and every stream is connected: the supervisor begins.
     Supervisor = 2,
+    /// Init has nothing more to do and resets the machine.
+    Leaving = 3,
 }
 
 /// From the parent to the supervisor.

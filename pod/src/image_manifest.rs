@@ -57,7 +57,7 @@ pub struct MountPoint {
 }
 
 /// A port that the app listens on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Port {
     /// The port's name.

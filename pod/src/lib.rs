@@ -4,12 +4,15 @@
 pub mod abi;
 pub mod capability;
 pub mod control;
+pub mod devices;
 pub mod error;
 pub mod image_manifest;
 pub mod isolator;
 pub mod limits;
+pub mod net;
 pub mod plan;
 pub mod pod_manifest;
+pub mod ports;
 pub mod quantity;
 pub mod session;
 pub mod types;

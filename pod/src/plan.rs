@@ -10,6 +10,7 @@ use crate::Error;
 use crate::abi::Insecure;
 use crate::capability::CapabilitySet;
 use crate::control::Stream;
+use crate::devices::{DevicePolicy, NODES};
 use crate::image_manifest::{App, EnvironmentVariable, Event};
 use crate::isolator::Isolator;
 use crate::limits::{AppLimits, CgroupSetting, CgroupVersion, PodLimits};
@@ -44,6 +45,8 @@ pub struct AppPlan {
     pub stdio: Stdio,
     /// Its cgroup's settings where the supervisor makes the cgroup (VM); elsewhere its parent has made it.
     pub cgroup: Option<Vec<CgroupSetting>>,
+    /// The devices that its cgroup lets it use, whoever makes the cgroup; `None`, if the user wants so, are all.
+    pub devices: Option<DevicePolicy>,
 }
 
 /// One operation. Paths are absolute.
@@ -122,6 +125,13 @@ pub enum Operation {
         target: String,
         /// The link.
         path: PathBuf,
+    },
+    /// Writes a file that everybody may read, in the place of whatever has its name.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is in it.
+        content: String,
     },
     /// Sets the host name of the UTS namespace.
     Hostname(String),
@@ -214,6 +224,8 @@ pub struct World {
     pub insecure: Insecure,
     /// Where each app's image and writable layer are, in the manifest's order.
     pub layers: Vec<Layers>,
+    /// What the apps' `/etc/resolv.conf` is to be; the images' own if absent.
+    pub resolv_conf: Option<String>,
 }
 
 /// In what the supervisor runs.
@@ -266,10 +278,6 @@ const DEFAULT_ENVIRONMENT: [(&str, &str); 5] = [
     ("LOGNAME", "root"),
     ("HOME", "/root"),
 ];
-
-/// The devices that every app has (appc spec, OS-SPEC): name, major, minor.
-const DEVICES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 /// Links that every app has in /dev.
 const DEVICE_LINKS: [(&str, &str); 5] = [
@@ -405,6 +413,8 @@ fn app_plan(app: &RuntimeApp, limits: &AppLimits, world: &World, apps: usize) ->
         },
         cgroup: matches!(world.isolation, Isolation::Vm { .. })
             .then(|| limits.cgroup_settings(CgroupVersion::V2)),
+        // As upstream's stage1: what is not confined to its paths is not to its devices.
+        devices: (!world.insecure.paths).then(DevicePolicy::closed),
     })
 }
 
@@ -432,10 +442,10 @@ fn app_setup(app: &RuntimeApp, section: &App, world: &World) -> Vec<Operation> {
     if !world.insecure.paths {
         operations.extend(READ_ONLY_PROC.iter().map(|path| Operation::Protect { path: at(path) }));
     }
-    operations.extend(DEVICES.iter().map(|(name, major, minor)| Operation::Device {
-        path: at("dev").join(name),
-        major: *major,
-        minor: *minor,
+    operations.extend(NODES.iter().map(|node| Operation::Device {
+        path: at("dev").join(node.name),
+        major: node.major,
+        minor: node.minor,
     }));
     operations.extend(
         DEVICE_LINKS.iter().map(|(name, target)| Operation::Symlink {
@@ -448,6 +458,10 @@ fn app_setup(app: &RuntimeApp, section: &App, world: &World) -> Vec<Operation> {
     operations.extend(
         section.mount_points.iter().map(|point| directory(&at(point.path.trim_start_matches('/')), 0o755)),
     );
+    if let Some(content) = &world.resolv_conf {
+        operations.push(directory(&at("etc"), 0o755));
+        operations.push(Operation::File { path: at("etc/resolv.conf"), content: content.clone() });
+    }
     if app.read_only_root_fs {
         operations.push(Operation::Bind {
             source: root.clone(),
@@ -528,7 +542,14 @@ mod tests {
 
     fn world(isolation: Isolation, image: ImageSource) -> World {
         let layers = vec![Layers { image, writable: "/w/a".into() }];
-        World { isolation, hostname: "h".into(), interactive: false, insecure: Insecure::default(), layers }
+        World {
+            isolation,
+            hostname: "h".into(),
+            interactive: false,
+            insecure: Insecure::default(),
+            layers,
+            resolv_conf: None,
+        }
     }
 
     fn namespaces() -> World {
@@ -558,6 +579,15 @@ mod tests {
         };
         let open = World { insecure: Insecure { paths: true, ..Insecure::default() }, ..namespaces() };
         assert!(sysctl(&namespaces()) && sysctl(&vm()) && !sysctl(&open));
+    }
+
+    #[test]
+    fn only_harmless_devices_unless_the_user_says_otherwise() {
+        let devices = |world: &World| compute(&manifest(), world).unwrap().apps.remove(0).devices;
+        let open = World { insecure: Insecure { paths: true, ..Insecure::default() }, ..vm() };
+        assert_eq!(devices(&namespaces()), Some(DevicePolicy::closed()));
+        assert_eq!(devices(&vm()), Some(DevicePolicy::closed()));
+        assert_eq!(devices(&open), None);
     }
 
     #[test]
@@ -602,6 +632,21 @@ mod tests {
         two.apps.push(second);
         let world = World { interactive: true, ..namespaces() };
         assert!(compute(&two, &world).unwrap_err().to_string().contains("exactly one app"));
+    }
+
+    #[test]
+    fn a_networks_name_servers_are_written_before_the_root_is_read_only() {
+        let mut manifest = manifest();
+        manifest.apps[0].read_only_root_fs = true;
+        let world = World { resolv_conf: Some("nameserver 192.0.2.53\n".into()), ..namespaces() };
+        let setup = compute(&manifest, &world).unwrap().apps.remove(0).setup;
+        let position = |wanted: fn(&Operation) -> bool| setup.iter().position(wanted);
+        let written = position(
+            |operation| matches!(operation, Operation::File { path, .. } if path == Path::new("/apps/a/etc/resolv.conf")),
+        );
+        let read_only =
+            position(|operation| matches!(operation, Operation::Bind { flags, .. } if flags.read_only));
+        assert!(written.is_some() && written < read_only, "{setup:?}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::image_manifest::{App, NameValue, unique};
 use crate::isolator::RawIsolator;
+use crate::ports::{self, ExposedPort};
 use crate::types::{AcIdentifier, AcName, ImageId};
 
 /// Which image an app runs.
@@ -52,6 +53,9 @@ pub struct PodManifest {
     /// What the pod as a whole may use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub isolators: Vec<RawIsolator>,
+    /// Ports that are reached from outside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<ExposedPort>,
     /// Free text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub annotations: Vec<NameValue>,
@@ -68,6 +72,7 @@ impl PodManifest {
             ac_version: AC_VERSION.into(),
             apps,
             isolators: Vec::new(),
+            ports: Vec::new(),
             annotations: Vec::new(),
         }
     }
@@ -89,6 +94,7 @@ impl PodManifest {
             return Err(Error::Invalid("a pod needs an app".into()));
         }
         unique("app", self.apps.iter().map(|app| app.name.as_str()))?;
-        self.apps.iter().filter_map(|app| app.app.as_ref()).try_for_each(App::check)
+        self.apps.iter().filter_map(|app| app.app.as_ref()).try_for_each(App::check)?;
+        ports::mappings(self).map(drop)
     }
 }

@@ -68,6 +68,12 @@ checked_string!(
     is_image_id,
     "an image ID (sha512- and 64 hexadecimal digits)"
 );
+checked_string!(
+    /// The name of a network (CNI spec, "Section 1: Network configuration format").
+    NetworkName,
+    is_network_name,
+    "the name of a network (a letter or digit, then letters, digits, '.', '_' and '-')"
+);
 
 impl AcName {
     /// The nearest AC Name to `text`: lower case, every run of other characters one hyphen; `None` if nothing is left.
@@ -105,6 +111,11 @@ fn is_ac_identifier(text: &str) -> bool {
 fn is_image_id(text: &str) -> bool {
     text.strip_prefix("sha512-")
         .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+}
+
+fn is_network_name(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    text.starts_with(|first: char| first.is_ascii_alphanumeric()) && text.bytes().all(inner)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ mod pods;
 mod values;
 
 use std::cell::LazyCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -25,6 +25,8 @@ use pods::{OnePod, SomePods};
 
 /// Where images and pods are unless `--dir` says otherwise.
 const DEFAULT_DIRECTORY: &str = "/var/lib/rkt";
+/// Where the administrator's configuration is unless `--local-config` says otherwise.
+const LOCAL_CONFIG: &str = "/etc/rkt";
 
 #[derive(Debug, Parser)]
 #[command(name = "rkt", version, about = "Runs pods of container images, in micro-VMs or in namespaces")]
@@ -41,6 +43,9 @@ struct GlobalFlags {
     /// Directory with images and pods
     #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_DIRECTORY)]
     dir: PathBuf,
+    /// Directory with the administrator's configuration: networks in net.d
+    #[arg(long, global = true, value_name = "DIR", default_value = LOCAL_CONFIG)]
+    local_config: PathBuf,
     /// Say more
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
@@ -173,6 +178,8 @@ pub enum Format {
 pub struct Globals {
     /// Absolute.
     pub directory: PathBuf,
+    /// Absolute.
+    pub local_config: PathBuf,
     /// Say more.
     pub debug: bool,
     /// What is switched off.
@@ -304,17 +311,22 @@ fn command_name(arguments: &[String]) -> String {
 
 fn typed(matches: &ArgMatches) -> Result<(Globals, Command), Stop> {
     let cli = Cli::from_arg_matches(matches).map_err(|error| Stop::of_clap("rkt", &error))?;
-    let GlobalFlags { dir, debug, insecure_options } = cli.globals;
-    let directory = std::path::absolute(&dir)
-        .map_err(|error| Stop::usage("rkt", &format!("--dir={}: {error}", dir.display())))?;
+    let GlobalFlags { dir, local_config, debug, insecure_options } = cli.globals;
+    let directory = absolute("dir", &dir)?;
+    let local_config = absolute("local-config", &local_config)?;
     let insecure = insecure_options.into_iter().fold(InsecureOptions::default(), InsecureOptions::or);
     match cli.command {
-        Some(command) => Ok((Globals { directory, debug, insecure }, command)),
+        Some(command) => Ok((Globals { directory, local_config, debug, insecure }, command)),
         None => {
             let text = format!("rkt: missing command\n{}", Cli::command().render_help());
             Err(Stop { text, to_stdout: false, code: 2 })
         }
     }
+}
+
+fn absolute(flag: &str, path: &Path) -> Result<PathBuf, Stop> {
+    std::path::absolute(path)
+        .map_err(|error| Stop::usage("rkt", &format!("--{flag}={}: {error}", path.display())))
 }
 
 fn action(command: Command) -> Action {

@@ -132,6 +132,11 @@ impl Pods {
         Self { root: data.join("pods") }
     }
 
+    /// The directory of all of them.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Where a pod is when it is in some place.
     pub fn path(&self, place: Place, uuid: Uuid) -> PathBuf {
         self.root.join(place.directory()).join(uuid.to_string())

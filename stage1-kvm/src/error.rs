@@ -23,6 +23,9 @@ pub enum Error {
          leave --net out, or use --stage1=nspawn"
     )]
     HostNetwork,
+    /// Any other network than none.
+    #[error("--net={0} is not supported by --stage1=kvm yet; leave --net out, or use --stage1=nspawn")]
+    Network(String),
     /// The apps' limits contradict what a VM can have.
     #[error("cannot give a VM these limits")]
     Limits(#[source] pod::Error),
@@ -79,9 +82,18 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The guest reset or ended without saying how its pod ended.
-    #[error("the guest ended without a word; the last lines of its console:\n{console}")]
+    /// The guest's init reset the machine, and how its pod has ended was not heard.
+    #[error("the guest has left without a word; the last lines of its console:\n{console}")]
     GuestGone {
+        /// The end of the console's output.
+        console: String,
+    },
+    /// The machine was reset, but not by its init.
+    #[error(
+        "the guest has reset the machine in the middle of its work: its kernel crashed (a triple fault), \
+         or a process in the pod did it; the last lines of its console:\n{console}"
+    )]
+    GuestReset {
         /// The end of the console's output.
         console: String,
     },

@@ -95,7 +95,7 @@ fn open_part(name: &str) -> Result<File, Error> {
 /// - `quiet`: kernel messages cost more time than the whole boot. The last of them are wanted when something goes
 ///   wrong, and those are not kept quiet.
 fn command_line(debug: bool) -> &'static str {
-    if debug { "retain_initrd" } else { "retain_initrd quiet" }
+    if debug { "retain_initrd percpu_alloc=page" } else { "retain_initrd percpu_alloc=page quiet" }
 }
 
 fn to_stderr(bytes: &[u8]) {

@@ -2,7 +2,7 @@
 //! by cgroups of its own, which a guest that is not to be trusted need not do.
 
 use pod::limits::{AppLimits, Limit, PodLimits};
-use stage1::cgroup::Cgroups;
+use stage1::cgroup::{AppCgroup, Cgroups};
 use stage1::pod::Pod;
 
 use crate::error::Error;
@@ -17,16 +17,17 @@ pub fn enter(pod: &Pod, limits: &PodLimits) -> Result<Option<Cgroups>, Error> {
         return Ok(None);
     }
     let machine = machine(limits).map_err(Error::Limits)?;
-    let mut cgroups = Cgroups::make(&pod.directory, pod.arguments.uuid, &machine, &["cpu"])?;
+    let machine = AppCgroup { limits: &machine, devices: None };
+    let mut cgroups = Cgroups::make(&pod.directory, pod.arguments.uuid, &[machine], &["cpu"])?;
     cgroups.enter()?;
     Ok(Some(cgroups))
 }
 
 /// The limits of the machine as a whole. Its memory is what the guest has, and needs no cgroup.
-fn machine(limits: &PodLimits) -> Result<PodLimits, pod::Error> {
+fn machine(limits: &PodLimits) -> Result<AppLimits, pod::Error> {
     let memory_bytes = Limit { amount: limits.memory_bytes(), explicit: false };
     let cpu_milli = Limit { amount: limits.cpu_milli(), explicit: true };
-    Ok(PodLimits { apps: vec![AppLimits { app: NAME.parse()?, cpu_milli, memory_bytes }] })
+    Ok(AppLimits { app: NAME.parse()?, cpu_milli, memory_bytes })
 }
 
 #[cfg(test)]
@@ -43,7 +44,7 @@ mod tests {
             memory_bytes: Limit { amount: 64 << 20, explicit: false },
         };
         let machine = machine(&PodLimits { apps: vec![app("a", 500), app("b", 1000)] }).unwrap();
-        let settings = machine.apps[0].cgroup_settings(CgroupVersion::V2);
+        let settings = machine.cgroup_settings(CgroupVersion::V2);
         assert_eq!(settings[0].value, "150000 100000");
         assert!(settings[0].required);
     }

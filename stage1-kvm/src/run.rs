@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use pod::abi::Net;
 use pod::control::ExitStatus;
 use pod::limits::PodLimits;
+use pod::net::Net;
 use pod::plan::Plan;
 use pod::session::SESSION_PORT;
 use stage1::attend::{Connection, Control, Streams, attend};
@@ -33,8 +33,10 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     timeline.mark("stage1");
     let _lock = lock::take()?;
     let pod = Pod::open(arguments)?;
-    if pod.arguments.net == Net::Host {
-        return Err(Error::HostNetwork);
+    match &pod.arguments.net {
+        Net::None => {}
+        Net::Host => return Err(Error::HostNetwork),
+        net => return Err(Error::Network(net.to_string())),
     }
     let signals = Signals::block()?;
     status::write_parent(&pod.directory)?;
@@ -98,6 +100,7 @@ fn accompany(
         Err(Refusal::Interrupted) => return Ok(ExitStatus::Signal(SIGTERM)),
         Err(refusal) => return Err(refused(refusal, running)),
     };
+    running.booted();
     let stop = running.stop_handle();
     let connection = Connection {
         control: Control::Connected(guest.control),

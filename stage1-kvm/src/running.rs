@@ -9,13 +9,17 @@ use pod::control::GuestMark;
 use stage1::timeline::Timeline;
 use vmm::console::ConsoleLog;
 use vmm::timeline::Phase;
-use vmm::{Exit, Machine, StopHandle};
+use vmm::{Exit, Machine, Ram, StopHandle};
 
 use crate::error::Error;
+
+/// What the thread that does the I/O needs for its stack. The default is a huge page's size, and would be one.
+const STACK_BYTES: usize = 512 << 10;
 
 /// A running machine. It ends with the process at the latest.
 pub struct Running {
     stop: StopHandle,
+    ram: Ram,
     console: ConsoleLog,
     timeline: Arc<vmm::timeline::Timeline>,
     thread: JoinHandle<Result<Exit, vmm::Error>>,
@@ -29,7 +33,8 @@ impl Running {
         let ended = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|errno| system("make an eventfd")(errno.into()))?;
         let ended = Arc::new(ended);
-        let (stop, console, timeline) = (machine.stop_handle(), machine.console(), machine.timeline());
+        let (stop, ram) = (machine.stop_handle(), machine.ram());
+        let (console, timeline) = (machine.console(), machine.timeline());
         let tell = Arc::clone(&ended);
         let run = move || {
             let result = machine.run();
@@ -37,9 +42,9 @@ impl Running {
             let _ = tell.write(1);
             result
         };
-        let thread =
-            std::thread::Builder::new().name("io".into()).spawn(run).map_err(system("start a thread"))?;
-        Ok(Self { stop, console, timeline, thread, ended })
+        let thread = std::thread::Builder::new().name("io".into()).stack_size(STACK_BYTES).spawn(run);
+        let thread = thread.map_err(system("start a thread"))?;
+        Ok(Self { stop, ram, console, timeline, thread, ended })
     }
 
     /// Becomes readable when the machine has ended.
@@ -53,6 +58,11 @@ impl Running {
     /// Ends the machine.
     pub fn stop_handle(&self) -> StopHandle {
         self.stop.clone()
+    }
+
+    /// The guest has booted: what it fills from now on may be in huge pages.
+    pub fn booted(&self) {
+        self.ram.allow_huge_pages();
     }
 
     /// The last lines of its console.
@@ -71,7 +81,7 @@ impl Running {
                 Phase::Guest(byte) if byte == GuestMark::Supervisor as u8 => {
                     timeline.mark_at("supervisor-ready", us);
                 }
-                // What else a guest writes there has no name.
+                // An end is no phase of a start; what else a guest writes there has no name.
                 Phase::Guest(_) => {}
             }
         }
@@ -98,8 +108,16 @@ impl Running {
         }
         match result {
             Ok(Err(failure)) => failure.into(),
-            Ok(Ok(_)) if gone => Error::GuestGone { console: self.console.last_lines() },
+            Ok(Ok(_)) if gone && has_left(&self.timeline) => {
+                Error::GuestGone { console: self.console.last_lines() }
+            }
+            Ok(Ok(_)) if gone => Error::GuestReset { console: self.console.last_lines() },
             _ => error,
         }
     }
+}
+
+/// Whether the guest's init has said that it resets the machine.
+fn has_left(timeline: &vmm::timeline::Timeline) -> bool {
+    timeline.marks().iter().any(|mark| mark.phase == Phase::Guest(GuestMark::Leaving as u8))
 }

@@ -5,14 +5,17 @@ use std::process::ExitCode;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use pod::abi::PodDirectory;
+use pod::control::ExitStatus;
 use pod::limits::PodLimits;
-use pod::plan::{ImageSource, Isolation, Layers};
+use pod::net::Net;
+use pod::plan::{ImageSource, Isolation, Layers, Plan};
 use pod::types::AcName;
 use stage1::attend::{Connection, Control, Streams as CarriedStreams, attend};
-use stage1::cgroup::{CONTROLLERS, Cgroups};
+use stage1::cgroup::{AppCgroup, CONTROLLERS, Cgroups};
 use stage1::entrance::Entrance;
+use stage1::network::Network;
 use stage1::pod::Pod;
-use stage1::signals::Signals;
+use stage1::signals::{Meaning, Signals};
 use stage1::terminal::RawTerminal;
 use stage1::timeline::Timeline;
 use stage1::{lock, status};
@@ -21,27 +24,37 @@ use stage2::Connections;
 use crate::error::Error;
 use crate::sessions;
 use crate::streams::Streams;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{NetworkNamespace, Supervisor};
 
 /// The isolation's name.
 const FLAVOR: &str = "nspawn";
+/// How a pod is said to have ended that was ended before its first app had started.
+const ENDED_BEFORE_ITS_START: ExitStatus = ExitStatus::Signal(libc::SIGTERM as u8);
 
 /// Runs the pod in the working directory to its end.
 pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let _lock = lock::take()?;
     let mut timeline = Timeline::from_environment();
     timeline.mark("stage1");
-    let pod = Pod::open(arguments)?;
+    let mut pod = Pod::open(arguments)?;
+    let signals = Signals::block()?;
+    status::write_parent(&pod.directory)?;
+    let network = match Network::set_up(&pod, &|| signals.next() == Some(Meaning::End)) {
+        // No app has started: there is nothing to end in an orderly way.
+        Err(error) if error.is_interruption() => return Ok(ExitCode::from(ENDED_BEFORE_ITS_START.code())),
+        network => network?,
+    };
+    pod.resolv_conf = network.as_ref().and_then(Network::resolv_conf).map(str::to_owned);
+    if network.is_some() {
+        timeline.mark("network");
+    }
     let layers = pod.manifest.apps.iter().map(|app| layers(&pod.directory, &app.name));
     let layers = layers.collect::<Result<_, _>>()?;
     let pod_root = pod.directory.stage1_rootfs();
     let plan = pod.plan(Isolation::Namespaces { pod_root }, layers)?;
-    let limits = PodLimits::of(&pod.manifest).map_err(Error::Limits)?;
 
-    let signals = Signals::block()?;
-    status::write_parent(&pod.directory)?;
     let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
-    let mut cgroups = Cgroups::make(&pod.directory, pod.arguments.uuid, &limits, CONTROLLERS)?;
+    let mut cgroups = make_cgroups(&pod, &plan)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
     let Streams { inside, outside, handed_over } = Streams::make(&plan)?;
     let entrance = Entrance::open(&pod.directory)?;
@@ -57,8 +70,12 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         own_kernel: false,
     };
     timeline.mark("clone");
-    let (supervisor, (control, outside, entrance, door)) =
-        Supervisor::start(&plan, pod.arguments.net, connections, (control, outside, entrance, door))?;
+    let (supervisor, (control, outside, entrance, door)) = Supervisor::start(
+        &plan,
+        namespace(&pod, network.as_ref())?,
+        connections,
+        (control, outside, entrance, door),
+    )?;
     Streams::release(&handed_over)?;
     let pid = supervisor.pid();
     status::write_pid(&pod.directory, pid.as_raw().cast_unsigned())?;
@@ -76,9 +93,27 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let status = attend(&pod, &plan, connection, &signals, terminal.as_ref(), &mut timeline)?;
     drop(supervisor);
     drop(cgroups);
+    drop(network);
     timeline.mark("stage1 exits");
     timeline.print();
     Ok(ExitCode::from(status.code()))
+}
+
+fn make_cgroups(pod: &Pod, plan: &Plan) -> Result<Cgroups, Error> {
+    let limits = PodLimits::of(&pod.manifest).map_err(Error::Limits)?;
+    let apps = limits.apps.iter().zip(&plan.apps);
+    let apps: Vec<_> =
+        apps.map(|(limits, app)| AppCgroup { limits, devices: app.devices.as_ref() }).collect();
+    Ok(Cgroups::make(&pod.directory, pod.arguments.uuid, &apps, CONTROLLERS)?)
+}
+
+/// Where the pod's processes are to be.
+fn namespace(pod: &Pod, network: Option<&Network>) -> Result<NetworkNamespace, Error> {
+    match network.map(Network::namespace).transpose()? {
+        Some(namespace) => Ok(NetworkNamespace::Made(namespace)),
+        None if pod.arguments.net == Net::Host => Ok(NetworkNamespace::Host),
+        None => Ok(NetworkNamespace::New),
+    }
 }
 
 /// An app's image, as a file or as a tree, and the directory of what it writes.

@@ -3,15 +3,25 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use nix::sched::CloneFlags;
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout};
-use pod::abi::Net;
 use pod::plan::Plan;
 use stage2::Connections;
 
 use crate::error::Error;
+
+/// The pod's network namespace.
+#[derive(Debug)]
+pub enum NetworkNamespace {
+    /// A new one, with nothing but loopback.
+    New,
+    /// The host's.
+    Host,
+    /// One that is there already.
+    Made(File),
+}
 
 /// The supervisor and with it the pod; both end with this value at the latest.
 #[derive(Debug)]
@@ -22,19 +32,24 @@ pub struct Supervisor {
 impl Supervisor {
     /// Clones the supervisor into namespaces of its own. `outside` is dropped in the clone: ends that only the parent may
     /// have, for else nobody would learn of their being closed.
-    pub fn start<T>(plan: &Plan, net: Net, connections: Connections, outside: T) -> Result<(Self, T), Error> {
+    pub fn start<T>(
+        plan: &Plan,
+        network: NetworkNamespace,
+        connections: Connections,
+        outside: T,
+    ) -> Result<(Self, T), Error> {
         let mut namespaces = CloneFlags::CLONE_NEWPID
             | CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWUTS
             | CloneFlags::CLONE_NEWIPC;
-        if net == Net::None {
+        if matches!(network, NetworkNamespace::New) {
             namespaces |= CloneFlags::CLONE_NEWNET;
         }
         match stage2::sys::fork(namespaces).map_err(Error::system("make namespaces"))? {
             Some(pid) => Ok((Self { pid }, outside)),
             None => {
                 drop(outside);
-                supervise(plan, net, connections);
+                supervise(plan, network, connections);
                 // SAFETY: it takes a number and does not return; nothing of the parent's is run in the clone.
                 unsafe { libc::_exit(0) }
             }
@@ -59,7 +74,7 @@ impl Drop for Supervisor {
     }
 }
 
-fn supervise(plan: &Plan, net: Net, connections: Connections) {
+fn supervise(plan: &Plan, network: NetworkNamespace, connections: Connections) {
     // A parent that has gone before this took effect is seen by the control channel's end.
     let prepared = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
         // Until an app's program is executed its process is this program, a file of the host: with /proc/<pid>/exe another
@@ -71,13 +86,21 @@ fn supervise(plan: &Plan, net: Net, connections: Connections) {
         stage2::refuse(connections.control, &error);
         return;
     }
-    if net == Net::None
-        && let Err(error) = net::loopback_up()
-    {
-        stage2::refuse(connections.control, &error);
+    if let Err(error) = enter(network) {
+        stage2::refuse(connections.control, &*error);
         return;
     }
     stage2::run(plan, connections);
+}
+
+fn enter(network: NetworkNamespace) -> Result<(), Box<dyn std::error::Error>> {
+    match network {
+        NetworkNamespace::New => net::loopback_up()?,
+        NetworkNamespace::Host => {}
+        NetworkNamespace::Made(namespace) => setns(namespace, CloneFlags::CLONE_NEWNET)
+            .map_err(Error::system("enter the pod's network namespace"))?,
+    }
+    Ok(())
 }
 
 /// What the supervisor has to say goes over the control channel; the caller's streams are the apps'.

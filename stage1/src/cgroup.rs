@@ -1,6 +1,7 @@
-//! The pod's cgroups: `<own cgroup>/rkt-<uuid>/<app>` in every hierarchy with a controller that a limit needs, so that
-//! whatever limits the caller limits the pod as well. In a VM the one `app` is the whole machine.
+//! The pod's cgroups: `<own cgroup>/rkt-<uuid>/<app>` in every hierarchy with a controller that a limit or the device
+//! policy needs, so that whatever limits the caller limits the pod as well. In a VM the one `app` is the whole machine.
 
+mod devices;
 mod layout;
 mod place;
 
@@ -11,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::pod::abi::PodDirectory;
-use ::pod::limits::{AppLimits, CgroupSetting, CgroupVersion, Limit, PodLimits};
+use ::pod::devices::{self as policy, DevicePolicy};
+use ::pod::limits::{AppLimits, CgroupSetting, CgroupVersion, Limit};
 use uuid::Uuid;
 
 use self::layout::Layout;
@@ -28,6 +30,15 @@ const RECORD: &str = "subcgroup";
 const REMOVAL_ATTEMPTS: usize = 50;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(2);
 
+/// What an app's cgroups are for.
+#[derive(Clone, Copy, Debug)]
+pub struct AppCgroup<'a> {
+    /// Its limits, and its name.
+    pub limits: &'a AppLimits,
+    /// The devices that it may use; `None` are all.
+    pub devices: Option<&'a DevicePolicy>,
+}
+
 /// A pod's cgroups; removed with this value.
 #[derive(Debug)]
 pub struct Cgroups {
@@ -40,29 +51,30 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    /// Makes the cgroups that the limits by `controllers` need. A limit that somebody asked for and that cannot be enforced is an error;
-    /// what nobody asked for is left out with a warning.
+    /// Makes the cgroups that the device policies and the limits by `controllers` need. A policy, or a limit that somebody asked for,
+    /// that cannot be enforced is an error; a limit that nobody asked for is left out with a warning.
     pub fn make(
         directory: &PodDirectory,
         uuid: Uuid,
-        limits: &PodLimits,
+        apps: &[AppCgroup<'_>],
         controllers: &[&'static str],
     ) -> Result<Self, Error> {
         let layout = Layout::of_this_process()?;
         let name = format!("rkt-{uuid}");
-        let required = |controller: &&'static str| {
-            limits.apps.iter().any(|app| limit(app, controller).is_some_and(|limit| limit.explicit))
-        };
-        let (places, evacuation) = place::find(&layout, controllers, required, &name)?;
+        let confined = apps.iter().any(|app| app.devices.is_some());
+        let mut controllers = controllers.to_vec();
+        controllers.extend(confined.then_some(policy::CONTROLLER));
+        let required = |controller: &&'static str| apps.iter().any(|app| requires(app, controller));
+        let (places, evacuation) = place::find(&layout, &controllers, required, &name)?;
         let missing =
             |controller: &&&str| places.iter().all(|place| !place.controllers.contains(*controller));
         for controller in controllers.iter().filter(missing) {
-            leave_out(controller, limits)?;
+            leave_out(controller, apps)?;
         }
         let directories: Vec<PathBuf> = places.iter().map(|place| place.parent.join(&name)).collect();
         let mut cgroups = Self { procs: Vec::new(), directories, evacuation, homes: Vec::new() };
         cgroups.record(directory)?;
-        for app in &limits.apps {
+        for app in apps {
             let procs = places.iter().map(|place| make_one(place, &name, app)).collect::<Result<_, _>>()?;
             cgroups.procs.push(procs);
         }
@@ -114,10 +126,18 @@ fn limit(app: &AppLimits, controller: &str) -> Option<Limit> {
     }
 }
 
-fn leave_out(controller: &'static str, limits: &PodLimits) -> Result<(), Error> {
-    let explicit = limits.apps.iter().find(|app| limit(app, controller).is_some_and(|limit| limit.explicit));
-    match explicit {
-        Some(app) => Err(Error::Unenforceable { app: app.app.to_string(), controller }),
+/// Whether an app must not run without a controller.
+fn requires(app: &AppCgroup<'_>, controller: &str) -> bool {
+    match controller {
+        policy::CONTROLLER => app.devices.is_some(),
+        _ => limit(app.limits, controller).is_some_and(|limit| limit.explicit),
+    }
+}
+
+fn leave_out(controller: &'static str, apps: &[AppCgroup<'_>]) -> Result<(), Error> {
+    match apps.iter().find(|app| requires(app, controller)) {
+        Some(_) if controller == policy::CONTROLLER => Err(Error::NoDevicePolicy),
+        Some(app) => Err(Error::Unenforceable { app: app.limits.app.to_string(), controller }),
         None => {
             eprintln!(
                 "stage1: warning: no cgroup controller \"{controller}\": the default {controller} limit is left out"
@@ -127,11 +147,11 @@ fn leave_out(controller: &'static str, limits: &PodLimits) -> Result<(), Error> 
     }
 }
 
-fn make_one(place: &Place, name: &str, app: &AppLimits) -> Result<OwnedFd, Error> {
+fn make_one(place: &Place, name: &str, app: &AppCgroup<'_>) -> Result<OwnedFd, Error> {
     let pod = place.parent.join(name);
-    let directory = pod.join(app.app.as_str());
+    let directory = pod.join(app.limits.app.as_str());
     fs::create_dir_all(&directory).map_err(Error::file("make cgroup", &directory))?;
-    for CgroupSetting { controller, file, value, required } in app.cgroup_settings(place.version) {
+    for CgroupSetting { controller, file, value, required } in app.limits.cgroup_settings(place.version) {
         if !place.controllers.contains(&controller.as_str()) {
             continue;
         }
@@ -140,6 +160,9 @@ fn make_one(place: &Place, name: &str, app: &AppLimits) -> Result<OwnedFd, Error
             Err(error) if required => return Err(Error::file("limit the app by", &path)(error)),
             _ => {}
         }
+    }
+    if let Some(policy) = app.devices.filter(|_| place.controllers.contains(&policy::CONTROLLER)) {
+        devices::confine(&directory, place.version, policy)?;
     }
     let procs = directory.join("cgroup.procs");
     let open = OpenOptions::new().write(true).open(&procs);

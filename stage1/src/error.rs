@@ -39,6 +39,39 @@ pub enum Error {
         /// The controller.
         controller: &'static str,
     },
+    /// The host has nothing that keeps apps from its devices.
+    #[error(
+        "the apps cannot be kept from this host's devices: there is neither the cgroup controller \"devices\" (v1) nor \
+        cgroup v2: mount one of them (mount -t cgroup2 none /sys/fs/cgroup), or let the apps use every device with \
+        --insecure-options=paths"
+    )]
+    NoDevicePolicy,
+    /// A cgroup v1 does not take a rule of the device policy.
+    #[error(
+        "cannot write \"{rule}\" to {path} to keep the app from this host's devices: the caller's own cgroup may allow \
+        less; run rkt from another, or let the apps use every device with --insecure-options=paths"
+    )]
+    DeviceRule {
+        /// The rule.
+        rule: String,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A cgroup v2 does not take the device policy.
+    #[error(
+        "cannot keep the app from this host's devices by cgroup {cgroup}: see below, or let the apps use every device \
+        with --insecure-options=paths"
+    )]
+    DeviceFilter {
+        /// The cgroup.
+        cgroup: PathBuf,
+        /// The cause.
+        #[source]
+        source: devices::Error,
+    },
     /// The arguments of the `gc` entrypoint.
     #[error("usage: gc [--debug] UUID, in the pod's directory")]
     Usage,
@@ -95,12 +128,23 @@ pub enum Error {
     /// The pod has ended before its session.
     #[error("the pod has ended, and the command with it")]
     PodGone,
+    /// The pod's network cannot be had.
+    #[error("cannot set up the pod's network")]
+    Network(#[from] ::net::cni::Error),
+    /// The pod's network cannot be undone.
+    #[error("cannot undo the pod's network; rkt gc tries it again")]
+    NetworkLeft(#[source] ::net::cni::Error),
     /// The supervisor has gone without telling how the pod ended.
     #[error("the pod's supervisor has gone without a word: the pod was killed from outside, or crashed")]
     SupervisorGone,
 }
 
 impl Error {
+    /// Whether it is what the user wanted: the pod's end.
+    pub fn is_interruption(&self) -> bool {
+        matches!(self, Self::Network(error) if error.is_interruption())
+    }
+
     /// For `map_err`: the file at `path`.
     pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::File { action, path: path.to_owned(), source }

@@ -1,15 +1,20 @@
 //! The `gc` entrypoint: removes what a pod that did not end by itself has left outside its directory. Its mounts and
-//! processes went with its namespaces or its machine; cgroups are all there is. Running it twice does no harm.
+//! processes went with its namespaces or its machine; what is left are cgroups and networks. Running it twice does no harm.
 
 use std::path::Path;
 
+use ::pod::abi::PodDirectory;
 use uuid::Uuid;
 
-use crate::{Error, cgroup};
+use crate::{Error, cgroup, network};
 
 /// Cleans up after the pod in the working directory.
 pub fn gc(arguments: impl Iterator<Item = String>) -> Result<(), Error> {
-    cgroup::remove_recorded(Path::new("."), parse(arguments)?)
+    let uuid = parse(arguments)?;
+    let here = std::env::current_dir().map_err(Error::file("find", Path::new(".")))?;
+    // Each is tried, whatever becomes of the other.
+    let cgroups = cgroup::remove_recorded(&here, uuid);
+    network::clean_up(&PodDirectory::new(here)).and(cgroups)
 }
 
 /// `[--debug] UUID` (stage1 implementor's guide); there is nothing more to tell with --debug.

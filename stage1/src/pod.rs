@@ -17,6 +17,8 @@ pub struct Pod {
     pub arguments: RunArguments,
     /// What is to run.
     pub manifest: PodManifest,
+    /// What the apps' `/etc/resolv.conf` is to be, unless the images' own; known once there is a network.
+    pub resolv_conf: Option<String>,
 }
 
 impl Pod {
@@ -38,7 +40,7 @@ impl Pod {
         })?;
         let manifest = PodManifest::parse(&json)
             .map_err(|source| Error::Pod { what: format!("cannot use {}", path.display()), source })?;
-        Ok(Self { directory, arguments, manifest })
+        Ok(Self { directory, arguments, manifest, resolv_conf: None })
     }
 
     /// The plan for this pod in `isolation`, with each app's image and writable layer in the manifest's order.
@@ -48,6 +50,7 @@ impl Pod {
             hostname: self.arguments.hostname.clone(),
             interactive: self.arguments.interactive,
             insecure: self.arguments.insecure,
+            resolv_conf: self.resolv_conf.clone(),
             layers,
         };
         let plan = ::pod::plan::compute(&self.manifest, &world)

@@ -11,7 +11,7 @@ use pod::plan::{AppPlan, Plan};
 use crate::error::Error;
 use crate::sys;
 
-/// Makes a cgroup for each app, with its limits; the `cgroup.procs` files by which processes enter them, in the plan's
+/// Makes a cgroup for each app, with its limits and its device policy; the `cgroup.procs` files by which processes enter them, in the plan's
 /// order.
 pub fn make(plan: &Plan) -> Result<Vec<Vec<OwnedFd>>, Error> {
     if plan.apps.iter().all(|app| app.cgroup.is_none()) {
@@ -38,6 +38,10 @@ fn make_one(root: &OwnedFd, app: &AppPlan) -> Result<Vec<OwnedFd>, Error> {
     for CgroupSetting { file, value, required, .. } in app.cgroup.iter().flatten() {
         unless_required(write(&cgroup, file, value), *required)
             .map_err(Error::system(format!("write \"{value}\" to {file} of cgroup {name}")))?;
+    }
+    if let Some(policy) = &app.devices {
+        let failed = |source| Error::Devices { cgroup: name.to_owned(), source };
+        devices::confine(cgroup.as_fd(), policy).map_err(failed)?;
     }
     let procs = openat(&cgroup, "cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
     Ok(vec![procs.map_err(Error::system(format!("open cgroup {name}")))?])

@@ -39,6 +39,15 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+    /// A cgroup does not take its device policy.
+    #[error("cannot keep the app from the machine's devices by cgroup {cgroup}")]
+    Devices {
+        /// Its name.
+        cgroup: String,
+        /// The cause.
+        #[source]
+        source: devices::Error,
+    },
     /// The control channel's other side.
     #[error("cannot understand the pod's parent")]
     Control(#[source] pod::Error),

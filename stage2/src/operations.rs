@@ -1,5 +1,6 @@
 //! Carries operations out, one by one.
 
+mod file;
 mod image;
 mod loop_device;
 mod mounts;
@@ -44,6 +45,7 @@ fn carry_out_one(operation: &Operation, scope: &Scope) -> Result<(), Error> {
             let (directory, name) = scope.find_parent(path, "make link")?;
             symlinkat(target.as_str(), &directory, name).map_err(Error::path("make link", path))
         }
+        Operation::File { path, content } => file::write(scope, path, content),
         Operation::Hostname(name) => {
             nix::unistd::sethostname(name).map_err(Error::system(format!("set the host name to {name}")))
         }

@@ -22,4 +22,4 @@ pub mod vm;
 pub use cpu::VcpuCount;
 pub use error::Error;
 pub use kvm_ioctls::Kvm;
-pub use machine::{Exit, Machine, MachineConfig, StopHandle};
+pub use machine::{Exit, Machine, MachineConfig, Ram, StopHandle};

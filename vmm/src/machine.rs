@@ -34,6 +34,9 @@ use crate::vm::{Access, Vm};
 /// panic, and use the machine's console.
 const KERNEL_PARAMETERS: &str = "reboot=t panic=-1 console=hvc0";
 
+/// What the thread that creates the virtual machine needs for its stack.
+const CREATION_STACK_BYTES: usize = 64 << 10;
+
 /// What a machine is made of. Everything is open already: nothing here is a path, and nothing is parsed.
 pub struct MachineConfig {
     /// `/dev/kvm`; see [`crate::probe::open_kvm`].
@@ -88,6 +91,20 @@ impl StopHandle {
     }
 }
 
+/// The RAM of a machine.
+///
+/// A kernel that boots touches a little in many places, where huge pages would be mostly waste: twice the memory, and the
+/// time to zero it. Only its image is dense. What runs later fills its memory, and is faster with them.
+#[derive(Clone)]
+pub struct Ram(Vec<Region>);
+
+impl Ram {
+    /// Lets what is touched from now on be in huge pages.
+    pub fn allow_huge_pages(&self) {
+        self.0.iter().for_each(|region| region.mapping.advise_huge_pages(0..u64::MAX, true));
+    }
+}
+
 /// A machine that is ready to run. Fields are dropped in this order: processors, then the rest of the virtual machine,
 /// then its memory.
 pub struct Machine {
@@ -95,6 +112,7 @@ pub struct Machine {
     bus: Arc<Bus>,
     events: EventLoop<Outcome>,
     vm: Vm,
+    ram: Ram,
     console: ConsoleLog,
     timeline: Arc<Timeline>,
 }
@@ -106,11 +124,11 @@ impl Machine {
         let timeline = Arc::new(Timeline::default());
 
         let kernel = Kernel::parse(&config.kernel)?;
-        let (ram, initramfs) = fill_ram(&kernel, &config.kernel, &config.initramfs, config.memory_bytes)?;
+        let (ram, initramfs) = map_ram(&kernel, &config.initramfs, config.memory_bytes)?;
         let pmems = map_pmems(&config.pmems, config.memory_bytes)?;
         let memory = DeviceMemory::new(ram.clone(), pmems.clone())?;
 
-        let mut vm = Vm::new(&config.kvm)?;
+        let mut vm = create_vm(&config.kvm, || Ok(kernel.load(&config.kernel, &memory)?))?;
         ram.iter().try_for_each(|region| vm.add_memory(region, Access::ReadWrite))?;
         pmems.iter().try_for_each(|region| vm.add_memory(region, Access::ReadOnly))?;
 
@@ -134,7 +152,6 @@ impl Machine {
 
         let parameters = devices::kernel_parameters(transports.len());
         let command_line = format!("{KERNEL_PARAMETERS}{parameters} {}", config.command_line);
-        kernel.copy_rest(&config.kernel, &memory)?;
         boot::write_command_line(&memory, &command_line)?;
         boot::pvh::write_start_info(&memory, config.memory_bytes, initramfs)?;
         boot::mp_table::write_mp_table(&memory, config.vcpus.get())?;
@@ -142,12 +159,17 @@ impl Machine {
         let bus = Bus::new(transports, span(&pmems), console.clone(), Arc::clone(&timeline));
         let vcpus = create_vcpus(&config.kvm, &vm, config.vcpus, kernel.entry)?;
         timeline.record(Phase::Built);
-        Ok(Self { vcpus, bus: Arc::new(bus), events, vm, console, timeline })
+        Ok(Self { vcpus, bus: Arc::new(bus), events, vm, ram: Ram(ram), console, timeline })
     }
 
     /// A handle that ends the machine.
     pub fn stop_handle(&self) -> StopHandle {
         StopHandle(self.events.handle())
+    }
+
+    /// The machine's RAM.
+    pub fn ram(&self) -> Ram {
+        self.ram.clone()
     }
 
     /// When what happened; it fills while the machine runs.
@@ -162,7 +184,7 @@ impl Machine {
 
     /// Runs the machine to its end. The calling thread does the I/O; each processor has a thread of its own.
     pub fn run(self) -> Result<Exit, Error> {
-        let Self { vcpus, bus, events, vm, console, timeline } = self;
+        let Self { vcpus, bus, events, vm, ram: _, console, timeline } = self;
         install_kick_handler().map_err(Error::host("install a signal handler"))?;
         let stopping = Arc::new(AtomicBool::new(false));
         timeline.record(Phase::KernelEntry);
@@ -202,10 +224,23 @@ fn report(events: &LoopHandle<Outcome>, end: VcpuEnd) {
     }
 }
 
-/// Maps RAM, with the kernel where it belongs and the initramfs at the end of the part below the gap.
-fn fill_ram(
+/// Creates the virtual machine while `meanwhile` is done: KVM waits for most of that time, since the thread that it makes
+/// joins the caller's cgroup, and the kernel waits for a grace period of RCU before that (10 ms and more).
+fn create_vm(kvm: &Kvm, meanwhile: impl FnOnce() -> Result<(), Error>) -> Result<Vm, Error> {
+    std::thread::scope(|scope| {
+        let creation = std::thread::Builder::new()
+            .stack_size(CREATION_STACK_BYTES)
+            .spawn_scoped(scope, || Vm::new(kvm))
+            .map_err(Error::host("start a thread"))?;
+        let done = meanwhile();
+        let vm = creation.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        done.and(vm)
+    })
+}
+
+/// Maps RAM, with the initramfs at the end of the part below the gap.
+fn map_ram(
     kernel: &Kernel,
-    kernel_file: &File,
     initramfs_file: &File,
     memory_bytes: u64,
 ) -> Result<(Vec<Region>, Initramfs), Error> {
@@ -216,9 +251,10 @@ fn fill_ram(
     let mut initramfs = Initramfs { address: 0, bytes: 0 };
     for (start, bytes) in layout::ram_ranges(memory_bytes) {
         let mut mapping = Mapping::anonymous(bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
-        mapping.advise_huge_pages();
+        mapping.advise_huge_pages(0..bytes, false);
         if start == 0 {
-            kernel.map(kernel_file, &mut mapping)?;
+            kernel.check(bytes)?;
+            mapping.advise_huge_pages(kernel.dense_range(), true);
             initramfs = map_initramfs(initramfs_file, &mut mapping, kernel.end())?;
         }
         ram.push(Region { start: GuestAddress(start), mapping: Arc::new(mapping) });

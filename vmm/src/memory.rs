@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -127,23 +128,15 @@ impl Mapping {
         Ok(())
     }
 
-    /// Asks for huge pages. A kernel without them says no, which costs speed and nothing else.
-    pub fn advise_huge_pages(&self) {
-        // SAFETY: advice on a range that this mapping owns changes no contents.
-        let _refusal_is_fine =
-            unsafe { nix::sys::mman::madvise(self.start, self.bytes, MmapAdvise::MADV_HUGEPAGE) };
-    }
-
-    /// Gives the `bytes` at `offset` their own pages now, as writing to each of them would. Doing it at once is cheaper
-    /// than a fault of the guest for each page. A kernel that does not know how (before Linux 5.14) leaves it to the faults.
-    pub fn populate(&self, offset: u64, bytes: u64) {
-        if offset.checked_add(bytes).is_none_or(|end| end > self.bytes as u64) {
-            return;
-        }
-        // SAFETY: the range was just checked to lie within this mapping, and populating it changes no contents.
+    /// Asks for huge pages, or for none, where pages of `range` are touched from now on; nothing is asked for what is
+    /// outside of this mapping. A kernel without them says no, which costs speed and nothing else.
+    pub fn advise_huge_pages(&self, range: Range<u64>, wanted: bool) {
+        let advice = if wanted { MmapAdvise::MADV_HUGEPAGE } else { MmapAdvise::MADV_NOHUGEPAGE };
+        let end = range.end.min(self.bytes());
+        let Some(bytes) = end.checked_sub(range.start) else { return };
+        // SAFETY: the range lies within this mapping, and advice changes no contents.
         let _refusal_is_fine = unsafe {
-            let start = self.start.byte_add(offset as usize);
-            nix::sys::mman::madvise(start, bytes as usize, MmapAdvise::MADV_POPULATE_WRITE)
+            nix::sys::mman::madvise(self.start.byte_add(range.start as usize), bytes as usize, advice)
         };
     }
 

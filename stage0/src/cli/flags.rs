@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser};
-use pod::abi::Net;
 use pod::image_manifest::EnvironmentVariable;
+use pod::net::Net;
+use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
 use pod::types::AcName;
 
@@ -25,9 +26,13 @@ pub struct PodFlags {
     /// The isolation: a micro-VM with a kernel of its own, or Linux namespaces
     #[arg(long, value_enum, default_value = "nspawn")]
     pub stage1: Stage1,
-    /// The pod's network: none (loopback only), or host
-    #[arg(long, value_parser = values::net, default_value = "none", value_name = "NET")]
+    /// The pod's network: none (loopback only), host, all, or networks of net.d: default, a,b:IP=192.0.2.7;NAME=VALUE
+    #[arg(long, value_parser = values::net, num_args = 0..=1, require_equals = true, value_name = "NET")]
+    #[arg(default_value = "none", default_missing_value = "default")]
     pub net: Net,
+    /// A port of the host that leads to an app's port, by its name in the app's image
+    #[arg(long, value_name = "NAME:[HOSTIP:]PORT", value_parser = values::port)]
+    pub port: Vec<ExposedPort>,
     /// The pod's host name; rkt-UUID by default
     #[arg(long, value_parser = values::hostname)]
     pub hostname: Option<String>,

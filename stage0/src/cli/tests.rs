@@ -52,12 +52,23 @@ fn arguments_keep_everything() {
 fn defaults_and_abbreviations() {
     let (globals, flags, apps) = run("rkt ru a");
     assert_eq!(globals.directory, PathBuf::from("/var/lib/rkt"));
-    assert_eq!((flags.stage1, flags.net, flags.interactive), (Stage1::Nspawn, pod::abi::Net::None, false));
+    assert_eq!(
+        (flags.stage1, flags.net.clone(), flags.interactive),
+        (Stage1::Nspawn, pod::net::Net::None, false)
+    );
     assert_eq!(apps.len(), 1);
     assert!(matches!(parse_line("rkt im li"), Ok((_, Action::ImageList(_)))));
     assert!(matches!(parse_line("rkt version --dir=/x"), Ok((_, Action::Version))));
     let (globals, _) = parse_line("rkt --dir=x list").unwrap();
     assert!(globals.directory.is_absolute());
+}
+
+#[test]
+fn networks() {
+    let (_, flags, apps) = run("rkt run --net a --port=web:80 --- b");
+    assert_eq!((flags.net.to_string().as_str(), flags.port.len(), apps.len()), ("default", 1, 2));
+    let (globals, flags, _) = run("rkt --local-config=/c run --net=a,b:IP=192.0.2.7 x");
+    assert_eq!((flags.net.to_string().as_str(), globals.local_config), ("a,b:IP=192.0.2.7", "/c".into()));
 }
 
 #[test]
@@ -67,7 +78,9 @@ fn refusals() {
         ("rkt run --exec=/x a", "--exec must follow an image"),
         ("rkt run --stage1=qemu a", "nspawn"),
         ("rkt run a --stage1=qemu", "kvm"),
-        ("rkt run --net=bridge a", "only none and host"),
+        ("rkt run --net=a,host a", "stands alone"),
+        ("rkt run --net=a:IP a", "NAME=VALUE"),
+        ("rkt run --port=80 a", "NAME:[HOSTIP:]PORT"),
         ("rkt run --volume=x a", "--volume"),
         ("rkt run a --volume=x", "--volume"),
         ("rkt run a --memory=lots", "quantity"),
@@ -84,7 +97,7 @@ fn refusals() {
         let text = refused(line);
         assert!(text.contains(expected), "{line}: {text}");
     }
-    assert!(refused("rkt run --net=x a").starts_with("run: "));
+    assert!(refused("rkt run --net=/x a").starts_with("run: "));
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use pod::abi::Net;
 use pod::image_manifest::{EnvironmentVariable, check_variable_name};
 use pod::limits::{MIN_CPU_MILLI, MIN_MEMORY_BYTES};
+use pod::net::Net;
+use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
 use pod::types::AcName;
 
@@ -59,7 +60,18 @@ fn at_least(text: &str, amount: fn(Quantity) -> Option<u64>, least: u64) -> Resu
 
 /// The pod's network.
 pub fn net(text: &str) -> Result<Net, String> {
-    Net::parse(text).map_err(|error| error.to_string())
+    text.parse().map_err(|error: pod::Error| error.to_string())
+}
+
+/// `NAME:[HOSTIP:]PORT`; an IPv6 address may stand in brackets.
+pub fn port(text: &str) -> Result<ExposedPort, String> {
+    let invalid = || format!("{text:?} is not NAME:[HOSTIP:]PORT");
+    let (name, rest) = text.split_once(':').ok_or_else(invalid)?;
+    let (ip, port) = rest.rsplit_once(':').map_or((None, rest), |(ip, port)| (Some(ip), port));
+    let bare = |ip: &str| ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip).parse();
+    let host_ip = ip.map(bare).transpose().map_err(|_| invalid())?;
+    let host_port = port.parse().ok().filter(|port| *port != 0).ok_or_else(invalid)?;
+    Ok(ExposedPort { name: self::name(name)?, host_port, host_ip, pod_port: None })
 }
 
 /// An absolute path in the app's root.
@@ -118,6 +130,18 @@ mod tests {
             assert!(memory(bad).is_err_and(|error| error.contains(expected)), "{bad}");
         }
         assert!(cpu("0").is_err());
+    }
+
+    #[test]
+    fn ports() {
+        let text = |text| port(text).map(|port| (port.host_ip.map(|ip| ip.to_string()), port.host_port));
+        assert_eq!(text("web:80"), Ok((None, 80)));
+        assert_eq!(text("web:192.0.2.1:80"), Ok((Some("192.0.2.1".into()), 80)));
+        assert_eq!(text("web:[2001:db8::1]:80"), Ok((Some("2001:db8::1".into()), 80)));
+        assert_eq!(text("80-tcp:::1:80"), Ok((Some("::1".into()), 80)));
+        for bad in ["web", "web:", "web:0", "web:65536", "web:x:80", ":80", "Web:80"] {
+            assert!(port(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

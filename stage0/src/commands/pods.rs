@@ -6,17 +6,18 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use net::net_info;
 use pod::abi::{EXIT_ERROR, PodDirectory};
 
 use super::{Outcome, table};
 use crate::cli::{Globals, ListFlags};
 use crate::pods::gc::Event;
-use crate::pods::{Place, Pod, Pods};
-use crate::{render, store};
+use crate::pods::{Place, Pod, Pods, State};
+use crate::{network, render, store};
 
 /// Prints the pods.
 pub fn list(globals: &Globals, flags: ListFlags) -> Outcome {
-    let titles = ["UUID", "APP", "IMAGE NAME", "STATE", "CREATED"].map(str::to_owned).to_vec();
+    let titles = ["UUID", "APP", "IMAGE NAME", "STATE", "CREATED", "NETWORKS"].map(str::to_owned).to_vec();
     let mut rows = if flags.no_legend { Vec::new() } else { vec![titles] };
     for pod in Pods::new(&globals.directory).list(&Place::VISIBLE)? {
         rows.extend(rows_of(&pod, flags.full));
@@ -39,16 +40,23 @@ fn rows_of(pod: &Pod, full: bool) -> Vec<Vec<String>> {
     };
     let created = fs::metadata(directory.created()).and_then(|metadata| metadata.modified()).ok();
     let age = created.and_then(|created| SystemTime::now().duration_since(created).ok());
+    let networks = match pod.state {
+        State::Running => net_info::read(&directory.net_info()),
+        // Whoever has its addresses now, it is another pod.
+        _ => Vec::new(),
+    };
+    let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
     let uuid = pod.uuid.to_string();
     let of_pod = [
         if full { uuid } else { uuid.chars().take(SHORT_UUID_CHARACTERS).collect() },
         pod.state.to_string(),
         age.map(table::ago).unwrap_or_default(),
+        networks.join(", "),
     ];
     let mut of_pod = Some(of_pod);
     let row = |(app, image)| {
-        let [uuid, state, created] = of_pod.take().unwrap_or_default();
-        vec![uuid, app, image, state, created]
+        let [uuid, state, created, networks] = of_pod.take().unwrap_or_default();
+        vec![uuid, app, image, state, created, networks]
     };
     apps.into_iter().map(row).collect()
 }
@@ -56,7 +64,8 @@ fn rows_of(pod: &Pod, full: bool) -> Vec<Vec<String>> {
 /// Marks and removes ended pods; clears what imports that were killed have left.
 pub fn gc(globals: &Globals, grace: Duration, mark_only: bool) -> Outcome {
     let (mut failed, mut written) = (false, Ok(()));
-    Pods::new(&globals.directory).gc(grace, mark_only, &mut |event| match event {
+    let pods = Pods::new(&globals.directory);
+    pods.gc(grace, mark_only, &mut |event| match event {
         Event::Marked(pod) => eprintln!("gc: moving pod \"{}\" to garbage", pod.uuid),
         Event::Removed(pod) => {
             let line = writeln!(std::io::stdout(), "Garbage collecting pod \"{}\"", pod.uuid);
@@ -74,6 +83,10 @@ pub fn gc(globals: &Globals, grace: Duration, mark_only: bool) -> Outcome {
     })?;
     if !mark_only {
         store::remove_abandoned(&globals.directory)?;
+        for error in network::collect(&pods, &globals.local_config)? {
+            failed = true;
+            eprint!("{}", render("gc", &error));
+        }
     }
     written?;
     Ok(if failed { ExitCode::from(EXIT_ERROR) } else { ExitCode::SUCCESS })

@@ -7,11 +7,13 @@ use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use pod::abi::{Net, RunArguments, default_hostname};
+use pod::abi::{RunArguments, default_hostname};
 use pod::image_manifest::ImageManifest;
 use pod::limits::PodLimits;
+use pod::net::Net;
 use pod::plan::{self, ImageSource, Isolation, Layers, Plan, World};
 use pod::pod_manifest::PodManifest;
+use pod::ports;
 use pod::types::ImageId;
 use uuid::Uuid;
 
@@ -22,7 +24,7 @@ use crate::pods::create::{AppImage, NewPod, Tree};
 use crate::pods::manifest::{Source, generate, runtime_app};
 use crate::pods::{Pods, command};
 use crate::store::{self, Image, Store};
-use crate::{stage1, timeline};
+use crate::{network, stage1, timeline};
 
 /// What is wrong with a command line that is right by itself.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +35,8 @@ enum Refused {
     UuidFile(PathBuf, #[source] io::Error),
     #[error("--interactive needs a terminal as standard input")]
     NoTerminal,
-    #[error("--net={0} is not supported by --stage1=kvm: a VM has a network of its own (--net=none)")]
-    NetOfVm(&'static str),
+    #[error("--net={0} is not supported by --stage1=kvm yet: a VM has nothing but loopback (--net=none)")]
+    NetOfVm(Net),
 }
 
 /// Runs a pod; returns only if that fails.
@@ -55,8 +57,9 @@ pub fn run(
         return Err(Refused::NoTerminal.into());
     }
     if flags.stage1 == Stage1::Kvm && flags.net != Net::None {
-        return Err(Refused::NetOfVm(flags.net.as_str()).into());
+        return Err(Refused::NetOfVm(flags.net.clone()).into());
     }
+    network::check(&flags.net, &globals.local_config, &[])?;
     let kernel = Kernel::running();
     let installed = flags.stage1.find()?;
     flags.stage1.preflight(&installed, &kernel)?;
@@ -65,8 +68,12 @@ pub fn run(
     let images = apps.iter().map(|app| find(globals, flags, &store, app)).collect::<Result<Vec<_>, _>>()?;
     let images_done = timeline::now_us();
     let sources = images.iter().map(|image| Source { id: &image.id, manifest: &image.manifest });
-    let manifest = generate(&sources.zip(apps).collect::<Vec<_>>(), &flags.set_env)?;
+    let manifest = generate(&sources.zip(apps).collect::<Vec<_>>(), &flags.set_env, &flags.port)?;
     check(&manifest, flags, apps, &images)?;
+    let pods = Pods::new(&globals.directory);
+    let ports = ports::mappings(&manifest)?;
+    network::check(&flags.net, &globals.local_config, &ports)?;
+    network::check_free(&pods, &ports)?;
 
     let unpack = flags.stage1 == Stage1::Nspawn && kernel.erofs() == Erofs::None;
     let app_images = manifest.apps.iter().zip(&images).map(|(app, image)| {
@@ -75,14 +82,14 @@ pub fn run(
     });
     let app_images = app_images.collect::<Result<Vec<_>, store::Error>>()?;
 
-    let pods = Pods::new(&globals.directory);
     let mut pod = NewPod::create(&pods, uuid)?;
     pod.fill(&manifest, &app_images, &installed)?;
     pod.start()?;
     let arguments = RunArguments {
         debug: globals.debug,
-        net: flags.net,
+        net: flags.net.clone(),
         interactive: flags.interactive,
+        local_config: Some(globals.local_config.clone()),
         hostname: flags.hostname.clone().unwrap_or_else(|| default_hostname(uuid)),
         insecure: globals.insecure.run,
         uuid,
@@ -149,6 +156,7 @@ fn plan_of(manifest: &PodManifest, flags: &PodFlags) -> Result<Plan, pod::Error>
         hostname: String::new(),
         interactive: flags.interactive,
         insecure: Default::default(),
+        resolv_conf: None,
         layers: manifest.apps.iter().map(layers).collect(),
     };
     plan::compute(manifest, &world)

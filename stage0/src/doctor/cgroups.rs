@@ -1,7 +1,10 @@
-//! Which cgroups there are, and so which limits can be enforced.
+//! Which cgroups there are, and so which limits and what device policy can be enforced.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::fs;
+
+use pod::devices::CONTROLLER;
 
 use super::{Need, Row};
 
@@ -16,6 +19,7 @@ pub fn rows() -> Vec<Row> {
     let mut rows =
         vec![hierarchies.row("cgroup v2", &hierarchies.v2), hierarchies.row("cgroup v1", &hierarchies.v1)];
     rows.extend(CONTROLLERS.map(|controller| hierarchies.controller_row(controller)));
+    rows.push(hierarchies.device_policy_row(devices::check));
     rows
 }
 
@@ -66,9 +70,7 @@ impl Hierarchies {
 
     fn controller_row(&self, controller: &str) -> Row {
         let name = format!("{controller} limits");
-        let has =
-            |names: &Option<BTreeSet<String>>| names.as_ref().is_some_and(|names| names.contains(controller));
-        match (has(&self.v2), has(&self.v1)) {
+        match (has(&self.v2, controller), has(&self.v1, controller)) {
             (true, _) => Row::ok(name, Need::Optional, "by cgroup v2"),
             (false, true) => Row::ok(name, Need::Optional, "by cgroup v1"),
             (false, false) => Row::missing(
@@ -79,6 +81,31 @@ impl Hierarchies {
             ),
         }
     }
+
+    /// What keeps apps from devices: a controller in v1, a program in v2, which `check` knows of.
+    fn device_policy_row(&self, check: impl FnOnce() -> Result<(), devices::Error>) -> Row {
+        const NAME: &str = "device policy";
+        let missing = |found: String, remedy: &str| {
+            let consent = "or let apps use every device with --insecure-options=paths";
+            Row::missing(NAME, Need::Nspawn, found, format!("{remedy}, {consent}"))
+        };
+        match (has(&self.v1, CONTROLLER), &self.v2) {
+            (true, _) => Row::ok(NAME, Need::Nspawn, "by cgroup v1"),
+            (false, None) => missing("no cgroups for it".into(), "mount -t cgroup2 none /sys/fs/cgroup"),
+            (false, Some(_)) => match check() {
+                Ok(()) => Row::ok(NAME, Need::Nspawn, "by cgroup v2"),
+                Err(error) => {
+                    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+                    let found = format!("no device filter of cgroup v2{cause}");
+                    missing(found, "as root, boot a kernel with CONFIG_CGROUP_BPF")
+                }
+            },
+        }
+    }
+}
+
+fn has(names: &Option<BTreeSet<String>>, controller: &str) -> bool {
+    names.as_ref().is_some_and(|names| names.contains(controller))
 }
 
 #[cfg(test)]
@@ -101,5 +128,22 @@ mod tests {
         assert_eq!(found.controller_row("memory").found, "by cgroup v2");
         let nothing = Hierarchies::of("", &|_| String::new());
         assert!(!nothing.controller_row("cpu").ok && !nothing.row("cgroup v2", &nothing.v2).ok);
+    }
+
+    #[test]
+    fn the_device_policy() {
+        let with = |v1: Option<&[&str]>, v2: Option<&[&str]>| {
+            let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            Hierarchies { v1: v1.map(set), v2: v2.map(set) }
+        };
+        let never = || panic!("v1 needs no program");
+        let refused = || Err(devices::Error::Load(nix::Error::EINVAL));
+        let hybrid = with(Some(&["devices"]), Some(&[]));
+        assert_eq!(hybrid.device_policy_row(never).found, "by cgroup v1");
+        let v2 = with(Some(&["cpu"]), Some(&[]));
+        assert_eq!(v2.device_policy_row(|| Ok(())).found, "by cgroup v2");
+        assert!(v2.device_policy_row(refused).found.contains("EINVAL"));
+        let row = with(Some(&["cpu"]), None).device_policy_row(|| Ok(()));
+        assert!(!row.ok && row.remedy.unwrap().contains("--insecure-options=paths"));
     }
 }

@@ -1,13 +1,11 @@
-//! What networks between pods and the world will need.
+//! What networks between pods and the world need.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 
-use super::{Need, Row};
+use net::cni::PLUGIN_DIRECTORIES;
 
-/// Where distributions put CNI plugins, and where rkt's own belong.
-const PLUGIN_DIRECTORIES: [&str; 4] =
-    ["/usr/lib/rkt/plugins/net", "/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"];
+use super::{Need, Row};
 
 pub fn rows() -> Vec<Row> {
     vec![plugins(), tap()]

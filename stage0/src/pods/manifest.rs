@@ -3,6 +3,7 @@
 use pod::image_manifest::{App, EnvironmentVariable, ImageManifest};
 use pod::isolator::RawIsolator;
 use pod::pod_manifest::{PodManifest, RuntimeApp, RuntimeImage};
+use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
 use pod::types::{AcName, ImageId};
 use serde_json::json;
@@ -24,10 +25,12 @@ pub struct Source<'a> {
 pub fn generate(
     apps: &[(Source<'_>, &AppArguments)],
     set_env: &[EnvironmentVariable],
+    ports: &[ExposedPort],
 ) -> Result<PodManifest, Error> {
     check_unique(set_env, "--set-env")?;
     let apps = apps.iter().map(|(source, arguments)| runtime_app(*source, arguments, set_env));
-    let manifest = PodManifest::new(apps.collect::<Result<_, _>>()?);
+    let mut manifest = PodManifest::new(apps.collect::<Result<_, _>>()?);
+    manifest.ports = ports.to_vec();
     manifest.check()?;
     Ok(manifest)
 }
@@ -174,7 +177,7 @@ mod tests {
         let (_, cli::Action::Run { flags, apps }) = cli::parse(&words).unwrap() else { panic!() };
         let id: ImageId = format!("sha512-{}", "0".repeat(64)).parse().unwrap();
         let sources = images.iter().map(|manifest| Source { id: &id, manifest });
-        generate(&sources.zip(&apps).collect::<Vec<_>>(), &flags.set_env)
+        generate(&sources.zip(&apps).collect::<Vec<_>>(), &flags.set_env, &flags.port)
     }
 
     #[test]
@@ -222,6 +225,7 @@ mod tests {
             (&[image("")][..], "i", "no app section (try --exec"),
             (&two[..1], "--set-env=A=1 --set-env=A=2 i", "\"A\" is set twice"),
             (&two[..], "i j", "\"my-app-v2\" stands twice"),
+            (&two[..1], "--port=web:80 i", "\"web\" could not be found"),
             (&two[..1], "i --environment=A=1 --environment=A=2", "--environment"),
         ] {
             let error = pod(images, line).unwrap_err();

@@ -15,7 +15,7 @@ fn without_a_command() {
 fn errors_of_the_command_line() {
     let host = Host::new();
     host.rkt(&["run", "--stage1=warp", "x"]).refused(&["run: ", "warp", "kvm", "nspawn"]);
-    host.rkt(&["run", "--net=bridge", "x"]).refused(&["run: ", "bridge", "none", "host"]);
+    host.rkt(&["run", "--net=lan,host", "x"]).refused(&["run: ", "host", "stands alone"]);
     host.rkt(&["--insecure-options=everything", "list"]).refused(&["list: ", "everything", "all-run"]);
     host.rkt(&["unknown"]).refused(&["unknown"]);
     assert!(!host.data().exists());
@@ -39,6 +39,7 @@ fn the_doctor() {
         "EROFS",
         "cgroup v2",
         "cgroup v1",
+        "device policy",
         "user namespaces",
         "CNI plugins",
         "tap devices",

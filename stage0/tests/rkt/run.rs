@@ -38,7 +38,7 @@ fn the_stage1_is_called_by_its_interface() {
     let pod = host.data().join("pods/run").join(&uuid);
     let directory = pod.display();
     assert!(finished.stdout.contains(&format!(
-        "arguments: --debug --net=host --hostname=web --disable-paths {uuid}\ndirectory: {directory}\nlock: {directory}\n"
+        "arguments: --debug --net=host --local-config=/etc/rkt --hostname=web --disable-paths {uuid}\ndirectory: {directory}\nlock: {directory}\n"
     )), "{}", finished.stdout);
     let timeline = finished.stdout.lines().find_map(|line| line.strip_prefix("timeline: ")).unwrap();
     let times: Vec<u64> =
@@ -65,6 +65,9 @@ fn nothing_is_made_for_what_cannot_run() {
     for (arguments, words) in [
         (&["run", "--interactive", &path][..], &["terminal"][..]),
         (&["run", "--stage1=kvm", "--net=host", &path], &["--net=host", "VM"]),
+        (&["run", "--stage1=kvm", "--net=default", &path], &["--net=default", "kvm"]),
+        (&["run", "--net=lan", &path], &["networks not found: lan", "/etc/rkt/net.d"]),
+        (&["run", "--port=web:80", &path], &["\"web\""]),
         (&["run", "--stage1=kvm", &path], &["stage1-kvm", "bin"]),
         (&["run", "nothing"], &["\"nothing\" matches nothing"]),
         (&["run", "/nowhere/image.aci"], &["/nowhere/image.aci"]),

@@ -74,7 +74,7 @@ fn a_guest_that_resets_in_the_middle() {
     // Root of the pod may not reset the machine; with every capability it may.
     let pod = shell("exec /bin/busybox reboot -f");
     let stderr = stderr_of(&pod, &["--disable-capabilities-restriction"]);
-    assert!(stderr.contains("the guest ended without a word"), "{stderr}");
+    assert!(stderr.contains("the guest has reset the machine in the middle of its work"), "{stderr}");
 }
 
 #[test]

@@ -57,7 +57,8 @@ fn what_is_wrong_is_said_before_anything_is_made() {
         assert!(output.status.code() == Some(254) && stderr.contains(expected), "{stderr}");
         assert!(!pod.path("subcgroup").exists());
     };
-    refused(&["--net=default"], "--net=default");
+    refused(&["--net=a,host"], "stands alone");
+    refused(&["--net=lan", "--local-config=/nowhere"], "networks not found: lan");
     refused(&["--interactive"], "needs a terminal");
     refused(&["--private-users=0:1"], "--private-users");
     let mut command = pod.command(&[]);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod apps;
+mod devices;
 mod enter;
 mod hostile;
 mod leftovers;

@@ -120,3 +120,13 @@ fn without_interactive_an_app_does_not_get_the_terminal() {
     session.expect("got words");
     assert_eq!(session.pod.exit_code(), 0);
 }
+
+#[test]
+fn the_terminal_can_be_opened_by_its_names() {
+    let script = "for name in /dev/tty $(busybox tty); do echo opened $name >$name || exit 1; done";
+    let directory = shell(script);
+    let mut session = Session::start(&directory, &["--interactive"]);
+    session.expect("opened /dev/tty");
+    session.expect("opened /dev/pts/");
+    assert_eq!(session.pod.exit_code(), 0);
+}

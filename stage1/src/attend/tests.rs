@@ -47,7 +47,8 @@ impl Machine {
         });
         let arguments = RunArguments::parse(["00000000-0000-0000-0000-000000000007".to_owned()]).unwrap();
         let manifest = PodManifest::new(Vec::new());
-        let pod = Pod { directory: PodDirectory::new(self.home.path()), arguments, manifest };
+        let pod =
+            Pod { directory: PodDirectory::new(self.home.path()), arguments, manifest, resolv_conf: None };
         let entrance = Entrance::open(&pod.directory).unwrap();
         let mut kills = 0;
         let connection = Connection {

@@ -4,10 +4,14 @@
 //! controllers to those below it ("no internal processes", cgroups(7)), and this process's cgroup has at least this
 //! process. So in turn: its own cgroup, if it is the top or gives the controllers already; its own cgroup after this
 //! process has moved into a cgroup below it, if it was alone there (a scope of its own); the nearest cgroup above.
+//!
+//! Devices are a controller's matter in v1 only; in cgroup v2 every cgroup can have a filter.
 
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+
+use ::pod::devices;
 
 use super::Version;
 use super::layout::{Hierarchy, Layout};
@@ -56,13 +60,16 @@ pub fn find(
     }
     let mut evacuation = None;
     if let Some(v2) = layout.hierarchies.iter().find(|hierarchy| hierarchy.version == Version::V2) {
+        let (filter, left): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|name| *name == devices::CONTROLLER);
         let needed: Vec<&'static str> = left.iter().copied().filter(required).collect();
         for wanted in [left, needed] {
-            if wanted.is_empty() {
+            if wanted.is_empty() && filter.is_empty() {
                 break;
             }
             if let Some((parent, moved)) = find_v2(v2, &wanted, pod)? {
-                places.push(Place { version: Version::V2, parent, controllers: wanted });
+                let controllers = [wanted, filter].concat();
+                places.push(Place { version: Version::V2, parent, controllers });
                 evacuation = moved;
                 break;
             }
@@ -174,6 +181,26 @@ mod tests {
             [("/nowhere/cpu/a".to_owned(), vec!["cpu"]), ("/nowhere/memory/b".to_owned(), vec!["memory"]),]
         );
         assert!(evacuation.is_none());
+    }
+
+    #[test]
+    fn devices_are_a_controllers_matter_in_v1_and_any_cgroups_in_v2() {
+        let top = tempfile::tempdir().unwrap();
+        fs::write(top.path().join("cgroup.subtree_control"), "").unwrap();
+        fs::create_dir(top.path().join("rkt-x")).unwrap();
+        fs::write(top.path().join("rkt-x/cgroup.subtree_control"), "").unwrap();
+        let path = top.path().to_str().unwrap();
+        let v2 = Hierarchy { top: path.into(), ..hierarchy(Version::V2, &[], path) };
+        let v1 = hierarchy(Version::V1, &["rw", "devices"], "/nowhere/devices/a");
+        for (hierarchies, version) in [(vec![v1, v2.clone()], Version::V1), (vec![v2], Version::V2)] {
+            let (places, _) = find(&Layout { hierarchies }, &["devices"], |_| true, "rkt-x").unwrap();
+            assert!(
+                matches!(&places[..], [place] if place.version == version && place.controllers == ["devices"]),
+                "{places:?}"
+            );
+        }
+        let enabled = fs::read_to_string(top.path().join("cgroup.subtree_control")).unwrap();
+        assert_eq!(enabled, "", "there is no such controller");
     }
 
     #[test]

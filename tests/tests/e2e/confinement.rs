@@ -83,3 +83,43 @@ fn root_cannot_do_everything() {
         .collect();
     assert_eq!(Host::new().sh(&format!("{script}true")).success().text(), "");
 }
+
+/// A node of a disk may be made, as packages that are unpacked do; nobody gets at the disk. In a VM it is the pod's own
+/// writable layer and the images.
+#[test]
+fn no_disk_can_be_opened() {
+    let script = "exec 2>&1; \
+        for disk in $(cat /sys/class/block/*/dev) 7:0; do \
+            mknod /dev/disk b ${disk%:*} ${disk#*:} || exit 1; \
+            for open in ': </dev/disk' ': >>/dev/disk'; do \
+                (eval $open) 2>&1 | grep -q 'Operation not permitted' || echo \"not refused: $disk $open\"; \
+            done; \
+            rm /dev/disk; \
+        done; \
+        cat /sys/class/block/*/dev | wc -l";
+    let output = Host::new().sh(script).success().text();
+    let disks: usize = output.trim().parse().unwrap_or_else(|_| panic!("{output}"));
+    assert!(disks > 0, "there is something to be kept from");
+}
+
+#[test]
+fn the_usual_devices() {
+    let script = "exec 2>&1; \
+        ls /dev | tr '\\n' ' '; \
+        for device in zero full random urandom; do head -c 2 /dev/$device | wc -c; done; \
+        echo x >/dev/null && echo null; : <>/dev/ptmx && echo ptmx; \
+        mknod /dev/mine c 1 3 && echo x >/dev/mine && echo mine; \
+        (: <>/dev/tty) 2>&1 | grep -o 'No such device'";
+    let output = Host::new().sh(script).text();
+    let names = "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero";
+    assert_eq!(output, format!("{names} 2\n2\n2\n2\nnull\nptmx\nmine\nNo such device\n"));
+}
+
+#[test]
+fn every_device_if_the_user_wants_so() {
+    let script = "mknod /dev/log c 1 11 && : >>/dev/log && echo opened";
+    let host = Host::new();
+    let (options, image) = ("--insecure-options=image,paths", image(BUSYBOX));
+    let mut command = host.run(&[options, &image, "--exec=/bin/sh", "--", "-c", script]);
+    assert_eq!(Process::start(&mut command).finish().success().text(), "opened\n");
+}

@@ -34,7 +34,7 @@ fn an_unknown_stage1() {
 
 #[test]
 fn networks_that_are_not_there() {
-    for net in ["default", "host:IP=1.2.3.4", "", "none,host"] {
+    for net in ["unheard-of", "host:IP=1.2.3.4", "", "none,host"] {
         let stage1 = format!("--stage1={}", stage1());
         let net = format!("--net={net}");
         refused(&Host::new(), &[&stage1, &net, &image(BUSYBOX)], &["net"]);

@@ -1,6 +1,6 @@
 //! What only a VM pod has.
 
-use crate::harness::{Finished, Host, Process};
+use crate::harness::{BUSYBOX, Finished, Host, Process, image};
 
 fn with(options: &[&str], script: &str) -> Finished {
     Process::start(&mut Host::new().shell(options, script)).finish()
@@ -32,6 +32,18 @@ fn memory_as_the_limit_has_it() {
         let total: u64 = total.trim().parse().unwrap();
         assert!((mib..mib + 64).contains(&total), "{total} MiB for {option}");
     }
+}
+
+#[test]
+fn no_network_but_loopback_yet() {
+    let host = Host::new();
+    let finished = Process::start(&mut host.run(&["--net=default", &image(BUSYBOX)])).finish().exited(254);
+    assert!(
+        finished.stderr.contains("--net=default is not supported by --stage1=kvm"),
+        "{}",
+        finished.stderr
+    );
+    assert!(host.pods().is_empty());
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod images;
 mod kvm;
 mod lifecycle;
 mod limits;
+mod network;
 mod real_programs;
 mod signals;
 mod streams;

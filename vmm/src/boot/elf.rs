@@ -1,19 +1,23 @@
-//! The kernel: an ELF file that is mapped into guest memory.
+//! The kernel: an ELF file that is copied into guest memory.
 //!
-//! The pages get their private copies at once. Leaving that to the guest would share those that it never writes, but those are
-//! few: a booting kernel patches its text almost everywhere, and each of its pages would then cost two faults that leave the
-//! guest. Copying by read(2) instead would fill every page twice, with zeros first.
+//! Mapping the file there would share the pages that the guest never writes, but those are few: a booting kernel patches
+//! its text almost everywhere. And a file's pages are small ones: the guest would leave for the host at the first touch of
+//! each, some 2,600 times before init. Copies lie in huge pages.
 //!
 //! The kernel is a file of the administrator's, not of an image's; it is checked nevertheless.
 
 use std::fs::File;
+use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
+use nix::sys::mman::ProtFlags;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::BootError;
+use super::{BootError, write};
 use crate::layout::HIGH_RAM_START;
-use crate::memory::{DeviceMemory, Mapping, PAGE_SIZE};
+use crate::memory::{DeviceMemory, HUGE_PAGE_SIZE, Mapping, PAGE_SIZE, Region};
 
 const HEADER_BYTES: usize = 64;
 const PROGRAM_HEADER_BYTES: usize = 56;
@@ -95,35 +99,42 @@ impl Kernel {
             .unwrap_or(0)
     }
 
-    /// Maps the whole pages of the segments into `ram`, which starts at guest-physical 0.
-    pub fn map(&self, file: &File, ram: &mut Mapping) -> Result<(), BootError> {
-        for segment in &self.segments {
-            segment.check(ram.bytes())?;
-            let whole = segment.mappable_bytes();
-            if whole > 0 {
-                ram.overlay(segment.address, file, segment.file_offset, whole)?;
-                ram.populate(segment.address, whole);
-            }
-        }
-        Ok(())
+    /// The part of guest memory that the kernel fills, in whole huge pages.
+    pub fn dense_range(&self) -> Range<u64> {
+        let start = self.segments.iter().map(|segment| segment.address).min().unwrap_or(0);
+        start / HUGE_PAGE_SIZE * HUGE_PAGE_SIZE..self.end() / HUGE_PAGE_SIZE * HUGE_PAGE_SIZE
     }
 
-    /// Copies what could not be mapped: ends of segments, and segments whose pages are not aligned in the file.
-    pub fn copy_rest(&self, file: &File, memory: &DeviceMemory) -> Result<(), BootError> {
-        let mut buffer = vec![0; PAGE_SIZE as usize];
-        for segment in &self.segments {
-            let mut done = segment.mappable_bytes();
-            while done < segment.file_bytes {
-                let wanted = (segment.file_bytes - done).min(PAGE_SIZE);
-                let chunk = buffer.get_mut(..wanted as usize).unwrap_or_default();
-                file.read_exact_at(chunk, segment.file_offset + done).map_err(BootError::Read)?;
-                memory
-                    .write_slice(chunk, GuestAddress(segment.address + done))
-                    .map_err(|source| BootError::Write { what: "the kernel", source })?;
-                done += wanted;
-            }
-        }
-        Ok(())
+    /// That every segment lies in `memory_bytes` of RAM.
+    pub fn check(&self, memory_bytes: u64) -> Result<(), BootError> {
+        self.segments.iter().try_for_each(|segment| segment.check(memory_bytes))
+    }
+
+    /// Copies the segments to where they belong; `memory` is still all zeros.
+    pub fn load(&self, file: &File, memory: &DeviceMemory) -> Result<(), BootError> {
+        let image = Image::open(file)?;
+        self.segments.iter().try_for_each(|segment| segment.load(&image, memory))
+    }
+}
+
+/// The kernel's file, mapped to be read.
+struct Image {
+    file: DeviceMemory,
+}
+
+impl Image {
+    fn open(file: &File) -> Result<Self, BootError> {
+        let bytes = file.metadata().map_err(BootError::Read)?.len().next_multiple_of(PAGE_SIZE);
+        let mut mapping = Mapping::anonymous(bytes, ProtFlags::PROT_READ)?;
+        mapping.overlay(0, file, 0, bytes)?;
+        let region = Region { start: GuestAddress(0), mapping: Arc::new(mapping) };
+        Ok(Self { file: DeviceMemory::new(vec![region], Vec::new())? })
+    }
+
+    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<(), BootError> {
+        self.file
+            .read_slice(buffer, GuestAddress(offset))
+            .map_err(|error| BootError::Read(io::Error::other(error)))
     }
 }
 
@@ -149,10 +160,21 @@ impl Segment {
         Ok(())
     }
 
-    /// How many bytes from the segment's start are whole pages both in the file and in memory.
-    fn mappable_bytes(&self) -> u64 {
-        let aligned = self.address.is_multiple_of(PAGE_SIZE) && self.file_offset.is_multiple_of(PAGE_SIZE);
-        if aligned { self.file_bytes - self.file_bytes % PAGE_SIZE } else { 0 }
+    fn load(&self, image: &Image, memory: &DeviceMemory) -> Result<(), BootError> {
+        let mut page = [0; PAGE_SIZE as usize];
+        let mut done = 0;
+        while done < self.file_bytes {
+            let address = self.address + done;
+            let wanted = (PAGE_SIZE - address % PAGE_SIZE).min(self.file_bytes - done);
+            let piece = page.get_mut(..wanted as usize).unwrap_or_default();
+            image.read(piece, self.file_offset + done)?;
+            // A page of zeros is there already: padding takes no memory before the guest writes there.
+            if piece.iter().any(|byte| *byte != 0) {
+                write(memory, "the kernel", address, piece)?;
+            }
+            done += wanted;
+        }
+        Ok(())
     }
 }
 
@@ -205,13 +227,10 @@ impl Fields<'_> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::sync::Arc;
 
-    use nix::sys::mman::ProtFlags;
     use vmm_sys_util::tempfile::TempFile;
 
     use super::*;
-    use crate::memory::Region;
 
     const BASE: u64 = 0x10_0000;
     const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
@@ -255,11 +274,11 @@ mod tests {
 
     fn place(file: &File) -> Result<Vec<u8>, BootError> {
         let kernel = Kernel::parse(file)?;
-        let mut ram = Mapping::anonymous(2 << 20, READ_WRITE).unwrap();
-        kernel.map(file, &mut ram)?;
+        kernel.check(2 << 20)?;
+        let ram = Mapping::anonymous(2 << 20, READ_WRITE).unwrap();
         let region = Region { start: GuestAddress(0), mapping: Arc::new(ram) };
         let memory = DeviceMemory::new(vec![region], Vec::new()).unwrap();
-        kernel.copy_rest(file, &memory)?;
+        kernel.load(file, &memory)?;
         let mut all = vec![0; 1 << 20];
         memory.read_slice(&mut all, GuestAddress(BASE)).unwrap();
         Ok(all)

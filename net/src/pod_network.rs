@@ -1,0 +1,220 @@
+//! A pod's network on disk: its namespace, and a record of what it is attached to that is written before anything is
+//! done. So whoever finds the pod's directory, also after a kill or a crash of the machine, can undo all of it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use pod::net::Net;
+use pod::ports::PortMapping;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::cni::{
+    Attachment, Cache, Cached, CniResult, Configuration, Error, PORT_MAPPINGS, Runtime, SYSTEM_CONFIG,
+    SearchPath, Selected,
+};
+use crate::net_info::NetInfo;
+use crate::{InterfaceName, namespace};
+
+/// The file that the namespace is bound to, in the directory of a pod's network.
+const NAMESPACE: &str = "namespace";
+/// The record.
+const RECORD: &str = "attachments.json";
+
+/// A network that a pod is attached to.
+#[derive(Debug)]
+pub struct PodNetwork {
+    directory: PathBuf,
+    record: Record,
+}
+
+/// What is needed to detach.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    /// Where plugins were looked for.
+    plugin_directories: Vec<PathBuf>,
+    /// In the order in which they are attached.
+    attachments: Vec<Attachment>,
+}
+
+impl Record {
+    /// Writes it; a kill at any moment leaves all of it or nothing.
+    fn write(&self, path: &Path) -> Result<(), Error> {
+        let new = path.with_extension("new");
+        let json = serde_json::to_vec_pretty(self).map_err(|error| Error::io("write", path)(error.into()))?;
+        fs::write(&new, json).and_then(|()| fs::rename(&new, path)).map_err(Error::io("write", path))
+    }
+}
+
+/// The attachments of a pod: `eth0`, `eth1`, ... in order. The first network that forwards ports gets `ports`; it is an
+/// error if there are some and no network does.
+pub fn attachments(
+    selected: Vec<Selected>,
+    container_id: &str,
+    ports: &[PortMapping],
+) -> Result<Vec<Attachment>, Error> {
+    let mut attachments = Vec::new();
+    for (index, Selected { config, arguments }) in selected.into_iter().enumerate() {
+        let interface = InterfaceName::ethernet(index);
+        let capabilities = capabilities(&arguments);
+        let attachment = Attachment::new(config, container_id, interface, arguments);
+        attachments.push(Attachment { capabilities, ..attachment });
+    }
+    if ports.is_empty() {
+        return Ok(attachments);
+    }
+    let mut forwarding = attachments.iter_mut().filter(|attachment| attachment.network.takes(PORT_MAPPINGS));
+    let first = forwarding.next().ok_or(Error::NoPorts)?;
+    first.capabilities.insert(PORT_MAPPINGS.into(), json!(ports));
+    Ok(attachments)
+}
+
+/// Arguments that some plugins take as a capability instead (CNI conventions, "Well-known Capabilities").
+fn capabilities(arguments: &[(String, String)]) -> Map<String, Value> {
+    let known = arguments.iter().filter_map(|(name, value)| match name.as_str() {
+        "IP" => Some(("ips".to_owned(), json!([value]))),
+        "MAC" => Some(("mac".to_owned(), json!(value))),
+        _ => None,
+    });
+    known.collect()
+}
+
+/// What a pod is to be attached to, and where the plugins for that are; computed without changing anything.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// In the order in which they are attached.
+    pub attachments: Vec<Attachment>,
+    /// All of them are there.
+    pub plugins: SearchPath,
+}
+
+/// The attachments that `net` asks for on this host, whose administrator's configuration is in `local_config`. Directories
+/// of plugins are also taken from the environment's CNI_PATH.
+pub fn plan(
+    net: &Net,
+    local_config: &Path,
+    container_id: &str,
+    ports: &[PortMapping],
+) -> Result<Planned, Error> {
+    let configuration = Configuration::load(&[Path::new(SYSTEM_CONFIG), local_config])?;
+    let plugins = SearchPath::of_host(std::env::var_os("CNI_PATH").as_deref(), local_config);
+    let selected = configuration.select(net)?;
+    selected.iter().try_for_each(|network| plugins.check(&network.config))?;
+    Ok(Planned { attachments: attachments(selected, container_id, ports)?, plugins })
+}
+
+impl PodNetwork {
+    /// Records what is planned, and makes the namespace. Nothing is attached yet.
+    pub fn create(directory: &Path, planned: Planned) -> Result<Self, Error> {
+        let Planned { attachments, plugins } = planned;
+        let record = Record { plugin_directories: plugins.directories().to_vec(), attachments };
+        fs::DirBuilder::new().mode(0o750).create(directory).map_err(Error::io("make", directory))?;
+        record.write(&directory.join(RECORD))?;
+        let network = Self { directory: directory.to_owned(), record };
+        namespace::create(&network.namespace())?;
+        Ok(network)
+    }
+
+    /// Finds what is recorded of a pod, if it has a network.
+    pub fn open(directory: &Path) -> Result<Option<Self>, Error> {
+        let path = directory.join(RECORD);
+        let json = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(Error::io("read", &path))?,
+        };
+        // A record is whole unless the machine has crashed. The cache still has what was attached then, and what is in
+        // there is collected once the pod is gone.
+        let record = serde_json::from_slice(&json).unwrap_or_default();
+        Ok(Some(Self { directory: directory.to_owned(), record }))
+    }
+
+    /// The file that the namespace is bound to.
+    pub fn namespace(&self) -> PathBuf {
+        self.directory.join(NAMESPACE)
+    }
+
+    /// Attaches the pod to all its networks, until `interrupted` says that nobody wants it any more. After an error
+    /// [`Self::detach`] undoes what was done.
+    pub fn attach(&self, cache: Cache, interrupted: &dyn Fn() -> bool) -> Result<Vec<CniResult>, Error> {
+        let runtime = Runtime::new(self.plugins(), cache).with_interruption(interrupted);
+        let namespace = self.namespace();
+        self.record.attachments.iter().map(|attachment| runtime.add(attachment, &namespace)).collect()
+    }
+
+    /// What it is attached to, with the results of [`Self::attach`].
+    pub fn describe(&self, results: &[CniResult]) -> Vec<NetInfo> {
+        let pairs = self.record.attachments.iter().zip(results);
+        pairs.map(|(attachment, result)| NetInfo::new(attachment, result)).collect()
+    }
+
+    /// Detaches the pod from its networks, in reverse, and removes the namespace and the record. What is not there any
+    /// more is no error. If anything fails, the record stays for another try.
+    pub fn detach(&self, cache: Cache) -> Result<(), Error> {
+        let path = self.namespace();
+        let namespace = namespace::is_namespace(&path).then_some(path.as_path());
+        let runtime = Runtime::new(self.plugins(), cache);
+        let reverse = self.record.attachments.iter().rev();
+        let results: Vec<_> = reverse.map(|attachment| runtime.delete(attachment, namespace)).collect();
+        results.into_iter().collect::<Result<Vec<()>, Error>>()?;
+        namespace::remove(&path)?;
+        let record = self.directory.join(RECORD);
+        fs::remove_file(&record).map_err(Error::io("remove", &record))
+    }
+
+    fn plugins(&self) -> SearchPath {
+        SearchPath::new(self.record.plugin_directories.clone())
+    }
+}
+
+/// The pod whose cached attachment this is, if it is one of those below the directory `pods` of a data directory: the
+/// first component below the directory of its state.
+pub fn pod_of<'a>(cached: &'a Cached, pods: &Path) -> Option<&'a str> {
+    let namespace = cached.namespace.as_deref()?;
+    let rest = namespace.strip_prefix(pods).ok()?;
+    let id = rest.components().nth(1)?.as_os_str().to_str()?;
+    (id == cached.attachment.container_id).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cni::NetworkConfig;
+    use pod::ports::Protocol;
+
+    fn selected(name: &str, capabilities: &str, arguments: &[(&str, &str)]) -> Selected {
+        let json =
+            format!(r#"{{"name":"{name}","plugins":[{{"type":"x","capabilities":{{{capabilities}}}}}]}}"#);
+        let config = NetworkConfig::parse_list(json.as_bytes()).unwrap();
+        let arguments =
+            arguments.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Selected { config, arguments }
+    }
+
+    #[test]
+    fn interfaces_and_what_plugins_are_told() {
+        let two = vec![
+            selected("a", "", &[("IP", "192.0.2.7"), ("MAC", "02:00:00:00:00:01")]),
+            selected("b", r#""portMappings":true"#, &[]),
+            selected("c", r#""portMappings":true"#, &[]),
+        ];
+        let port =
+            PortMapping { host_port: 8080, container_port: 80, protocol: Protocol::Tcp, host_ip: None };
+        let attachments = attachments(two, "pod", &[port]).unwrap();
+        let names: Vec<&str> = attachments.iter().map(|a| a.interface.as_str()).collect();
+        assert_eq!(names, ["eth0", "eth1", "eth2"]);
+        let told: Vec<Value> = attachments.into_iter().map(|a| Value::Object(a.capabilities)).collect();
+        let ports = json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]});
+        assert_eq!(told, [json!({"ips": ["192.0.2.7"], "mac": "02:00:00:00:00:01"}), ports, json!({})]);
+    }
+
+    #[test]
+    fn ports_need_a_network_that_forwards_them() {
+        let port =
+            PortMapping { host_port: 8080, container_port: 80, protocol: Protocol::Tcp, host_ip: None };
+        let error = attachments(vec![selected("a", "", &[])], "pod", &[port]).unwrap_err();
+        assert!(error.to_string().contains("portMappings"), "{error}");
+    }
+}

@@ -1,0 +1,78 @@
+//! What rkt knows of pods' networks before they start and after they are gone; in between it is the stage1's business.
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+
+use net::cni::{self, Cache, Configuration, DEFAULT_DIRECTORY, Runtime, SYSTEM_CONFIG, SearchPath};
+use net::pod_network;
+use pod::abi::PodDirectory;
+use pod::net::Net;
+use pod::pod_manifest::PodManifest;
+use pod::ports::{self, PortMapping};
+use uuid::Uuid;
+
+use crate::pods::{Place, Pods, State};
+
+/// Why ports cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// Nowhere to forward them to.
+    #[error("--port needs a network that the host reaches: --net=default or another, not --net={0}")]
+    NoNetwork(Net),
+    /// Somebody else has one of them.
+    #[error("the host's {port} is taken by pod \"{pod}\"; choose another, or end that pod")]
+    Taken {
+        /// The port.
+        port: PortMapping,
+        /// Whose it is.
+        pod: Uuid,
+    },
+}
+
+/// Whether the networks are configured and their plugins installed, and can forward these ports.
+pub fn check(net: &Net, local_config: &Path, ports: &[PortMapping]) -> Result<(), Box<dyn Error>> {
+    match net {
+        Net::None | Net::Host if ports.is_empty() => Ok(()),
+        Net::None | Net::Host => Err(Refused::NoNetwork(net.clone()).into()),
+        net => Ok(pod_network::plan(net, local_config, "", ports).map(drop)?),
+    }
+}
+
+/// Whether no running pod of this data directory has one of the ports.
+pub fn check_free(pods: &Pods, wanted: &[PortMapping]) -> Result<(), Box<dyn Error>> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    for pod in pods.list(&[Place::Run])?.into_iter().filter(|pod| pod.state == State::Running) {
+        let manifest = fs::read(PodDirectory::new(&pod.path).manifest());
+        // A pod that is being removed, or that another version has made, has no say.
+        let manifest = manifest.ok().and_then(|json| PodManifest::parse(&json).ok());
+        let taken = manifest.and_then(|manifest| ports::mappings(&manifest).ok()).unwrap_or_default();
+        if let Some(port) = wanted.iter().find(|port| taken.iter().any(|other| other.conflicts_with(port))) {
+            return Err(Refused::Taken { port: *port, pod: pod.uuid }.into());
+        }
+    }
+    Ok(())
+}
+
+/// Detaches what is left of pods that are not there any more, and lets plugins collect their garbage. Returns what went
+/// wrong.
+pub fn collect(pods: &Pods, local_config: &Path) -> Result<Vec<cni::Error>, cni::Error> {
+    let Ok(root) = fs::canonicalize(pods.root()) else { return Ok(Vec::new()) };
+    let is_garbage = |cached: &cni::Cached| {
+        let pod = pod_network::pod_of(cached, &root).and_then(|id| id.parse().ok());
+        pod.is_some_and(|uuid: Uuid| Place::ALL.iter().all(|place| !pods.path(*place, uuid).exists()))
+    };
+    let plugins = SearchPath::of_host(std::env::var_os("CNI_PATH").as_deref(), local_config);
+    let runtime = Runtime::new(plugins, Cache::new(DEFAULT_DIRECTORY));
+    // A configuration that is wrong keeps nobody from collecting what the cache knows by itself.
+    match Configuration::load(&[Path::new(SYSTEM_CONFIG), local_config]) {
+        Ok(configuration) => runtime.collect(&configuration.networks(), &is_garbage),
+        Err(error) => {
+            let mut errors = runtime.collect(&[], &is_garbage)?;
+            errors.push(error);
+            Ok(errors)
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The pod's network, which CNI plugins make before its apps start and undo after they have ended.
+
+use std::fs::File;
+use std::path::Path;
+
+use ::net::cni::{Cache, DEFAULT_DIRECTORY};
+use ::net::{PodNetwork, namespace, net_info, pod_network, resolv_conf};
+use ::pod::net::Net;
+use ::pod::ports;
+
+use crate::Error;
+use crate::error::report;
+use crate::pod::Pod;
+
+/// Where an administrator's configuration is unless stage0 says otherwise.
+const LOCAL_CONFIG: &str = "/etc/rkt";
+
+/// The networks that a pod is attached to. It is detached with this value; what fails then is left to `gc`.
+#[derive(Debug)]
+pub struct Network {
+    attached: PodNetwork,
+    resolv_conf: Option<String>,
+}
+
+impl Network {
+    /// Attaches the pod to the networks that it asks for, if any. Plugins are killed once `interrupted` says that nobody
+    /// wants the pod any more; after any error everything is undone.
+    pub fn set_up(pod: &Pod, interrupted: &dyn Fn() -> bool) -> Result<Option<Self>, Error> {
+        if matches!(pod.arguments.net, Net::None | Net::Host) {
+            return Ok(None);
+        }
+        let ports = ports::mappings(&pod.manifest)
+            .map_err(|source| Error::Pod { what: "cannot forward ports".into(), source })?;
+        let local_config = pod.arguments.local_config.as_deref().unwrap_or(Path::new(LOCAL_CONFIG));
+        let id = pod.arguments.uuid.to_string();
+        let planned = pod_network::plan(&pod.arguments.net, local_config, &id, &ports)?;
+        let attached = PodNetwork::create(&pod.directory.network(), planned)?;
+        let mut network = Self { attached, resolv_conf: None };
+        let results = network.attached.attach(cache(), interrupted)?;
+        net_info::write(&pod.directory.net_info(), &network.attached.describe(&results))?;
+        let dns = results.iter().map(|result| &result.dns).find(|dns| !dns.is_empty());
+        network.resolv_conf = dns.map(resolv_conf::text);
+        Ok(Some(network))
+    }
+
+    /// What the apps' `/etc/resolv.conf` is to be, if a network says anything.
+    pub fn resolv_conf(&self) -> Option<&str> {
+        self.resolv_conf.as_deref()
+    }
+
+    /// The network namespace.
+    pub fn namespace(&self) -> Result<File, Error> {
+        Ok(namespace::open(&self.attached.namespace())?)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.attached.detach(cache()).unwrap_or_else(|source| report(&Error::NetworkLeft(source)));
+    }
+}
+
+/// Detaches what a pod that did not end by itself is still attached to; `directory` is the pod's, and absolute.
+pub fn clean_up(directory: &::pod::abi::PodDirectory) -> Result<(), Error> {
+    let left = PodNetwork::open(&directory.network());
+    left.and_then(|left| left.map_or(Ok(()), |left| left.detach(cache()))).map_err(Error::NetworkLeft)
+}
+
+fn cache() -> Cache {
+    Cache::new(DEFAULT_DIRECTORY)
+}

@@ -1,0 +1,141 @@
+//! Networks leave nothing, however their pods end. The world checks that at the end of every test, too.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::world::{World, bridge, left, ptp};
+use crate::harness::Process;
+
+fn wait_for(what: impl Fn() -> bool) {
+    for _ in 0..2000 {
+        if what() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("not in time");
+}
+
+/// A pod with the network `net` that was killed with its parent.
+fn killed(world: &World, net: &str) {
+    let mut pod = world.start(net, "echo ready; sleep 1000");
+    pod.wait_for_line("ready");
+    pod.signal(Signal::SIGKILL);
+    pod.finish();
+    assert!(!left().is_empty(), "there is something to collect");
+}
+
+#[test]
+fn addresses_do_not_run_out() {
+    World::run(|world| {
+        world.configure("10-lan.conf", &bridge("lan", "10.9.0.0/28"));
+        for _ in 0..20 {
+            world.sh("--net=lan", "true").success();
+        }
+        assert_eq!(left(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_killed_pod_is_collected() {
+    World::run(|world| {
+        world.configure("10-lan.conf", &bridge("lan", "10.9.0.0/28"));
+        killed(world, "--net=lan,default");
+        world.gc().success();
+        assert_eq!(left(), Vec::<String>::new());
+        assert!(world.host.pods().is_empty());
+    });
+}
+
+#[test]
+fn a_killed_pod_is_removed() {
+    World::run(|world| {
+        killed(world, "--net");
+        let uuid = world.host.pods()[0].file_name().unwrap().to_owned();
+        world.finish(world.rkt().arg("rm").arg(uuid)).success();
+        assert_eq!(left(), Vec::<String>::new());
+    });
+}
+
+/// As a crash of the machine leaves it, after which somebody has tidied up by hand.
+#[test]
+fn a_pod_whose_directory_is_gone_is_collected() {
+    World::run(|world| {
+        world.configure("10-line.conf", &ptp("line", "10.7.0.0/24"));
+        killed(world, "--net=line");
+        let pod = world.host.pods().remove(0);
+        umount2(&pod.join("net/namespace"), MntFlags::MNT_DETACH).unwrap();
+        fs::remove_dir_all(&pod).unwrap();
+        let mut alive = world.start("--net=line", "echo ready; sleep 1000");
+        alive.wait_for_line("ready");
+        let before = left().len();
+        world.gc().success();
+        let after = left();
+        assert!(after.len() < before && after.iter().any(|file| file.contains("/results/")), "{after:#?}");
+        alive.signal(Signal::SIGTERM);
+        alive.finish();
+    });
+}
+
+#[test]
+fn a_plugin_that_fails_half_way() {
+    World::run(|world| {
+        world.plugin(
+            "bad",
+            "[ $CNI_COMMAND = DEL ] && exit 0\necho '{\"code\":99,\"msg\":\"no luck\"}'; exit 1",
+        );
+        let line = ptp("line", "10.7.0.0/24");
+        let plugins = [line.clone(), json!({"type": "bad"})];
+        world.configure(
+            "10-line.conflist",
+            &json!({"cniVersion": "1.0.0", "name": "line", "plugins": plugins}),
+        );
+        let finished = world.sh("--net=default,line", "true").exited(254);
+        for word in ["\"line\"", "net.d/bad", "add eth0", "no luck (code 99)"] {
+            assert!(finished.stderr.contains(word), "{word}: {}", finished.stderr);
+        }
+        assert_eq!(left(), Vec::<String>::new());
+    });
+}
+
+/// A pod whose start hangs in a plugin, after another one has done its part.
+fn hanging(world: &World) -> Process {
+    let begun = world.net_d().join("begun");
+    world.plugin(
+        "slow",
+        &format!("[ $CNI_COMMAND = DEL ] || {{ touch {}; exec sleep 1000; }}", begun.display()),
+    );
+    world.configure(
+        "10-line.conflist",
+        &json!({"cniVersion": "1.0.0", "name": "line", "plugins": [ptp("line", "10.7.0.0/24"), {"type": "slow"}]}),
+    );
+    let pod = world.start("--net=line", "true");
+    wait_for(|| begun.exists());
+    pod
+}
+
+#[test]
+fn a_start_that_is_interrupted() {
+    World::run(|world| {
+        let pod = hanging(world);
+        pod.signal(Signal::SIGTERM);
+        pod.finish().exited(128 + 15);
+        assert_eq!(left(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_start_that_is_killed() {
+    World::run(|world| {
+        let pod = hanging(world);
+        pod.signal(Signal::SIGKILL);
+        pod.finish();
+        assert!(!left().is_empty(), "there is something to collect");
+        world.gc().success();
+        assert_eq!(left(), Vec::<String>::new());
+    });
+}

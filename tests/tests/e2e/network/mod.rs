@@ -1,0 +1,102 @@
+//! Networks by CNI plugins, in network namespaces that the tests make themselves: what a test takes for the host is none.
+
+mod kinds;
+mod leftovers;
+mod ports;
+mod world;
+
+use crate::harness::BUSYBOX;
+use world::{World, bridge, ptp};
+
+/// Prints the pod's first IPv4 address.
+const ADDRESS: &str = "ip -4 -o addr show eth0 | sed 's/.*inet \\([0-9.]*\\).*/\\1/'";
+
+#[test]
+fn the_default_network() {
+    World::run(|world| {
+        let script = format!(
+            "{ADDRESS}; ip route | grep -c '^default via 172.16.28.1 dev eth0'; ping -c1 -W5 172.16.28.1 >&2"
+        );
+        let text = world.sh("--net", &script).success().text();
+        assert!(text.starts_with("172.16.28.") && text.ends_with("\n1\n"), "{text}");
+        let restricted =
+            world.sh("--net=default-restricted", &format!("{ADDRESS}; ip route")).success().text();
+        assert!(restricted.starts_with("172.31.") && !restricted.contains("default"), "{restricted}");
+    });
+}
+
+#[test]
+fn pods_of_one_bridge_talk_and_one_of_another_does_not() {
+    World::run(|world| {
+        world.configure("10-lan.conf", &bridge("lan", "10.9.0.0/24"));
+        world.configure("20-other.conf", &bridge("other", "10.8.0.0/24"));
+        let serve = "echo ready; exec nc -ll -p 8000 -e /bin/echo hello";
+        let mut server = world.start("--net=lan:IP=10.9.0.77", serve);
+        server.wait_for_line("ready");
+        let ask = "ping -c1 -W5 10.9.0.77 >&2 && until nc -w5 10.9.0.77 8000; do sleep 0.1; done";
+        assert_eq!(world.sh("--net=lan", ask).success().text(), "hello\n");
+        world.sh("--net=other", "! ping -c1 -W1 10.9.0.77").success();
+        let list = world.finish(world.rkt().arg("list")).success().text();
+        assert!(list.contains("lan:ip4=10.9.0.77"), "{list}");
+        let taken = world.sh("--net=lan:IP=10.9.0.77", "true").exited(254);
+        assert!(taken.stderr.contains("10.9.0.77") && taken.stderr.contains("\"lan\""), "{}", taken.stderr);
+        server.signal(nix::sys::signal::Signal::SIGTERM);
+        server.finish();
+    });
+}
+
+#[test]
+fn several_networks_in_the_order_of_their_files() {
+    World::run(|world| {
+        world.configure("10-line.conf", &ptp("line", "10.7.0.0/24"));
+        world.configure("05-lan.conf", &bridge("lan", "10.9.0.0/24"));
+        let script = "ip -4 -o addr show | awk '{print $2, $4}'";
+        let expected = "lo 127.0.0.1/8\neth0 10.9.0.2/24\neth1 10.7.0.2/24\n";
+        assert_eq!(world.sh("--net=line,lan", script).success().text(), expected);
+        let all = world.sh("--net=all", script).success().text();
+        assert!(
+            all.contains("eth0 10.9.") && all.contains("eth1 10.7.") && all.contains("eth2 172.16.28."),
+            "{all}"
+        );
+    });
+}
+
+#[test]
+fn an_administrators_default_replaces_the_built_in_one() {
+    World::run(|world| {
+        world.configure("10-mine.conf", &ptp("default", "10.7.0.0/24"));
+        assert_eq!(world.sh("--net", ADDRESS).success().text(), "10.7.0.2\n");
+    });
+}
+
+#[test]
+fn name_servers_of_the_network() {
+    World::run(|world| {
+        let mut config = ptp("line", "10.7.0.0/24");
+        config["dns"] = serde_json::json!({"nameservers": ["192.0.2.53"], "search": ["example.com"]});
+        world.configure("10-line.conf", &config);
+        let script = "grep -v '^#' /etc/resolv.conf | grep .";
+        let expected = "search example.com\nnameserver 192.0.2.53\n";
+        assert_eq!(world.sh("--net=line", script).success().text(), expected);
+        let mut read_only = world.command("--net=line", BUSYBOX);
+        read_only.args(["--readonly-rootfs", "--exec=/bin/sh", "--", "-c", script]);
+        assert_eq!(world.finish(&mut read_only).success().text(), expected);
+        world.sh("--net=default", "! cat /etc/resolv.conf").success();
+    });
+}
+
+#[test]
+fn what_cannot_be_had_is_said_before_anything_is_made() {
+    World::run(|world| {
+        world.configure("10-lan.conf", &serde_json::json!({"name": "lan", "type": "no-such-plugin"}));
+        let finished = world.sh("--net=lan", "true").exited(254);
+        assert!(finished.stderr.contains("no-such-plugin"), "{}", finished.stderr);
+        let finished = world.sh("--net=wan,default", "true").exited(254);
+        assert!(finished.stderr.contains("networks not found: wan"), "{}", finished.stderr);
+        world.configure("20-bad.conf", &serde_json::json!({"name": "bad"}));
+        let finished = world.sh("--net=default", "true").exited(254);
+        assert!(finished.stderr.contains("20-bad.conf"), "{}", finished.stderr);
+        assert!(world.host.pods().is_empty());
+        std::fs::remove_file(world.net_d().join("20-bad.conf")).unwrap();
+    });
+}
