@@ -96,6 +96,10 @@ fn text(pod: &Pod, report: &Report) -> String {
     let mut lines = vec![format!("state={}", report.state)];
     lines.extend(report.created.map(|time| format!("created={}", timestamp(time))));
     lines.extend(report.started.map(|time| format!("started={}", timestamp(time))));
+    if matches!(pod.state, State::Running | State::Exited) {
+        let networks: Vec<String> = report.networks.iter().map(ToString::to_string).collect();
+        lines.push(format!("networks={}", networks.join(", ")));
+    }
     let exited = matches!(pod.state, State::Exited | State::ExitedDeleting | State::ExitedGarbage);
     if exited || matches!(pod.state, State::Running | State::Deleting) {
         lines.extend(report.pid.map(|pid| format!("pid={pid}")));

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
+use net::net_info::{self, NetInfo};
 use pod::abi::PodDirectory;
 use pod::pod_manifest::{PodManifest, RuntimeApp};
 use serde::Serialize;
@@ -18,6 +19,9 @@ pub struct Report {
     pub name: String,
     /// What it is doing.
     pub state: String,
+    /// Its networks while it runs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<NetInfo>,
     /// Its apps, in starting order.
     pub app_names: Vec<String>,
     /// The same with all that is known of them.
@@ -52,6 +56,15 @@ impl Pod {
         Ok(PodManifest::parse(&json)?)
     }
 
+    /// The networks that the pod is in.
+    pub fn networks(&self) -> Vec<NetInfo> {
+        match self.state {
+            State::Running => net_info::read(&PodDirectory::new(&self.path).net_info()),
+            // Whoever has its addresses now, it is another pod.
+            _ => Vec::new(),
+        }
+    }
+
     /// The process to enter, if the pod has come so far.
     pub fn pid(&self) -> Result<Option<u32>, Error> {
         read_number(&PodDirectory::new(&self.path).pid())
@@ -69,6 +82,7 @@ impl Pod {
         Ok(Report {
             name: self.uuid.to_string(),
             state: self.state.to_string(),
+            networks: self.networks(),
             app_names: apps.iter().map(|app| app.name.to_string()).collect(),
             apps: apps.iter().map(|app| self.report_app(app, &directory, ready)).collect::<Result<_, _>>()?,
             created: modified(&directory.created()),

@@ -21,13 +21,14 @@ fn of_a_pod_that_runs_and_then_does_not() {
     let text = || host.rkt(&["status", &uuid]).success().stdout;
     let lines =
         |text: &str| text.lines().map(|line| line.split_once('=').unwrap().0.to_owned()).collect::<Vec<_>>();
-    assert_eq!(lines(&text()), ["state", "created", "exited"], "{}", text());
+    assert_eq!(lines(&text()), ["state", "created", "networks", "exited"], "{}", text());
     fs::write(pod.join("ppid"), "41\n").unwrap();
     assert!(text().contains("\npid=41\n"), "{}", text());
     fs::write(pod.join("pid"), "42\n").unwrap();
-    assert_eq!(lines(&text()), ["state", "created", "started", "pid", "exited"], "{}", text());
+    assert_eq!(lines(&text()), ["state", "created", "started", "networks", "pid", "exited"], "{}", text());
     assert!(
-        text().starts_with("state=running\ncreated=20") && text().ends_with("UTC\npid=42\nexited=false\n")
+        text().starts_with("state=running\ncreated=20")
+            && text().ends_with("UTC\nnetworks=\npid=42\nexited=false\n")
     );
 
     let json = |format: &str| {
@@ -45,6 +46,12 @@ fn of_a_pod_that_runs_and_then_does_not() {
     assert_eq!(printed.lines().count(), 1);
     symlink("ready", pod.join("stage1/rootfs/rkt/supervisor-status")).unwrap();
     assert_eq!(json("--format=json").0["apps"][0]["state"], "running");
+
+    let networks =
+        r#"[{"netName":"front","ifName":"eth0","ip":"192.0.2.7","mask":"255.255.255.0","args":""}]"#;
+    fs::write(pod.join("net-info.json"), networks).unwrap();
+    assert!(text().contains("\nnetworks=front:ip4=192.0.2.7\n"), "{}", text());
+    assert_eq!(json("--format=json").0["networks"][0]["ip"], "192.0.2.7");
 
     fs::write(pod.join("stage1/rootfs/rkt/status/test"), "5").unwrap();
     drop(lock);
