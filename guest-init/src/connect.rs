@@ -30,10 +30,10 @@ pub fn streams(plan: &Plan) -> Result<Vec<AppStreams>, Error> {
 }
 
 /// Sorts the connections that `open` makes for an app's streams.
-fn app_streams(
+pub fn app_streams<E>(
     stdio: Stdio,
-    mut open: impl FnMut(Stream) -> Result<OwnedFd, Error>,
-) -> Result<AppStreams, Error> {
+    mut open: impl FnMut(Stream) -> Result<OwnedFd, E>,
+) -> Result<AppStreams, E> {
     if stdio == Stdio::Terminal {
         return Ok(AppStreams::Terminal { carrier: open(Stream::Stdin)? });
     }
@@ -72,7 +72,7 @@ mod tests {
         let opened = |stdio| {
             let mut opened = Vec::new();
             let null = || OwnedFd::from(File::open("/dev/null").unwrap());
-            let streams = app_streams(stdio, |stream| {
+            let streams = app_streams(stdio, |stream| -> Result<_, Error> {
                 opened.push(stream);
                 Ok(null())
             });

@@ -14,6 +14,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The host could not connect here.
+    #[error("cannot listen on port {port} for the host")]
+    Listen {
+        /// The vsock port.
+        port: u32,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
     /// The control connection failed.
     #[error("the control connection to the host failed")]
     Control(#[source] io::Error),

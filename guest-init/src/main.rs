@@ -6,6 +6,7 @@
 mod connect;
 mod error;
 mod mark;
+mod sessions;
 
 use std::fs::File;
 use std::io::Write;
@@ -17,6 +18,7 @@ use pod::plan::Plan;
 use stage2::{AppStreams, Connections};
 
 use crate::error::{Error, chain};
+use crate::sessions::HostSessions;
 
 fn main() {
     mark::mark(GuestMark::Init);
@@ -35,10 +37,11 @@ fn run() -> Result<(), Error> {
     send(&mut control, &FromSupervisor::Ready)?;
     let plan = receive_plan(&mut control)?;
     match prepare(&plan) {
-        Ok(streams) => {
+        Ok((streams, sessions)) => {
             mark::mark(GuestMark::Supervisor);
-            let control = OwnedFd::from(control);
-            stage2::run(&plan, Connections { control, streams, cgroups: Vec::new(), own_kernel: true });
+            let (control, sessions) = (OwnedFd::from(control), Box::new(sessions));
+            let cgroups = Vec::new();
+            stage2::run(&plan, Connections { control, streams, cgroups, sessions, own_kernel: true });
             Ok(())
         }
         Err(error) => {
@@ -49,9 +52,10 @@ fn run() -> Result<(), Error> {
 }
 
 /// What the supervisor needs and cannot do itself; all of it before any app runs.
-fn prepare(plan: &Plan) -> Result<Vec<AppStreams>, Error> {
+fn prepare(plan: &Plan) -> Result<(Vec<AppStreams>, HostSessions), Error> {
     net::loopback_up()?;
-    connect::streams(plan)
+    let sessions = HostSessions::listen()?;
+    Ok((connect::streams(plan)?, sessions))
 }
 
 fn send(control: &mut File, message: &FromSupervisor) -> Result<(), Error> {

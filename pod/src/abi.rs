@@ -1,6 +1,8 @@
 //! The interface between stage0 and stage1: upstream rkt's, version 6. stage0 execs the `run` entrypoint of the stage1
 //! image in the pod's directory with these arguments; the two meet in the files of that directory.
 
+mod entrypoints;
+
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
@@ -8,6 +10,8 @@ use uuid::Uuid;
 use crate::Error;
 use crate::net::Net;
 use crate::types::AcName;
+
+pub use entrypoints::{EnterArguments, StopArguments};
 
 /// The interface version that this crate speaks.
 pub const INTERFACE_VERSION: u32 = 6;
@@ -17,6 +21,10 @@ pub const ANNOTATION_INTERFACE_VERSION: &str = "coreos.com/rkt/stage1/interface-
 pub const ANNOTATION_RUN: &str = "coreos.com/rkt/stage1/run";
 /// Annotation of a stage1 image: the entrypoint that cleans up after a pod.
 pub const ANNOTATION_GC: &str = "coreos.com/rkt/stage1/gc";
+/// Annotation of a stage1 image: the entrypoint that runs a command in an app.
+pub const ANNOTATION_ENTER: &str = "coreos.com/rkt/stage1/enter";
+/// Annotation of a stage1 image: the entrypoint that ends a pod; not every stage1 has it.
+pub const ANNOTATION_STOP: &str = "coreos.com/rkt/stage1/stop";
 /// Annotation of a stage1 image that mounts the apps' images itself, from `appsinfo/<app>/image.erofs`, so that stage0
 /// leaves no mount in the host's namespace. Ours; upstream's stage1s want rendered trees.
 pub const ANNOTATION_MOUNTS_IMAGES: &str = "rkt/stage1/mounts-images";
@@ -217,6 +225,26 @@ impl PodDirectory {
     /// The process to enter: the supervisor (namespaces), or the VMM.
     pub fn pid(&self) -> PathBuf {
         self.path.join("pid")
+    }
+
+    /// The pod's parent, which signals are for: the stage1 that rkt became. Its modification time is when the pod started.
+    pub fn ppid(&self) -> PathBuf {
+        self.path.join("ppid")
+    }
+
+    /// The socket at which the pod's parent waits for sessions ([`crate::session`]).
+    pub fn entrance(&self) -> PathBuf {
+        self.path.join("entrance")
+    }
+
+    /// The socket through which a VM pod's parent connects to its guest.
+    pub fn guest_entrance(&self) -> PathBuf {
+        self.path.join("guest-entrance")
+    }
+
+    /// A symbolic link to `ready` once every app has started.
+    pub fn supervisor_status(&self) -> PathBuf {
+        self.path.join("stage1/rootfs/rkt/supervisor-status")
     }
 
     /// A symbolic link whose target is the flavour's name.

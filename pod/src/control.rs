@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::plan::Plan;
+use crate::session::{Session, SessionId};
 use crate::types::AcName;
 
 /// The vsock port on the host that the supervisor's control connection goes to.
@@ -51,6 +52,25 @@ pub enum ToSupervisor {
     Signal(i32),
     /// The caller's terminal has changed its size.
     Resize(TerminalSize),
+    /// Start a session; its streams are on their way.
+    Enter {
+        /// Its number.
+        session: SessionId,
+        /// What is to run.
+        request: Box<Session>,
+    },
+    /// The terminal of a session has changed its size.
+    ResizeSession {
+        /// Which.
+        session: SessionId,
+        /// Its size.
+        size: TerminalSize,
+    },
+    /// A session's client has gone: end what it has started.
+    Hangup {
+        /// Which session.
+        session: SessionId,
+    },
 }
 
 /// A terminal's size in characters.
@@ -86,6 +106,20 @@ pub enum FromSupervisor {
         app: Option<AcName>,
         /// The chain of causes.
         causes: Vec<String>,
+    },
+    /// A session's process could not be started: the chain of causes, outermost first. The session's last message.
+    SessionFailed {
+        /// Which.
+        session: SessionId,
+        /// The chain of causes.
+        causes: Vec<String>,
+    },
+    /// A session's process has ended. The session's last message.
+    SessionExited {
+        /// Which.
+        session: SessionId,
+        /// How.
+        status: ExitStatus,
     },
     /// All apps have ended, all output is delivered, all file systems are synced: the last message.
     PodExited {
@@ -132,7 +166,7 @@ pub enum Stream {
 /// The first bytes of a stream connection: which stream of which app it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamHello {
-    /// The app's index in the plan.
+    /// The app's index in the plan; of a session's stream, the session's number.
     pub app: u16,
     /// The stream.
     pub stream: Stream,

@@ -16,6 +16,7 @@ pub mod ports;
 pub mod quantity;
 pub mod rlimit;
 pub mod seccomp;
+pub mod session;
 pub mod types;
 
 pub use error::Error;

@@ -4,6 +4,7 @@ mod apps;
 mod flags;
 mod insecure;
 mod isolators;
+mod pods;
 mod values;
 
 use std::cell::LazyCell;
@@ -20,6 +21,8 @@ use flags::{AppCommand, AppFlags};
 pub use flags::{PodFlags, Stage1};
 pub use insecure::InsecureOptions;
 use insecure::parse_option;
+pub use pods::{EnterFlags, PodChoice, StatusFlags, StatusFormat, Wait};
+use pods::{OnePod, SomePods};
 
 /// Where images and pods are unless `--dir` says otherwise.
 const DEFAULT_DIRECTORY: &str = "/var/lib/rkt";
@@ -84,6 +87,38 @@ enum Command {
         /// UUIDs, or unique beginnings of them
         #[arg(required = true, value_name = "UUID")]
         uuids: Vec<String>,
+    },
+    /// Run a command in an app of a running pod
+    ///
+    /// It has everything that confines the app, and its exit status is that of rkt. Without a command it is the app's
+    /// shell.
+    #[command(override_usage = "rkt enter [--app=NAME] UUID [COMMAND [ARGS...]]")]
+    Enter(EnterFlags),
+    /// End running pods
+    ///
+    /// Each app gets SIGTERM and 10 seconds, as after a signal to rkt itself.
+    Stop {
+        /// Kill the pod at once
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        pods: SomePods,
+    },
+    /// Tell what a pod is doing, or how it has ended
+    Status {
+        #[command(flatten)]
+        flags: StatusFlags,
+        #[command(flatten)]
+        pod: OnePod,
+    },
+    /// Print a pod's manifest
+    CatManifest {
+        /// Indent it
+        #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+        #[arg(default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
+        pretty_print: bool,
+        #[command(flatten)]
+        pod: OnePod,
     },
     /// List pods
     List(ListFlags),
@@ -163,6 +198,14 @@ pub enum Action {
     Gc { grace_period: Duration, mark_only: bool },
     /// `rm`.
     Rm { uuids: Vec<String> },
+    /// `enter`.
+    Enter(EnterFlags),
+    /// `stop`.
+    Stop { pods: Vec<PodChoice>, force: bool },
+    /// `status`.
+    Status { pod: PodChoice, flags: StatusFlags },
+    /// `cat-manifest`.
+    CatManifest { pod: PodChoice, pretty: bool },
     /// `list`.
     List(ListFlags),
     /// `image list`.
@@ -181,6 +224,10 @@ impl Action {
             Self::Fetch { .. } => "fetch",
             Self::Gc { .. } => "gc",
             Self::Rm { .. } => "rm",
+            Self::Enter(_) => "enter",
+            Self::Stop { .. } => "stop",
+            Self::Status { .. } => "status",
+            Self::CatManifest { .. } => "cat-manifest",
             Self::List(_) => "list",
             Self::ImageList(_) => "image",
             Self::Doctor(_) => "doctor",
@@ -289,6 +336,12 @@ fn action(command: Command) -> Action {
         Command::Fetch { images } => Action::Fetch { images },
         Command::Gc { grace_period, mark_only } => Action::Gc { grace_period, mark_only },
         Command::Rm { uuids } => Action::Rm { uuids },
+        Command::Enter(flags) => Action::Enter(flags),
+        Command::Stop { force, pods } => Action::Stop { pods: pods.into(), force },
+        Command::Status { flags, pod } => Action::Status { pod: pod.into(), flags },
+        Command::CatManifest { pretty_print, pod } => {
+            Action::CatManifest { pod: pod.into(), pretty: pretty_print }
+        }
         Command::List(flags) => Action::List(flags),
         Command::Image { command: ImageCommand::List(flags) } => Action::ImageList(flags),
         Command::Doctor { format } => Action::Doctor(format),

@@ -1,9 +1,13 @@
 //! What each subcommand does.
 
+pub mod enter;
 pub mod images;
 pub mod pods;
 pub mod run;
+pub mod status;
+pub mod stop;
 mod table;
+mod timestamp;
 
 use std::error::Error;
 use std::io::Write;

@@ -40,6 +40,13 @@ fn main() -> ExitCode {
         Action::ImageList(flags) => commands::images::list(&globals, flags),
         Action::Gc { grace_period, mark_only } => commands::pods::gc(&globals, grace_period, mark_only),
         Action::Rm { uuids } => commands::pods::rm(&globals, &uuids),
+        Action::Enter(flags) => match commands::enter::enter(&globals, &flags) {
+            Ok(never) => match never {},
+            Err(error) => Err(error),
+        },
+        Action::Stop { pods, force } => commands::stop::stop(&globals, &pods, force),
+        Action::Status { pod, flags } => commands::status::status(&globals, &pod, flags),
+        Action::CatManifest { pod, pretty } => commands::status::cat_manifest(&globals, &pod, pretty),
         Action::List(flags) => commands::pods::list(&globals, flags),
         Action::Doctor(format) => commands::doctor(&globals, format),
         Action::Version => commands::version(),

@@ -17,6 +17,7 @@ pub mod command;
 pub mod create;
 pub mod gc;
 pub mod manifest;
+pub mod report;
 mod state;
 
 use std::fs::{self, File};
@@ -27,6 +28,7 @@ use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
+use crate::cli::PodChoice;
 pub use state::{Place, State};
 
 /// Why something cannot be done with a pod.
@@ -74,6 +76,15 @@ pub enum Error {
     /// No such pod.
     #[error("no matches found for \"{0}\"; rkt list shows the pods")]
     NoMatch(String),
+    /// A file that should hold a UUID.
+    #[error("cannot read a pod's UUID from {}", path.display())]
+    UuidFile {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Several such pods.
     #[error("ambiguous uuid \"{0}\", {1} matches")]
     Ambiguous(String, usize),
@@ -167,6 +178,29 @@ impl Pods {
             0 => Err(Error::NoMatch(prefix.into())),
             several => Err(Error::Ambiguous(prefix.into(), several)),
         }
+    }
+
+    /// The pod that the command line means.
+    pub fn choose(&self, choice: &PodChoice) -> Result<Pod, Error> {
+        match choice {
+            PodChoice::Uuid(prefix) => self.find(prefix),
+            PodChoice::File(path) => {
+                let text = fs::read_to_string(path)
+                    .map_err(|source| Error::UuidFile { path: path.clone(), source })?;
+                self.find(text.trim())
+            }
+        }
+    }
+
+    /// The pod as it is now, wherever it is by now.
+    pub fn look_again(&self, pod: &Pod) -> Result<Pod, Error> {
+        // It may move on to a place that was looked at before.
+        for place in Place::VISIBLE.iter().chain(&Place::VISIBLE) {
+            if let Some(pod) = self.probe(*place, pod.uuid)? {
+                return Ok(pod);
+            }
+        }
+        Err(Error::NoMatch(pod.uuid.to_string()))
     }
 
     fn probe(&self, place: Place, uuid: Uuid) -> Result<Option<Pod>, Error> {

@@ -8,13 +8,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use pod::abi::{ENV_LOCK_FD, ENV_TIMELINE, RunArguments};
+use pod::abi::{
+    ANNOTATION_ENTER, ANNOTATION_STOP, ENV_LOCK_FD, ENV_TIMELINE, EnterArguments, PodDirectory, RunArguments,
+    StopArguments,
+};
+use pod::image_manifest::ImageManifest;
+use uuid::Uuid;
 
 use crate::cli::Stage1;
 use crate::host;
 
 /// The entrypoints of our stage1s, all of them one binary under different names.
-pub const ENTRYPOINTS: [&str; 2] = ["init", "gc"];
+pub const ENTRYPOINTS: [&str; 4] = ["init", "enter", "stop", "gc"];
 /// The guest's kernel, beside the stage1.
 pub const GUEST_KERNEL: &str = "vmlinux";
 /// The guest's root file system with its PID 1, beside the stage1.
@@ -48,6 +53,21 @@ pub enum Error {
     /// The kernel lacks something.
     #[error("--stage1=nspawn needs {0} in this host's kernel; rkt doctor shows what is missing")]
     Kernel(&'static str),
+    /// The pod's stage1 cannot do it.
+    #[error("the stage1 of pod \"{0}\" has no {1} entrypoint")]
+    NoEntrypoint(Uuid, &'static str),
+    /// The manifest of the pod's stage1 cannot be used.
+    #[error("cannot use {}", path.display())]
+    Manifest {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error>,
+    },
+    /// An entrypoint said why, and failed.
+    #[error("the stage1 could not {0} the pod ({1})")]
+    Failed(&'static str, std::process::ExitStatus),
     /// The handover failed.
     #[error("cannot execute {}", path.display())]
     Exec {
@@ -151,11 +171,39 @@ pub fn exec(
     Err(failed(command.exec()))
 }
 
+/// Asks a pod's stage1 to end the pod.
+pub fn stop(pod: &Path, uuid: Uuid, force: bool) -> Result<(), Error> {
+    let path = entrypoint(pod, ANNOTATION_STOP)?.ok_or(Error::NoEntrypoint(uuid, "stop"))?;
+    let status = Command::new(&path)
+        .args(StopArguments { force, uuid }.to_arguments())
+        .current_dir(pod)
+        .status()
+        .map_err(|source| Error::Exec { path, source })?;
+    if status.success() { Ok(()) } else { Err(Error::Failed("stop", status)) }
+}
+
+/// Becomes a client of a pod's stage1 that runs a command in an app: returns only if that fails.
+pub fn enter(pod: &Path, uuid: Uuid, arguments: &EnterArguments) -> Result<Infallible, Error> {
+    let path = entrypoint(pod, ANNOTATION_ENTER)?.ok_or(Error::NoEntrypoint(uuid, "enter"))?;
+    let source = Command::new(&path).args(arguments.to_arguments()).current_dir(pod).exec();
+    Err(Error::Exec { path, source })
+}
+
+/// An entrypoint of the stage1 that a pod was made with, by its annotation.
+fn entrypoint(pod: &Path, annotation: &str) -> Result<Option<PathBuf>, Error> {
+    let directory = PodDirectory::new(pod);
+    let path = directory.stage1_manifest();
+    let unusable = |source| Error::Manifest { path: path.clone(), source };
+    let json = std::fs::read(&path).map_err(|error| unusable(error.into()))?;
+    let manifest = ImageManifest::parse(&json).map_err(|error| unusable(error.into()))?;
+    let found = manifest.annotations.iter().find(|found| found.name.as_str() == annotation);
+    Ok(found.map(|found| directory.stage1_rootfs().join(found.value.trim_start_matches('/'))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use pod::abi::{ANNOTATION_GC, ANNOTATION_INTERFACE_VERSION, ANNOTATION_MOUNTS_IMAGES, ANNOTATION_RUN};
-    use pod::image_manifest::ImageManifest;
 
     #[test]
     fn the_manifests_say_what_the_binaries_do() {
@@ -166,6 +214,8 @@ mod tests {
             };
             assert_eq!(annotation(ANNOTATION_RUN), Some("/init"));
             assert_eq!(annotation(ANNOTATION_GC), Some("/gc"));
+            assert_eq!(annotation(ANNOTATION_ENTER), Some("/enter"));
+            assert_eq!(annotation(ANNOTATION_STOP), Some("/stop"));
             assert_eq!(annotation(ANNOTATION_MOUNTS_IMAGES), Some("true"));
             assert_eq!(
                 annotation(ANNOTATION_INTERFACE_VERSION),

@@ -201,7 +201,7 @@ mod tests {
         let json = r#"{"setup": [], "grace_period_ms": 1, "apps": [{"name": "a", "setup": [], "stdio": "streams",
             "pre_start": null, "post_stop": null, "cgroup": null, "process": {"exec": ["/a"], "user": "0",
             "group": "0", "supplementary_gids": [], "working_directory": "/", "environment": [],
-            "capabilities": 0, "no_new_privileges": false, "oom_score_adj": null}}]}"#;
+            "capabilities": 0, "no_new_privileges": false, "oom_score_adj": null, "rlimits": [], "filter": null}}]}"#;
         serde_json::from_str(json).unwrap()
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::mpsc::Sender;
 
@@ -40,12 +40,13 @@ pub fn layers(pod: &Pod) -> Vec<Layers> {
     .collect()
 }
 
-/// Opens what the machine is made of. `to_host` gets the guest's connections.
+/// Opens what the machine is made of. `to_host` gets the guest's connections, `to_guest` takes those to it.
 pub fn config(
     pod: &Pod,
     limits: &PodLimits,
     kvm: Kvm,
     to_host: Vec<(u32, Sender<UnixStream>)>,
+    to_guest: Vec<(UnixListener, u32)>,
 ) -> Result<MachineConfig, Error> {
     let vcpus = limits.vcpus().map_err(Error::Limits)?;
     let vcpus = VcpuCount::new(vcpus)
@@ -64,7 +65,7 @@ pub fn config(
         pmems,
         blocks: vec![BlockConfig { file: scratch, read_only: false }],
         nets: Vec::new(),
-        vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host, to_guest: Vec::new() }),
+        vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host, to_guest }),
         console: pod.arguments.debug.then(|| Box::new(to_stderr) as vmm::console::Sink),
     })
 }

@@ -7,6 +7,7 @@ mod machine;
 mod quota;
 mod run;
 mod running;
+mod sessions;
 mod writable;
 
 use std::path::Path;
@@ -27,6 +28,8 @@ fn entrypoint() -> Result<ExitCode, Error> {
     match Path::new(&called).file_name().and_then(|name| name.to_str()) {
         Some("init") => run::run(arguments),
         Some("gc") => Ok(stage1::gc::gc(arguments).map(|()| ExitCode::SUCCESS)?),
+        Some("enter") => Ok(ExitCode::from(stage1::enter::enter(arguments)?.code())),
+        Some("stop") => Ok(stage1::stop::stop(arguments).map(|()| ExitCode::SUCCESS)?),
         _ => Err(Error::Entrypoint(called)),
     }
 }

@@ -6,7 +6,9 @@ use pod::control::ExitStatus;
 use pod::limits::PodLimits;
 use pod::net::Net;
 use pod::plan::Plan;
+use pod::session::SESSION_PORT;
 use stage1::attend::{Connection, Control, Streams, attend};
+use stage1::entrance::Entrance;
 use stage1::pod::Pod;
 use stage1::signals::{Meaning, Signals};
 use stage1::terminal::RawTerminal;
@@ -18,7 +20,7 @@ use vmm::{Kvm, Machine};
 use crate::error::Error;
 use crate::handshake::{self, Doors, PATIENCE, Refusal};
 use crate::running::Running;
-use crate::{machine, quota};
+use crate::{machine, quota, sessions};
 
 /// What `flavor` says.
 const FLAVOR: &str = "kvm";
@@ -37,17 +39,18 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         net => return Err(Error::Network(net.to_string())),
     }
     let signals = Signals::block()?;
+    status::write_parent(&pod.directory)?;
     let plan = pod.plan(machine::isolation(), machine::layers(&pod))?;
     let limits = PodLimits::of(&pod.manifest).map_err(Error::Limits)?;
     let kvm = open_kvm()?;
     let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
 
     let (doors, to_host) = handshake::doors();
-    let config = machine::config(&pod, &limits, kvm, to_host)?;
+    let to_guest = vec![(sessions::listen(&pod.directory)?, SESSION_PORT)];
+    let config = machine::config(&pod, &limits, kvm, to_host, to_guest)?;
     let quota = quota::enter(&pod, &limits)?;
     let machine = Machine::build(config)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
-    status::write_pid(&pod.directory, std::process::id())?;
     let running = Running::start(machine)?;
     let result = accompany(&pod, &plan, doors, &running, &signals, terminal.as_ref(), &mut timeline);
     drop(terminal);
@@ -87,6 +90,9 @@ fn accompany(
     terminal: Option<&RawTerminal>,
     timeline: &mut Timeline,
 ) -> Result<ExitStatus, Error> {
+    // By the time that somebody knows whom to enter, he can.
+    let entrance = Entrance::open(&pod.directory)?;
+    status::write_pid(&pod.directory, std::process::id())?;
     let interrupted = || signals.next() == Some(Meaning::End);
     let guest = match doors.welcome(plan, &interrupted) {
         Ok(guest) => guest,
@@ -101,6 +107,8 @@ fn accompany(
         streams: Streams::Connected(guest.streams),
         ended: running.ended()?,
         kill: &mut || stop.stop(),
+        entrance,
+        door: Box::new(|session, streams| sessions::open(&pod.directory, session, streams)),
     };
     Ok(attend(pod, plan, connection, signals, terminal, timeline)?)
 }

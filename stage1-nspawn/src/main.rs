@@ -1,10 +1,11 @@
 //! The namespace isolation: namespaces, mounts and cgroups around the supervisor.
 //!
 //! One program with several names, as stage1 images have several entrypoints: called as `gc` it cleans up after a pod,
-//! by any other name it runs one.
+//! as `stop` it ends one, as `enter` it runs a command in one, by any other name it runs a pod.
 
 mod error;
 mod run;
+mod sessions;
 mod streams;
 mod supervisor;
 
@@ -14,10 +15,12 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut arguments = std::env::args();
     let name = arguments.next().unwrap_or_default();
-    let result = match Path::new(&name).file_name() {
-        Some(name) if name == "gc" => {
-            stage1::gc::gc(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+    let result = match Path::new(&name).file_name().and_then(|name| name.to_str()) {
+        Some("gc") => stage1::gc::gc(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Some("enter") => {
+            stage1::enter::enter(arguments).map(|status| ExitCode::from(status.code())).map_err(Into::into)
         }
+        Some("stop") => stage1::stop::stop(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         _ => run::run(arguments),
     };
     result.unwrap_or_else(|error| stage1::error::exit_code(&error))

@@ -12,6 +12,7 @@ use pod::plan::{ImageSource, Isolation, Layers, Plan};
 use pod::types::AcName;
 use stage1::attend::{Connection, Control, Streams as CarriedStreams, attend};
 use stage1::cgroup::{AppCgroup, CONTROLLERS, Cgroups};
+use stage1::entrance::Entrance;
 use stage1::network::Network;
 use stage1::pod::Pod;
 use stage1::signals::{Meaning, Signals};
@@ -21,6 +22,7 @@ use stage1::{lock, status};
 use stage2::Connections;
 
 use crate::error::Error;
+use crate::sessions;
 use crate::streams::Streams;
 use crate::supervisor::{NetworkNamespace, Supervisor};
 
@@ -36,6 +38,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     timeline.mark("stage1");
     let mut pod = Pod::open(arguments)?;
     let signals = Signals::block()?;
+    status::write_parent(&pod.directory)?;
     let network = match Network::set_up(&pod, &|| signals.next() == Some(Meaning::End)) {
         // No app has started: there is nothing to end in an orderly way.
         Err(error) if error.is_interruption() => return Ok(ExitCode::from(ENDED_BEFORE_ITS_START.code())),
@@ -54,6 +57,8 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let mut cgroups = make_cgroups(&pod, &plan)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
     let Streams { inside, outside, handed_over } = Streams::make(&plan)?;
+    let entrance = Entrance::open(&pod.directory)?;
+    let (door, sessions) = sessions::pair()?;
     let (control, control_inside) =
         socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
             .map_err(Error::system("make the control channel"))?;
@@ -61,11 +66,16 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         control: control_inside,
         streams: inside,
         cgroups: std::mem::take(&mut cgroups.procs),
+        sessions: Box::new(sessions),
         own_kernel: false,
     };
     timeline.mark("clone");
-    let (supervisor, (control, outside)) =
-        Supervisor::start(&plan, namespace(&pod, network.as_ref())?, connections, (control, outside))?;
+    let (supervisor, (control, outside, entrance, door)) = Supervisor::start(
+        &plan,
+        namespace(&pod, network.as_ref())?,
+        connections,
+        (control, outside, entrance, door),
+    )?;
     Streams::release(&handed_over)?;
     let pid = supervisor.pid();
     status::write_pid(&pod.directory, pid.as_raw().cast_unsigned())?;
@@ -77,6 +87,8 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         kill: &mut || {
             let _ = kill(pid, Signal::SIGKILL);
         },
+        entrance,
+        door: Box::new(move |session, streams| door.open(session, streams)),
     };
     let status = attend(&pod, &plan, connection, &signals, terminal.as_ref(), &mut timeline)?;
     drop(supervisor);

@@ -3,12 +3,13 @@
 mod caller;
 mod ending;
 mod link;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ::pod::control::{ExitStatus, FromSupervisor, StreamHello, ToSupervisor};
 use ::pod::plan::Plan;
@@ -18,7 +19,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use self::caller::CallerStreams;
 use self::ending::{Ending, Step};
 use self::link::Link;
+pub use self::sessions::Door;
+use self::sessions::Sessions;
 use crate::Error;
+use crate::entrance::Entrance;
 use crate::error::{Causes, report};
 use crate::pod::Pod;
 use crate::signals::{Meaning, Signals};
@@ -56,6 +60,10 @@ pub struct Connection<'a> {
     pub ended: OwnedFd,
     /// Ends the pod at once from outside, whatever it is doing. May be called more than once.
     pub kill: &'a mut dyn FnMut(),
+    /// Where clients ask for sessions.
+    pub entrance: Entrance,
+    /// How the sessions' streams come about.
+    pub door: Box<Door<'a>>,
 }
 
 /// Attends to a pod until it has exited and all its output is delivered: carries streams between it and the caller's
@@ -73,18 +81,20 @@ pub fn attend(
     terminal: Option<&RawTerminal>,
     timeline: &mut Timeline,
 ) -> Result<ExitStatus, Error> {
-    let Connection { control, streams, ended, kill } = connection;
+    let Connection { control, streams, ended, kill, entrance, door } = connection;
     let mut attendant = Attendant {
         pod,
         plan,
         link: Link::new(control)?,
         caller: CallerStreams::new(plan, streams)?,
+        sessions: Sessions::new(entrance, door),
         ended: Some(ended),
         ending: Ending::new(plan.grace_period_ms),
         kill,
         signals,
         terminal,
         timeline,
+        starting: plan.apps.len(),
         running: plan.apps.len(),
         status: None,
     };
@@ -97,6 +107,7 @@ struct Attendant<'a, 'k> {
     plan: &'a Plan,
     link: Link,
     caller: CallerStreams<'a>,
+    sessions: Sessions<'k>,
     /// Until it was readable.
     ended: Option<OwnedFd>,
     ending: Ending,
@@ -104,6 +115,8 @@ struct Attendant<'a, 'k> {
     signals: &'a Signals,
     terminal: Option<&'a RawTerminal>,
     timeline: &'a mut Timeline,
+    /// How many apps have not started.
+    starting: usize,
     /// How many apps have not exited.
     running: usize,
     /// How the pod has exited.
@@ -125,8 +138,12 @@ impl Attendant<'_, '_> {
     /// The end has been told, or there is nobody who could tell, and every byte of output is where it belongs. After a
     /// kill nobody waits for a reader that does not read.
     fn is_done(&self) -> bool {
-        let over = self.status.is_some() || self.ended.is_none();
-        over && (self.caller.is_delivered() || self.ending.is_overdue(Instant::now()))
+        let delivered = || self.caller.is_delivered() && self.sessions.are_over();
+        self.is_over() && (delivered() || self.ending.is_overdue(Instant::now()))
+    }
+
+    fn is_over(&self) -> bool {
+        self.status.is_some() || self.ended.is_none()
     }
 
     fn round(&mut self) -> Result<(), Error> {
@@ -137,6 +154,9 @@ impl Attendant<'_, '_> {
         let ended = self.ended.is_some() && happened();
         self.link.advance(&mut answers);
         self.caller.advance(&mut answers)?;
+        for message in self.sessions.advance(self.plan, &mut answers) {
+            self.link.send(&message);
+        }
         if signalled {
             self.take_signals();
         }
@@ -145,6 +165,9 @@ impl Attendant<'_, '_> {
             self.ended = None;
             self.link.close();
             self.caller.close_inputs();
+        }
+        if self.is_over() {
+            self.sessions.close();
         }
         if self.ending.is_overdue(Instant::now()) {
             self.escalate();
@@ -158,7 +181,15 @@ impl Attendant<'_, '_> {
         set.extend(self.ended.iter().map(|ended| PollFd::new(ended.as_fd(), PollFlags::POLLIN)));
         self.link.interests(&mut set);
         self.caller.interests(&mut set);
-        let timeout = self.ending.remaining(Instant::now()).map_or(PollTimeout::NONE, |remaining| {
+        self.sessions.interests(&mut set);
+        let now = Instant::now();
+        // A millisecond more, for poll rounds down and the last one would be spent asking.
+        let farewell = self
+            .sessions
+            .deadline()
+            .map(|deadline| deadline.saturating_duration_since(now) + Duration::from_millis(1));
+        let remaining = self.ending.remaining(now).into_iter().chain(farewell).min();
+        let timeout = remaining.map_or(PollTimeout::NONE, |remaining| {
             PollTimeout::try_from(remaining).unwrap_or(PollTimeout::MAX)
         });
         match poll(&mut set, timeout) {
@@ -213,14 +244,28 @@ impl Attendant<'_, '_> {
         }
     }
 
+    /// One app more has started; the last one makes the pod ready.
+    fn note_start(&mut self) {
+        self.starting = self.starting.saturating_sub(1);
+        if self.starting == 0 {
+            status::write_ready(&self.pod.directory).unwrap_or_else(|error| report(&error));
+        }
+    }
+
     fn hear(&mut self, message: FromSupervisor) {
+        for answer in self.sessions.hear(&message, self.plan) {
+            self.link.send(&answer);
+        }
         match message {
             FromSupervisor::Ready => {
                 self.timeline.mark("ready");
                 self.link.send_plan(self.plan);
                 self.resize();
             }
-            FromSupervisor::Started { app } => self.timeline.mark(&format!("{app} started")),
+            FromSupervisor::Started { app } => {
+                self.timeline.mark(&format!("{app} started"));
+                self.note_start();
+            }
             FromSupervisor::Exited { app, status } => {
                 self.timeline.mark(&format!("{app} exited"));
                 if self.plan.apps.iter().any(|planned| planned.name == app) {
@@ -237,6 +282,8 @@ impl Attendant<'_, '_> {
                     report(&Error::Failed { app, source });
                 }
             }
+            // The sessions have heard it.
+            FromSupervisor::SessionFailed { .. } | FromSupervisor::SessionExited { .. } => {}
             FromSupervisor::PodExited { status } => {
                 self.timeline.mark("pod exited");
                 self.status = Some(status);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ::pod::types::AcName;
+use uuid::Uuid;
 
 /// Why a pod cannot be run, or how it ended against expectation.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +75,14 @@ pub enum Error {
     /// The arguments of the `gc` entrypoint.
     #[error("usage: gc [--debug] UUID, in the pod's directory")]
     Usage,
+    /// The pod's parent is not to be found, or another process has its number by now.
+    #[error("pod \"{uuid}\" cannot be stopped: {why}")]
+    NoParent {
+        /// The pod.
+        uuid: Uuid,
+        /// What is wrong.
+        why: String,
+    },
     /// A manifest, an argument or a message is not what it should be.
     #[error("{what}")]
     Pod {
@@ -104,6 +113,21 @@ pub enum Error {
         #[source]
         source: Causes,
     },
+    /// There is nobody behind the pod's socket.
+    #[error("cannot reach the pod: it does not run, or its stage1 is not this one")]
+    NotReached(#[source] nix::Error),
+    /// A session could not be started.
+    #[error("cannot enter app \"{app}\"")]
+    NotEntered {
+        /// Which.
+        app: AcName,
+        /// The chain of causes.
+        #[source]
+        source: Causes,
+    },
+    /// The pod has ended before its session.
+    #[error("the pod has ended, and the command with it")]
+    PodGone,
     /// The pod's network cannot be had.
     #[error("cannot set up the pod's network")]
     Network(#[from] ::net::cni::Error),

@@ -2,10 +2,13 @@
 //! the control channel until it has exited.
 //!
 //! A stage1's `run` entrypoint, whatever the isolation: [`lock::take`], [`pod::Pod::open`], [`signals::Signals::block`],
-//! [`pod::Pod::plan`], make the isolation, [`attend::attend`], exit; [`error::exit_code`] for what went wrong.
+//! [`pod::Pod::plan`], make the isolation, [`attend::attend`], exit; [`error::exit_code`] for what went wrong. The other
+//! entrypoints are [`enter::enter`], [`stop::stop`] and [`gc::gc`].
 
 pub mod attend;
 pub mod cgroup;
+pub mod enter;
+pub mod entrance;
 pub mod error;
 pub mod gc;
 pub mod lock;
@@ -13,6 +16,8 @@ pub mod network;
 pub mod pod;
 pub mod signals;
 pub mod status;
+pub mod stop;
+mod sys;
 pub mod terminal;
 pub mod timeline;
 

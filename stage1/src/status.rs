@@ -14,6 +14,16 @@ pub fn write_exit(directory: &PodDirectory, app: &AcName, status: ExitStatus) ->
     write(directory.status(app), status.code().to_string().as_bytes())
 }
 
+/// Writes that this process is the pod's parent, which `stop` signals.
+pub fn write_parent(directory: &PodDirectory) -> Result<(), Error> {
+    write(directory.ppid(), format!("{}\n", std::process::id()).as_bytes())
+}
+
+/// Tells that every app has started.
+pub fn write_ready(directory: &PodDirectory) -> Result<(), Error> {
+    link("ready", &directory.supervisor_status())
+}
+
 /// Writes the process that `enter` enters.
 pub fn write_pid(directory: &PodDirectory, pid: u32) -> Result<(), Error> {
     write(directory.pid(), format!("{pid}\n").as_bytes())
@@ -21,21 +31,27 @@ pub fn write_pid(directory: &PodDirectory, pid: u32) -> Result<(), Error> {
 
 /// Writes the isolation's name.
 pub fn write_flavor(directory: &PodDirectory, flavor: &str) -> Result<(), Error> {
-    let path = directory.flavor();
-    match std::os::unix::fs::symlink(flavor, &path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(&path, error)),
+    link(flavor, &directory.flavor())
+}
+
+fn link(target: &str, path: &Path) -> Result<(), Error> {
+    match make(path, || std::os::unix::fs::symlink(target, path)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(path, error)),
         _ => Ok(()),
     }
 }
 
 fn write(path: PathBuf, content: &[u8]) -> Result<(), Error> {
-    match std::fs::write(&path, content) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => path
-            .parent()
-            .map_or(Ok(()), std::fs::create_dir_all)
-            .and_then(|()| std::fs::write(&path, content))
-            .map_err(|error| failed(&path, error)),
-        other => other.map_err(|error| failed(&path, error)),
+    make(&path, || std::fs::write(&path, content)).map_err(|error| failed(&path, error))
+}
+
+/// Makes a file by `how`, and its directory if that is missing.
+fn make(path: &Path, how: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    match how() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| how())
+        }
+        other => other,
     }
 }
 
@@ -52,10 +68,13 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let directory = PodDirectory::new(home.path());
         let app: AcName = "web".parse().unwrap();
+        write_ready(&directory).unwrap();
         write_exit(&directory, &app, ExitStatus::Signal(9)).unwrap();
         assert_eq!(std::fs::read_to_string(directory.status(&app)).unwrap(), "137");
         write_flavor(&directory, "nspawn").unwrap();
         write_flavor(&directory, "nspawn").unwrap();
         assert_eq!(std::fs::read_link(directory.flavor()).unwrap(), Path::new("nspawn"));
+        write_ready(&directory).unwrap();
+        assert_eq!(std::fs::read_link(directory.supervisor_status()).unwrap(), Path::new("ready"));
     }
 }

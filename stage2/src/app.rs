@@ -9,7 +9,7 @@ use pod::plan::AppPlan;
 
 use crate::channel::{Listener, News};
 use crate::error::Error;
-use crate::start::{self, Material};
+use crate::start::{self, Material, Place};
 use crate::streams::OwnEnds;
 use crate::sys;
 
@@ -22,15 +22,10 @@ pub struct App<'a> {
     /// Whether its process is the post-stop handler.
     stopping: bool,
     terminal: Option<OwnedFd>,
-    /// What a post-stop handler needs.
-    kept: Option<Kept>,
-}
-
-#[derive(Debug)]
-struct Kept {
-    streams: OwnEnds,
+    /// For a post-stop handler, if there is one; kept open otherwise, they would never end.
+    streams: Option<OwnEnds>,
     cgroups: Vec<OwnedFd>,
-    /// Comes from the app's process once it has its file systems.
+    /// Its mount namespace; comes from its process once it has its file systems.
     namespace: Option<OwnedFd>,
 }
 
@@ -53,8 +48,9 @@ impl<'a> App<'a> {
         cgroups: Vec<OwnedFd>,
     ) -> Result<Self, Error> {
         let (pid, listener) = start::app(Material { app: plan, streams: &streams, cgroups: &cgroups })?;
-        let kept = plan.post_stop.is_some().then_some(Kept { streams, cgroups, namespace: None });
-        Ok(Self { plan, state: State::Starting(pid, listener), stopping: false, terminal, kept })
+        let state = State::Starting(pid, listener);
+        let streams = plan.post_stop.is_some().then_some(streams);
+        Ok(Self { plan, state, stopping: false, terminal, streams, cgroups, namespace: None })
     }
 
     /// Whether its main process, or the handler that was started last, has ended.
@@ -77,11 +73,7 @@ impl<'a> App<'a> {
             let (pid, app) = (*pid, self.plan.name.clone());
             match listener.hear() {
                 News::Nothing => break,
-                News::Namespace(namespace) => {
-                    if let Some(kept) = &mut self.kept {
-                        kept.namespace = Some(namespace);
-                    }
-                }
+                News::Namespace(namespace) => self.namespace = Some(namespace),
                 News::Failed(causes) => {
                     messages.push(FromSupervisor::Failed { app: Some(app), causes });
                     self.state = State::Running(pid);
@@ -112,12 +104,21 @@ impl<'a> App<'a> {
         Some(messages)
     }
 
+    /// Where a session in this app runs; `None` if the app does not run.
+    pub fn place(&self) -> Option<Place<'_>> {
+        let runs = matches!(self.state, State::Running(_)) && !self.stopping;
+        runs.then(|| self.joined()).flatten()
+    }
+
+    fn joined(&self) -> Option<Place<'_>> {
+        Some(Place { namespace: self.namespace.as_ref()?.as_fd(), cgroups: &self.cgroups })
+    }
+
     /// Starts the post-stop handler, if there is one and the app had come so far that it makes sense.
     pub fn start_post_stop(&mut self) -> Result<bool, Error> {
-        let (Some(command), Some(kept)) = (&self.plan.post_stop, &self.kept) else { return Ok(false) };
-        let Some(namespace) = &kept.namespace else { return Ok(false) };
-        let material = Material { app: self.plan, streams: &kept.streams, cgroups: &kept.cgroups };
-        let (pid, listener) = start::post_stop(material, namespace.as_fd(), command)?;
+        let (Some(command), Some(streams)) = (&self.plan.post_stop, &self.streams) else { return Ok(false) };
+        let Some(place) = self.joined() else { return Ok(false) };
+        let (pid, listener) = start::post_stop(place, self.plan, streams, command)?;
         self.state = State::Starting(pid, listener);
         self.stopping = true;
         Ok(true)

@@ -1,14 +1,11 @@
 //! From a process that is about to become an app to the supervisor: why that failed, or nothing. The channel closes
 //! itself when the program is executed.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
-    socketpair,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use relay::packets::{self, Packet};
 
 use crate::error::{Error, causes};
 
@@ -30,7 +27,7 @@ pub struct Listener(OwnedFd);
 pub enum News {
     /// Nothing so far.
     Nothing,
-    /// The app's mount namespace, for its post-stop handler.
+    /// The app's mount namespace, for its post-stop handler and for sessions.
     Namespace(OwnedFd),
     /// The chain of causes of a failure, outermost first.
     Failed(Vec<String>),
@@ -55,42 +52,25 @@ impl Reporter {
 
     /// Hands over the namespace.
     pub fn hand_over(&self, namespace: BorrowedFd<'_>) -> nix::Result<()> {
-        self.send(NAMESPACE, &[namespace.as_raw_fd()])
+        self.send(NAMESPACE, &[namespace])
     }
 
-    fn send(&self, bytes: &[u8], descriptors: &[RawFd]) -> nix::Result<()> {
-        let rights = [ControlMessage::ScmRights(descriptors)];
-        let control = if descriptors.is_empty() { &[] } else { &rights[..] };
-        let flags = MsgFlags::MSG_NOSIGNAL;
-        sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None).map(drop)
+    fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
+        packets::send(&self.0, bytes, descriptors)
     }
 }
 
 impl Listener {
     /// What has come, without waiting.
     pub fn hear(&self) -> News {
-        let mut bytes = vec![0; MAX_BYTES];
-        let mut control = nix::cmsg_space!(RawFd);
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-        let mut slices = [IoSliceMut::new(&mut bytes)];
-        let message = match recvmsg::<()>(self.0.as_raw_fd(), &mut slices, Some(&mut control), flags) {
-            Ok(message) => message,
+        let Packet { bytes, descriptors } = match packets::receive(&self.0, MAX_BYTES) {
+            Ok(Some(packet)) => packet,
             Err(Errno::EAGAIN | Errno::EINTR) => return News::Nothing,
-            Err(_) => return News::Closed,
+            Ok(None) | Err(_) => return News::Closed,
         };
-        let length = message.bytes;
-        let descriptors = message.cmsgs().into_iter().flatten().find_map(|message| match message {
-            ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
-            _ => None,
-        });
-        match (descriptors, length) {
-            // SAFETY: the kernel has just made it for this message, and nobody else knows of it.
-            (Some(fd), _) => News::Namespace(unsafe { OwnedFd::from_raw_fd(fd) }),
-            (None, 0) => News::Closed,
-            (None, length) => {
-                let text = String::from_utf8_lossy(bytes.get(..length).unwrap_or_default());
-                News::Failed(text.split('\0').map(str::to_owned).collect())
-            }
+        match descriptors.into_iter().next() {
+            Some(namespace) => News::Namespace(namespace),
+            None => News::Failed(String::from_utf8_lossy(&bytes).split('\0').map(str::to_owned).collect()),
         }
     }
 }

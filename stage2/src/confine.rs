@@ -15,9 +15,10 @@ use crate::error::{Error, errno};
 use crate::sys;
 use crate::users::Identity;
 
-/// Tells the kernel how willingly to kill this process; where /proc is the app's own.
-pub fn adjust_oom_score(score: i32) -> Result<(), Error> {
+/// Tells the kernel how willingly to kill this process, if the plan says so; where /proc is the app's own.
+pub fn adjust_oom_score(process: &Process) -> Result<(), Error> {
     const FILE: &str = "/proc/self/oom_score_adj";
+    let Some(score) = process.oom_score_adj else { return Ok(()) };
     std::fs::write(FILE, score.to_string())
         .map_err(|error| Error::path(format!("write {score} to"), FILE)(errno(&error)))
 }

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use pod::control::ExitStatus;
 use pod::plan::Plan;
+use pod::session::SessionId;
 
 mod app;
 mod cgroup;
@@ -16,6 +17,7 @@ mod interpreter;
 mod operations;
 mod program;
 mod scope;
+mod sessions;
 mod start;
 mod streams;
 mod supervisor;
@@ -54,6 +56,13 @@ pub enum AppStreams {
     },
 }
 
+/// How the streams of a session come in, for which the parent has asked by [`pod::control::ToSupervisor::Enter`] and made
+/// the connections. None are let in that it did not announce.
+pub trait SessionStreams: std::fmt::Debug {
+    /// The streams of a session: a terminal's, or all three. Called once for each session.
+    fn open(&mut self, session: SessionId, terminal: bool) -> Result<AppStreams, Error>;
+}
+
 /// What the supervisor is connected to.
 #[derive(Debug)]
 pub struct Connections {
@@ -64,6 +73,8 @@ pub struct Connections {
     /// Every app's cgroups, in the plan's order: open `cgroup.procs` files that its process enters before it does
     /// anything else. Empty where the plan's own `cgroup` settings are to be carried out (VM).
     pub cgroups: Vec<Vec<OwnedFd>>,
+    /// Where the streams of sessions come from.
+    pub sessions: Box<dyn SessionStreams>,
     /// Whether the kernel is the pod's alone (VM): then file systems are synced before the pod is said to have exited.
     pub own_kernel: bool,
 }

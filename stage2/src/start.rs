@@ -30,22 +30,49 @@ pub struct Material<'a> {
     pub cgroups: &'a [OwnedFd],
 }
 
+/// Where an app is: what its further processes join.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Its mount namespace.
+    pub namespace: BorrowedFd<'a>,
+    /// Its cgroups.
+    pub cgroups: &'a [OwnedFd],
+}
+
+impl Place<'_> {
+    /// Takes this process there, with the app's root as its root.
+    fn join(&self) -> Result<(), Error> {
+        enter_cgroups(self.cgroups)?;
+        setns(self.namespace, CloneFlags::CLONE_NEWNS).map_err(Error::system("enter the app's namespace"))
+    }
+}
+
 /// Forks the process that becomes an app.
 pub fn app(material: Material<'_>) -> Result<(Pid, Listener), Error> {
     fork_into(CloneFlags::CLONE_NEWNS, |reporter| become_app(material, reporter))
 }
 
-/// Forks the process that becomes an app's post-stop handler, in the app's mount namespace.
+/// Forks the process that becomes an app's post-stop handler.
 pub fn post_stop(
-    material: Material<'_>,
-    namespace: BorrowedFd<'_>,
+    place: Place<'_>,
+    app: &AppPlan,
+    streams: &OwnEnds,
     command: &[String],
 ) -> Result<(Pid, Listener), Error> {
     fork_into(CloneFlags::empty(), |_| {
-        enter_cgroups(material.cgroups)?;
-        setns(namespace, CloneFlags::CLONE_NEWNS).map_err(Error::system("enter the app's namespace"))?;
-        material.streams.take()?;
-        become_handler(material.app, "post-stop", command)
+        place.join()?;
+        streams.take()?;
+        become_handler(app, "post-stop", command)
+    })
+}
+
+/// Forks the process of a session: all that an app's is, but for its program.
+pub fn session(place: Place<'_>, process: &Process, streams: &OwnEnds) -> Result<(Pid, Listener), Error> {
+    fork_into(CloneFlags::empty(), |_| {
+        place.join()?;
+        streams.take()?;
+        adjust_oom_score(process)?;
+        become_process(process)
     })
 }
 
@@ -75,16 +102,15 @@ fn become_app(material: Material<'_>, reporter: &Reporter) -> Result<Infallible,
     enter_cgroups(cgroups)?;
     carry_out(&app.setup, &scope(app)?)?;
     streams.take()?;
-    if let Some(score) = app.process.oom_score_adj {
-        adjust_oom_score(score)?;
-    }
-    if app.post_stop.is_some() {
-        hand_over_namespace(reporter)?;
-    }
+    adjust_oom_score(&app.process)?;
+    hand_over_namespace(reporter)?;
     if let Some(command) = &app.pre_start {
         run_pre_start(app, command, reporter)?;
     }
-    let process = &app.process;
+    become_process(&app.process)
+}
+
+fn become_process(process: &Process) -> Result<Infallible, Error> {
     let identity = Identity::resolve(&process.user, &process.group, &process.supplementary_gids)?;
     become_program(process, &identity, &process.exec)
 }
@@ -120,7 +146,7 @@ fn enter_cgroups(cgroups: &[OwnedFd]) -> Result<(), Error> {
 
 fn hand_over_namespace(reporter: &Reporter) -> Result<(), Error> {
     const FILE: &str = "/proc/self/ns/mnt";
-    let failed = Error::path("keep for the post-stop handler", FILE);
+    let failed = Error::path("keep the namespace", FILE);
     let handed = File::open(FILE).map_err(|error| errno(&error));
     handed.and_then(|namespace| reporter.hand_over(namespace.as_fd())).map_err(failed)
 }

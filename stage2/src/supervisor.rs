@@ -21,6 +21,7 @@ use crate::control::{Control, Received};
 use crate::error::{Error, causes};
 use crate::operations::carry_out;
 use crate::scope::Scope;
+use crate::sessions::Sessions;
 use crate::{AppStreams, Connections, cgroup, streams};
 
 /// Everything that a kill reaches: all processes but PID 1 itself.
@@ -43,6 +44,7 @@ struct Supervisor<'a> {
     apps: Vec<App<'a>>,
     inputs: Vec<Carrier>,
     outputs: Vec<Carrier>,
+    sessions: Sessions,
     order: Order,
     grace_period: Duration,
     has_children: bool,
@@ -51,7 +53,7 @@ struct Supervisor<'a> {
 }
 
 pub(crate) fn run(plan: &Plan, connections: Connections) -> ExitStatus {
-    let Connections { control, streams, cgroups, own_kernel } = connections;
+    let Connections { control, streams, cgroups, sessions, own_kernel } = connections;
     let signals = match take_signals() {
         Ok(signals) => signals,
         Err(error) => return refuse(control, &error),
@@ -62,6 +64,7 @@ pub(crate) fn run(plan: &Plan, connections: Connections) -> ExitStatus {
         apps: Vec::new(),
         inputs: Vec::new(),
         outputs: Vec::new(),
+        sessions: Sessions::new(sessions),
         order: Order::Run,
         grace_period: Duration::from_millis(plan.grace_period_ms),
         has_children: true,
@@ -98,6 +101,7 @@ impl<'a> Supervisor<'a> {
         let _ = kill(EVERYTHING, Signal::SIGKILL);
         self.inputs.clear();
         self.until_childless();
+        self.sessions.wind_up();
         // An orderly end has succeeded by now: what is left to do is not under its deadline.
         if matches!(self.order, Order::Stop(_)) {
             self.order = Order::Run;
@@ -108,9 +112,11 @@ impl<'a> Supervisor<'a> {
             }
         }
         self.apps.clear();
-        self.until(|supervisor| {
-            matches!(supervisor.order, Order::Kill) || supervisor.outputs.iter().all(Carrier::is_done)
-        });
+        self.until(|supervisor| matches!(supervisor.order, Order::Kill) || supervisor.is_delivered());
+    }
+
+    fn is_delivered(&self) -> bool {
+        self.outputs.iter().all(Carrier::is_done) && self.sessions.are_delivered()
     }
 
     fn say_farewell(self, own_kernel: bool) -> ExitStatus {
@@ -191,6 +197,7 @@ impl<'a> Supervisor<'a> {
         }
         self.inputs.retain(|carrier| !carrier.is_done());
         self.outputs.retain(|carrier| !carrier.is_done());
+        messages.extend(self.sessions.advance(&mut answers));
         messages.into_iter().for_each(|message| self.tell(message));
         if signalled {
             while let Ok(Some(_)) = self.signals.read_signal() {}
@@ -199,6 +206,7 @@ impl<'a> Supervisor<'a> {
         if commanded {
             self.receive();
         }
+        self.sessions.enforce(Instant::now());
         if matches!(self.order, Order::Stop(deadline) if deadline <= Instant::now()) {
             self.obey(ToSupervisor::Kill);
         }
@@ -212,6 +220,7 @@ impl<'a> Supervisor<'a> {
         let channels = self.apps.iter().filter_map(App::channel);
         set.extend(channels.map(|channel| PollFd::new(channel.as_fd(), wanted)));
         self.inputs.iter().chain(&self.outputs).for_each(|carrier| carrier.interests(&mut set));
+        self.sessions.interests(&mut set);
         match poll(&mut set, self.timeout()) {
             Ok(_) => Some(set.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect()),
             Err(Errno::EINTR) => Some(vec![PollFlags::empty(); set.len()]),
@@ -220,14 +229,16 @@ impl<'a> Supervisor<'a> {
     }
 
     fn timeout(&self) -> PollTimeout {
-        match self.order {
-            Order::Stop(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                // Rounded up, for else the last millisecond is spent asking.
-                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-            }
-            Order::Run | Order::Kill => PollTimeout::NONE,
-        }
+        let order = match self.order {
+            Order::Stop(deadline) => Some(deadline),
+            Order::Run | Order::Kill => None,
+        };
+        let deadline = order.into_iter().chain(self.sessions.deadline()).min();
+        deadline.map_or(PollTimeout::NONE, |deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // Rounded up, for else the last millisecond is spent asking.
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        })
     }
 
     fn receive(&mut self) {
@@ -259,6 +270,13 @@ impl<'a> Supervisor<'a> {
                 }
             }
             ToSupervisor::Resize(size) => self.apps.iter().for_each(|app| app.resize(size)),
+            ToSupervisor::Enter { session, request } => {
+                let app = self.apps.iter().find(|app| app.plan.name == request.app);
+                let failed = self.sessions.begin(session, &request, app);
+                failed.into_iter().for_each(|message| self.tell(message));
+            }
+            ToSupervisor::ResizeSession { session, size } => self.sessions.resize(session, size),
+            ToSupervisor::Hangup { session } => self.sessions.hang_up(session),
         }
     }
 
@@ -282,7 +300,8 @@ impl<'a> Supervisor<'a> {
                     return;
                 }
             };
-            let messages = self.apps.iter_mut().find_map(|app| app.ended(pid, status));
+            let of_app = self.apps.iter_mut().find_map(|app| app.ended(pid, status));
+            let messages = of_app.or_else(|| self.sessions.ended(pid, status));
             messages.into_iter().flatten().for_each(|message| self.tell(message));
         }
     }

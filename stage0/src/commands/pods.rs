@@ -6,14 +6,12 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use net::net_info;
 use pod::abi::{EXIT_ERROR, PodDirectory};
-use pod::pod_manifest::PodManifest;
 
 use super::{Outcome, table};
 use crate::cli::{Globals, ListFlags};
 use crate::pods::gc::Event;
-use crate::pods::{Place, Pod, Pods, State};
+use crate::pods::{Place, Pod, Pods};
 use crate::{network, render, store};
 
 /// Prints the pods.
@@ -31,8 +29,7 @@ pub fn list(globals: &Globals, flags: ListFlags) -> Outcome {
 fn rows_of(pod: &Pod, full: bool) -> Vec<Vec<String>> {
     const SHORT_UUID_CHARACTERS: usize = 8;
     let directory = PodDirectory::new(&pod.path);
-    let manifest = fs::read(directory.manifest()).ok().and_then(|json| PodManifest::parse(&json).ok());
-    let apps: Vec<(String, String)> = match manifest {
+    let apps: Vec<(String, String)> = match pod.manifest().ok() {
         None => vec![("-".into(), "-".into())],
         Some(manifest) => manifest
             .apps
@@ -42,12 +39,7 @@ fn rows_of(pod: &Pod, full: bool) -> Vec<Vec<String>> {
     };
     let created = fs::metadata(directory.created()).and_then(|metadata| metadata.modified()).ok();
     let age = created.and_then(|created| SystemTime::now().duration_since(created).ok());
-    let networks = match pod.state {
-        State::Running => net_info::read(&directory.net_info()),
-        // Whoever has its addresses now, it is another pod.
-        _ => Vec::new(),
-    };
-    let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+    let networks: Vec<String> = pod.networks().iter().map(ToString::to_string).collect();
     let uuid = pod.uuid.to_string();
     let of_pod = [
         if full { uuid } else { uuid.chars().take(SHORT_UUID_CHARACTERS).collect() },

@@ -10,8 +10,11 @@
 mod archive;
 mod bad_images;
 mod command_line;
+mod enter;
 mod host;
 mod oci;
 mod pods;
 mod run;
+mod status;
+mod stop;
 mod store;

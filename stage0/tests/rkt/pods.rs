@@ -5,7 +5,8 @@ use std::fs;
 use crate::archive::Archive;
 use crate::host::{Host, is_root};
 
-fn run(host: &Host) -> String {
+/// A pod that has ended.
+pub fn run(host: &Host) -> String {
     let path = host.image("image.aci", &Archive::good().end());
     assert_eq!(host.rkt(&["run", &path]).code, 7);
     let pods = host.pods("run");

@@ -80,7 +80,7 @@ impl Pod {
         let home = tempfile::tempdir().unwrap();
         let rootfs = home.path().join("stage1/rootfs");
         fs::create_dir_all(&rootfs).unwrap();
-        for entrypoint in ["init", "gc"] {
+        for entrypoint in ["init", "enter", "stop", "gc"] {
             symlink(parts.join("stage1-kvm"), rootfs.join(entrypoint)).unwrap();
         }
         Self { home, parts: parts.to_owned(), uuid: Uuid::new_v4(), apps: Vec::new() }
@@ -111,6 +111,14 @@ impl Pod {
 
     pub fn parts(&self) -> &Path {
         &self.parts
+    }
+
+    /// A command in an app: the `enter` entrypoint.
+    pub fn enter(&self, app: &str, command: &[&str]) -> Command {
+        let mut entrypoint = Command::new(self.path("stage1/rootfs/enter"));
+        entrypoint.current_dir(self.home.path()).stdin(Stdio::null());
+        entrypoint.arg("--pid=1").arg(format!("--appname={app}")).arg("--").args(command);
+        entrypoint
     }
 
     pub fn entrypoint(&self, name: &str, arguments: &[&str]) -> Command {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
@@ -13,31 +13,30 @@ use serde_json::json;
 
 use crate::pod::{PATIENCE, Pod, Running, needs_kvm, text};
 
-struct Session {
-    pod: Running,
+pub struct Session {
+    pub pod: Running,
     screen: File,
     slave: OwnedFd,
     seen: String,
-    _directory: Pod,
 }
 
 impl Session {
-    fn start(directory: Pod) -> Self {
+    /// A command on a terminal.
+    pub fn of(command: &mut Command) -> Self {
         let size = Winsize { ws_row: 33, ws_col: 99, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None).unwrap();
         let side = || Stdio::from(pty.slave.try_clone().unwrap());
-        let command = &mut directory.command(&["--interactive"]);
         let child = command.stdin(side()).stdout(side()).stderr(side()).spawn().unwrap();
         let (screen, slave) = (File::from(pty.master), pty.slave);
-        Self { pod: Running(child), screen, slave, seen: String::new(), _directory: directory }
+        Self { pod: Running(child), screen, slave, seen: String::new() }
     }
 
-    fn type_in(&mut self, keys: &str) {
+    pub fn type_in(&mut self, keys: &str) {
         self.screen.write_all(keys.as_bytes()).unwrap();
     }
 
     /// Reads until `wanted` is on the screen.
-    fn expect(&mut self, wanted: &str) {
+    pub fn expect(&mut self, wanted: &str) {
         while !self.seen.contains(wanted) {
             let mut bytes = [0; 4096];
             let mut set = [PollFd::new(self.screen.as_fd(), PollFlags::POLLIN)];
@@ -50,14 +49,14 @@ impl Session {
         self.seen.drain(..end);
     }
 
-    fn resize(&mut self, rows: u16, columns: u16) {
+    pub fn resize(&mut self, rows: u16, columns: u16) {
         let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         // SAFETY: the call reads one winsize.
         assert_eq!(unsafe { libc::ioctl(self.screen.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }, 0);
         self.pod.signal(Signal::SIGWINCH);
     }
 
-    fn is_raw(&self) -> bool {
+    pub fn is_raw(&self) -> bool {
         !tcgetattr(&self.slave).unwrap().local_flags.contains(LocalFlags::ICANON)
     }
 }
@@ -66,7 +65,8 @@ impl Session {
 fn a_shell_session() {
     needs_kvm!();
     let section = json!({"exec": ["/bin/sh"], "environment": [{"name": "PS1", "value": "> "}]});
-    let mut session = Session::start(Pod::new().with("app", section));
+    let directory = Pod::new().with("app", section);
+    let mut session = Session::of(&mut directory.command(&["--interactive"]));
     session.expect("> ");
     assert!(session.is_raw());
     session.type_in("test -t 0 && test -t 1 && test -t 2 && echo all of$((1+1)) terminals\n");

@@ -102,6 +102,47 @@ fn a_supervisor_that_is_killed_is_an_error() {
 }
 
 #[test]
+fn the_stop_entrypoint() {
+    let directory = shell("trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done");
+    let uuid = directory.uuid.to_string();
+    let stop = |arguments: &[&str]| {
+        let output = directory.entrypoint("/pod/stop", arguments).output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    // Started first, for what is started later inherits the lock from here.
+    let mut stranger = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let mut pod = start(&directory);
+    wait_until("it is ready", || directory.path("stage1/rootfs/rkt/supervisor-status").is_symlink());
+    let parent = std::fs::read_to_string(directory.path("ppid")).unwrap();
+    assert_eq!(parent, format!("{}\n", pod.0.id()));
+
+    // Somebody else's number is not signalled.
+    std::fs::write(directory.path("ppid"), format!("{}\n", stranger.id())).unwrap();
+    let (code, why) = stop(&["--force", &uuid]);
+    assert!(code == Some(254) && why.contains("does not hold its lock"), "{why}");
+    assert!(stranger.try_wait().unwrap().is_none());
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+
+    std::fs::write(directory.path("ppid"), parent).unwrap();
+    assert_eq!(stop(&[&uuid]), (Some(0), String::new()));
+    assert_eq!((pod.exit_code(), directory.status("app").as_str()), (5, "5"));
+    assert_eq!(stop(&[&uuid]).0, Some(254), "there is no parent any more");
+    assert_eq!(stop(&["--soon", &uuid]).0, Some(254));
+}
+
+#[test]
+fn a_forced_stop() {
+    let directory = shell("trap '' TERM; echo ready; while :; do sleep 0.05; done");
+    let mut pod = start(&directory);
+    let supervisor = std::fs::read_to_string(directory.path("pid")).unwrap();
+    let stopped = directory.entrypoint("stop", &["--force", &directory.uuid.to_string()]).status().unwrap();
+    assert!(stopped.success());
+    assert_eq!(pod.exit_code(), -1, "killed");
+    wait_until("the supervisor is gone", || !std::path::Path::new("/proc").join(supervisor.trim()).exists());
+}
+
+#[test]
 fn an_idle_pod_does_nothing() {
     let directory = shell("echo ready; sleep 1000");
     let pod = start(&directory);

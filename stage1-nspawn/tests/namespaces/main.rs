@@ -6,6 +6,7 @@
 mod apps;
 mod confinement;
 mod devices;
+mod enter;
 mod hostile;
 mod leftovers;
 mod lifecycle;

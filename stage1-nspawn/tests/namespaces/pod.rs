@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -73,12 +74,21 @@ impl Pod {
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let lock = File::open(self.home.path()).unwrap();
+        // An earlier run of the same pod may have it still.
+        let _ = lock.try_lock();
         fcntl(&lock, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_stage1-nspawn"));
         command.env("RKT_LOCK_FD", lock.as_raw_fd().to_string()).current_dir(self.home.path());
         command.args(arguments).arg(self.uuid.to_string()).stdin(Stdio::null());
         // Open until the program has it; the tests' process is short-lived.
         std::mem::forget(lock);
+        command
+    }
+
+    /// Another entrypoint: the same program by another name, without the pod's lock.
+    pub fn entrypoint(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stage1-nspawn"));
+        command.arg0(name).args(arguments).current_dir(self.home.path()).stdin(Stdio::null());
         command
     }
 

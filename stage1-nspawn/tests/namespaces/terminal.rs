@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::Signal;
@@ -12,31 +12,34 @@ use serde_json::json;
 
 use crate::pod::{Pod, Running, shell, text};
 
-struct Session {
-    pod: Running,
+pub struct Session {
+    pub pod: Running,
     screen: File,
     slave: std::os::fd::OwnedFd,
     seen: String,
-    _directory: Pod,
 }
 
 impl Session {
-    fn start(directory: Pod, arguments: &[&str]) -> Self {
+    fn start(directory: &Pod, arguments: &[&str]) -> Self {
+        Self::of(&mut directory.command(arguments))
+    }
+
+    /// A command on a terminal.
+    pub fn of(command: &mut Command) -> Self {
         let size = Winsize { ws_row: 33, ws_col: 99, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None).unwrap();
         let side = || Stdio::from(pty.slave.try_clone().unwrap());
-        let command = &mut directory.command(arguments);
         let child = command.stdin(side()).stdout(side()).stderr(side()).spawn().unwrap();
         let (screen, slave) = (File::from(pty.master), pty.slave);
-        Self { pod: Running(child), screen, slave, seen: String::new(), _directory: directory }
+        Self { pod: Running(child), screen, slave, seen: String::new() }
     }
 
-    fn type_in(&mut self, keys: &str) {
+    pub fn type_in(&mut self, keys: &str) {
         self.screen.write_all(keys.as_bytes()).unwrap();
     }
 
     /// Reads until `wanted` is on the screen.
-    fn expect(&mut self, wanted: &str) {
+    pub fn expect(&mut self, wanted: &str) {
         while !self.seen.contains(wanted) {
             let mut bytes = [0; 4096];
             let mut set = [nix::poll::PollFd::new(self.screen.as_fd(), nix::poll::PollFlags::POLLIN)];
@@ -48,14 +51,14 @@ impl Session {
         self.seen.drain(..end);
     }
 
-    fn resize(&mut self, rows: u16, columns: u16) {
+    pub fn resize(&mut self, rows: u16, columns: u16) {
         let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         // SAFETY: the call reads one winsize.
         assert_eq!(unsafe { libc::ioctl(self.screen.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }, 0);
         self.pod.signal(Signal::SIGWINCH);
     }
 
-    fn is_raw(&self) -> bool {
+    pub fn is_raw(&self) -> bool {
         !tcgetattr(&self.slave).unwrap().local_flags.contains(LocalFlags::ICANON)
     }
 }
@@ -63,7 +66,8 @@ impl Session {
 #[test]
 fn a_shell_session() {
     let section = json!({"exec": ["/bin/sh"], "environment": [{"name": "PS1", "value": "> "}]});
-    let mut session = Session::start(Pod::new().with("app", section), &["--interactive"]);
+    let directory = Pod::new().with("app", section);
+    let mut session = Session::start(&directory, &["--interactive"]);
     session.expect("> ");
     assert!(session.is_raw());
     session.type_in("test -t 0 && test -t 1 && test -t 2 && echo all of$((1+1)) terminals\n");
@@ -87,7 +91,8 @@ fn a_shell_session() {
 
 #[test]
 fn the_terminal_is_restored_when_the_pod_is_stopped() {
-    let mut session = Session::start(shell("echo ready; sleep 1000"), &["--interactive"]);
+    let directory = shell("echo ready; sleep 1000");
+    let mut session = Session::start(&directory, &["--interactive"]);
     session.expect("ready");
     assert!(session.is_raw());
     session.pod.signal(Signal::SIGTERM);
@@ -97,7 +102,8 @@ fn the_terminal_is_restored_when_the_pod_is_stopped() {
 
 #[test]
 fn the_end_of_input_is_a_key() {
-    let mut session = Session::start(shell("echo ready; cat; echo done$((1+1))"), &["--interactive"]);
+    let directory = shell("echo ready; cat; echo done$((1+1))");
+    let mut session = Session::start(&directory, &["--interactive"]);
     session.expect("ready");
     session.type_in("line\n\x04");
     session.expect("done2");
@@ -106,8 +112,8 @@ fn the_end_of_input_is_a_key() {
 
 #[test]
 fn without_interactive_an_app_does_not_get_the_terminal() {
-    let mut session =
-        Session::start(shell("test -t 0 || test -t 1 || test -t 2 || echo none; read x; echo got $x"), &[]);
+    let directory = shell("test -t 0 || test -t 1 || test -t 2 || echo none; read x; echo got $x");
+    let mut session = Session::start(&directory, &[]);
     session.expect("none");
     assert!(!session.is_raw());
     session.type_in("words\n");
@@ -118,7 +124,8 @@ fn without_interactive_an_app_does_not_get_the_terminal() {
 #[test]
 fn the_terminal_can_be_opened_by_its_names() {
     let script = "for name in /dev/tty $(busybox tty); do echo opened $name >$name || exit 1; done";
-    let mut session = Session::start(shell(script), &["--interactive"]);
+    let directory = shell(script);
+    let mut session = Session::start(&directory, &["--interactive"]);
     session.expect("opened /dev/tty");
     session.expect("opened /dev/pts/");
     assert_eq!(session.pod.exit_code(), 0);

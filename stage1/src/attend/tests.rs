@@ -6,9 +6,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 
 use ::pod::abi::{PodDirectory, RunArguments};
-use ::pod::control::{Decoder, MAX_TO_SUPERVISOR_BYTES, encode};
+use ::pod::control::{Decoder, MAX_TO_SUPERVISOR_BYTES, Stream, TerminalSize, encode};
 use ::pod::plan::AppPlan;
 use ::pod::pod_manifest::PodManifest;
+use ::pod::session::{FromClient, Session, SessionId, ToClient};
 use ::pod::types::AcName;
 use nix::sys::eventfd::EventFd;
 use tempfile::TempDir;
@@ -48,18 +49,26 @@ impl Machine {
         let manifest = PodManifest::new(Vec::new());
         let pod =
             Pod { directory: PodDirectory::new(self.home.path()), arguments, manifest, resolv_conf: None };
+        let entrance = Entrance::open(&pod.directory).unwrap();
         let mut kills = 0;
         let connection = Connection {
             control: Control::Expected(self.control),
             streams: Streams::Expected(self.streams),
             ended,
             kill: &mut || kills += 1,
+            entrance,
+            door: Box::new(pipes),
         };
         let signals = Signals::block().unwrap();
         let result = attend(&pod, &plan(), connection, &signals, None, &mut Timeline::default());
         machine.join().unwrap();
         (result, kills, self.home)
     }
+}
+
+/// Streams whose other ends are closed.
+fn pipes(_: SessionId, streams: &[Stream]) -> nix::Result<Vec<OwnedFd>> {
+    streams.iter().map(|_| nix::unistd::pipe().map(|(read, _)| read)).collect()
 }
 
 fn plan() -> Plan {
@@ -161,6 +170,140 @@ fn streams_that_the_plan_does_not_have_are_closed() {
         let mut again = guest.connect("streams");
         again.write_all(&[0, 0, 2, 0]).unwrap();
         assert_eq!(again.read(&mut [0]).unwrap_or(0), 0, "each stream is carried once");
+        say(&mut control, &FromSupervisor::PodExited { status: ExitStatus::SUCCESS });
+    });
+    assert_eq!(result.unwrap(), ExitStatus::SUCCESS);
+}
+
+/// A client of `rkt enter`.
+struct Client(OwnedFd);
+
+impl Client {
+    fn begin(home: &std::path::Path, app: &str) -> Self {
+        let path = PodDirectory::new(home).entrance();
+        let client = Self(crate::entrance::connect_to(&path, nix::sys::socket::SockType::SeqPacket).unwrap());
+        client.say(&FromClient::Begin(session(app)));
+        client
+    }
+
+    fn say(&self, message: &FromClient) {
+        match relay::packets::send(&self.0, &::pod::session::encode(message).unwrap(), &[]) {
+            // Refused already.
+            Ok(()) | Err(Errno::EPIPE) => {}
+            Err(errno) => panic!("{errno}"),
+        }
+    }
+
+    /// The next message, with the number of descriptors that came along; `None` at the end.
+    fn hear(&self) -> Option<(ToClient, usize)> {
+        let mut set = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut set, 10_000u16).unwrap(), 1, "nothing is heard");
+        let packet = match relay::packets::receive(&self.0, 1 << 20) {
+            // Not everything that was said has been heard.
+            Err(Errno::ECONNRESET) => relay::packets::receive(&self.0, 1 << 20),
+            other => other,
+        };
+        let packet = packet.unwrap()?;
+        Some((::pod::session::decode(&packet.bytes).unwrap(), packet.descriptors.len()))
+    }
+
+    fn refusal(&self) -> String {
+        match self.hear() {
+            Some((ToClient::Failed(causes), 0)) => causes.join(": "),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn session(app: &str) -> Session {
+    Session { app: app.parse().unwrap(), command: vec!["ls".into()], terminal: None }
+}
+
+fn ready(guest: &mut Guest) -> UnixStream {
+    let mut control = guest.connect("control");
+    say(&mut control, &FromSupervisor::Ready);
+    guest.hear(&mut control);
+    control
+}
+
+#[test]
+fn sessions_from_their_beginning_to_their_end() {
+    let (result, ..) = Machine::new().attend(|mut guest| {
+        let mut control = ready(&mut guest);
+        let app = || "web".parse::<AcName>().unwrap();
+        let early = Client::begin(&guest.home, "web");
+        assert!(Client::begin(&guest.home, "other").refusal().contains("no app \"other\""));
+        say(&mut control, &FromSupervisor::Started { app: app() });
+        // Who asked before the app had started gets what he asked for.
+        let request = Box::new(session("web"));
+        assert_eq!(guest.hear(&mut control), ToSupervisor::Enter { session: 0, request: request.clone() });
+        assert_eq!(early.hear(), Some((ToClient::Connected, 3)));
+        let late = Client::begin(&guest.home, "web");
+        assert_eq!(guest.hear(&mut control), ToSupervisor::Enter { session: 1, request });
+        assert_eq!(late.hear(), Some((ToClient::Connected, 3)));
+        let size = TerminalSize { rows: 3, columns: 4 };
+        late.say(&FromClient::Resize(size));
+        assert_eq!(guest.hear(&mut control), ToSupervisor::ResizeSession { session: 1, size });
+        // What the supervisor says of sessions that are none is nothing.
+        say(&mut control, &FromSupervisor::SessionExited { session: 9, status: ExitStatus::SUCCESS });
+        say(&mut control, &FromSupervisor::SessionExited { session: 0, status: ExitStatus::Code(4) });
+        assert_eq!(early.hear(), Some((ToClient::Exited(ExitStatus::Code(4)), 0)));
+        drop(early);
+        drop(late);
+        assert_eq!(guest.hear(&mut control), ToSupervisor::Hangup { session: 1 });
+        // Its number is not free before the supervisor has done with it.
+        let next = Client::begin(&guest.home, "web");
+        let request = Box::new(session("web"));
+        assert_eq!(guest.hear(&mut control), ToSupervisor::Enter { session: 0, request });
+        assert_eq!(next.hear(), Some((ToClient::Connected, 3)));
+        say(&mut control, &FromSupervisor::SessionExited { session: 1, status: ExitStatus::Signal(1) });
+        say(&mut control, &FromSupervisor::SessionExited { session: 0, status: ExitStatus::SUCCESS });
+        assert_eq!(next.hear(), Some((ToClient::Exited(ExitStatus::SUCCESS), 0)));
+        say(&mut control, &FromSupervisor::Exited { app: app(), status: ExitStatus::SUCCESS });
+        let after = Client::begin(&guest.home, "web");
+        assert!(after.refusal().contains("has ended"));
+        say(&mut control, &FromSupervisor::PodExited { status: ExitStatus::SUCCESS });
+    });
+    assert_eq!(result.unwrap(), ExitStatus::SUCCESS);
+}
+
+#[test]
+fn sessions_are_counted_and_end_with_the_pod() {
+    let begin = Instant::now();
+    let (result, ..) = Machine::new().attend(|mut guest| {
+        let mut control = ready(&mut guest);
+        say(&mut control, &FromSupervisor::Started { app: "web".parse().unwrap() });
+        let clients: Vec<_> = (0..::pod::session::MAX_SESSIONS)
+            .map(|_| {
+                let client = Client::begin(&guest.home, "web");
+                assert_eq!(client.hear(), Some((ToClient::Connected, 3)));
+                client
+            })
+            .collect();
+        assert!(Client::begin(&guest.home, "web").refusal().contains("16 sessions"));
+        say(&mut control, &FromSupervisor::SessionExited { session: 3, status: ExitStatus::Signal(9) });
+        assert_eq!(clients[3].hear(), Some((ToClient::Exited(ExitStatus::Signal(9)), 0)));
+        say(&mut control, &FromSupervisor::PodExited { status: ExitStatus::SUCCESS });
+        assert_eq!(clients[0].hear(), None, "the pod has ended");
+        // One that does not take its last output does not keep the pod.
+        std::mem::forget(clients);
+    });
+    assert_eq!(result.unwrap(), ExitStatus::SUCCESS);
+    assert!(begin.elapsed().as_secs() < 20);
+}
+
+#[test]
+fn clients_that_speak_nonsense_are_let_go() {
+    let (result, ..) = Machine::new().attend(|mut guest| {
+        let mut control = ready(&mut guest);
+        let path = PodDirectory::new(&guest.home).entrance();
+        let connect = || crate::entrance::connect_to(&path, nix::sys::socket::SockType::SeqPacket).unwrap();
+        for nonsense in [b"{".to_vec(), vec![b' '; 100_000], br#"{"resize":{"rows":1,"columns":1}}"#.to_vec()]
+        {
+            let client = Client(connect());
+            relay::packets::send(&client.0, &nonsense, &[]).unwrap();
+            assert_eq!(client.hear(), None);
+        }
         say(&mut control, &FromSupervisor::PodExited { status: ExitStatus::SUCCESS });
     });
     assert_eq!(result.unwrap(), ExitStatus::SUCCESS);

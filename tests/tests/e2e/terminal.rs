@@ -21,7 +21,7 @@ mod ioctl {
 }
 
 /// A process on a terminal that the test types at.
-struct Session {
+pub struct Session {
     master: File,
     child: Child,
     /// The terminal's settings before the process had it.
@@ -30,7 +30,8 @@ struct Session {
 }
 
 impl Session {
-    fn start(mut command: Command, rows: u16, columns: u16) -> Self {
+    /// Starts a command on a terminal of this size.
+    pub fn start(mut command: Command, rows: u16, columns: u16) -> Self {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None).unwrap();
         let before = tcgetattr(&pty.slave).unwrap();
@@ -48,12 +49,12 @@ impl Session {
         Self { master: pty.master.into(), child, before, screen: String::new() }
     }
 
-    fn type_in(&mut self, text: &str) {
+    pub fn type_in(&mut self, text: &str) {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
     /// Waits for `wanted` to appear, and forgets everything up to it.
-    fn expect(&mut self, wanted: &str) {
+    pub fn expect(&mut self, wanted: &str) {
         let deadline = Instant::now() + LIMIT;
         while !self.screen.contains(wanted) {
             assert!(Instant::now() < deadline, "no \"{wanted}\" on the screen: {:?}", self.screen);
@@ -77,13 +78,13 @@ impl Session {
         count > 0
     }
 
-    fn resize(&mut self, rows: u16, columns: u16) {
+    pub fn resize(&mut self, rows: u16, columns: u16) {
         let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         // SAFETY: the descriptor is open, and the size lives until the call returns.
         unsafe { ioctl::set_window_size(self.master.as_raw_fd(), &size) }.unwrap();
     }
 
-    fn finish(mut self) -> i32 {
+    pub fn finish(mut self) -> i32 {
         let deadline = Instant::now() + LIMIT;
         while Instant::now() < deadline {
             self.read();

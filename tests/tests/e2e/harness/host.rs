@@ -78,6 +78,13 @@ impl Host {
         entries(&self.path().join("pods")).iter().flat_map(|state| entries(state)).collect()
     }
 
+    /// The UUID of the only pod.
+    pub fn uuid(&self) -> String {
+        let pods = self.pods();
+        assert_eq!(pods.len(), 1, "{pods:?}");
+        file_name(&pods[0])
+    }
+
     /// An app's recorded exit status, of the only pod.
     pub fn status(&self, app: &str) -> String {
         let pods = self.pods();

@@ -1,0 +1,119 @@
+//! The arguments of the entrypoints that concern a running pod (stage1 implementor's guide, "rkt enter", "rkt stop").
+
+use uuid::Uuid;
+
+use crate::Error;
+use crate::types::AcName;
+
+/// The arguments of the `stop` entrypoint: `[--force] UUID`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopArguments {
+    /// At once, not in an orderly way.
+    pub force: bool,
+    /// The pod.
+    pub uuid: Uuid,
+}
+
+impl StopArguments {
+    /// Without the entrypoint itself.
+    pub fn to_arguments(self) -> Vec<String> {
+        let force = self.force.then(|| "--force".to_owned());
+        force.into_iter().chain([self.uuid.to_string()]).collect()
+    }
+
+    /// From a stage1's command line, without the entrypoint itself.
+    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, Error> {
+        let (mut force, mut uuid) = (false, None);
+        for argument in arguments {
+            match argument.as_str() {
+                "--force" => force = true,
+                text if !text.starts_with('-') && uuid.is_none() => {
+                    uuid = Some(text.parse().map_err(|_| Error::syntax(text, "a pod's UUID"))?);
+                }
+                _ => return Err(Error::Unsupported(format!("argument {argument} of stop"))),
+            }
+        }
+        let uuid = uuid.ok_or_else(|| Error::Invalid("the pod's UUID is missing".into()))?;
+        Ok(Self { force, uuid })
+    }
+}
+
+/// The arguments of the `enter` entrypoint: `--pid=N --appname=NAME -- COMMAND [ARGS...]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnterArguments {
+    /// What the pod's `pid` file says. Our stage1s are told by the pod's own socket whom they talk to.
+    pub pid: u32,
+    /// The app.
+    pub app: AcName,
+    /// The program and its arguments; not empty.
+    pub command: Vec<String>,
+}
+
+impl EnterArguments {
+    /// Without the entrypoint itself.
+    pub fn to_arguments(&self) -> Vec<String> {
+        let head = [format!("--pid={}", self.pid), format!("--appname={}", self.app), "--".to_owned()];
+        head.into_iter().chain(self.command.iter().cloned()).collect()
+    }
+
+    /// From a stage1's command line, without the entrypoint itself.
+    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, Error> {
+        let mut arguments = arguments.into_iter();
+        let (mut pid, mut app) = (None, None);
+        for argument in arguments.by_ref() {
+            match argument.split_once('=') {
+                Some(("--pid", text)) => {
+                    pid = Some(text.parse().map_err(|_| Error::syntax(text, "a process's number"))?);
+                }
+                Some(("--appname", text)) => app = Some(text.parse()?),
+                None if argument == "--" => break,
+                _ => return Err(Error::Unsupported(format!("argument {argument} of enter"))),
+            }
+        }
+        let missing = |what: &str| Error::Invalid(format!("{what} is missing"));
+        let command: Vec<String> = arguments.collect();
+        Ok(Self {
+            pid: pid.ok_or_else(|| missing("--pid"))?,
+            app: app.ok_or_else(|| missing("--appname"))?,
+            command: if command.is_empty() { return Err(missing("the command")) } else { command },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn stop() {
+        let uuid = Uuid::from_u128(7);
+        for arguments in [StopArguments { force: true, uuid }, StopArguments { force: false, uuid }] {
+            assert_eq!(StopArguments::parse(arguments.to_arguments()).unwrap(), arguments);
+        }
+        for bad in ["", "--force", "x", "--now 00000000-0000-0000-0000-000000000007"] {
+            assert!(StopArguments::parse(words(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn enter() {
+        let arguments =
+            EnterArguments { pid: 7, app: "web".parse().unwrap(), command: words("ls -- --pid=8") };
+        assert_eq!(EnterArguments::parse(arguments.to_arguments()).unwrap(), arguments);
+        for bad in [
+            "--pid=7 --appname=web",
+            "--pid=7 --appname=web --",
+            "--pid=7 -- ls",
+            "--appname=web -- ls",
+            "--pid=x --appname=web -- ls",
+            "--pid=7 --appname=WEB -- ls",
+            "--pid=7 --appname=web ls",
+        ] {
+            assert!(EnterArguments::parse(words(bad)).is_err(), "{bad}");
+        }
+    }
+}

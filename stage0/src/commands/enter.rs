@@ -1,0 +1,118 @@
+//! `rkt enter`: finds out what is meant, then becomes the stage1's client.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::time::Duration;
+
+use pod::abi::EnterArguments;
+use pod::pod_manifest::RuntimeApp;
+use uuid::Uuid;
+
+use crate::cli::{EnterFlags, Globals};
+use crate::pods::{Pod, Pods, State};
+use crate::stage1;
+
+/// How often a pod that has just begun is looked at.
+const PAUSE: Duration = Duration::from_millis(100);
+/// What runs where the app's environment has no SHELL.
+const SHELL: &str = "/bin/sh";
+
+/// Why a pod cannot be entered.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("cannot run as unprivileged user: to enter a pod is for root")]
+    Unprivileged,
+    #[error("pod \"{0}\" is {1}, not running")]
+    NotRunning(Uuid, State),
+    #[error("the pod has several apps, name one with --app: {0}")]
+    WhichApp(String),
+    #[error("the pod has no app \"{0}\"; it has {1}")]
+    NoApp(String, String),
+}
+
+/// Runs a command in an app; returns only if that fails.
+pub fn enter(globals: &Globals, flags: &EnterFlags) -> Result<Infallible, Box<dyn Error>> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Refused::Unprivileged.into());
+    }
+    let pods = Pods::new(&globals.directory);
+    let pod = pods.find(&flags.uuid)?;
+    let (pod, pid) = wait_for_pid(&pods, pod)?;
+    let manifest = pod.manifest()?;
+    let app = choose(&manifest.apps, flags)?;
+    let command = match flags.command.as_slice() {
+        [] => vec![shell(app)],
+        command => command.to_vec(),
+    };
+    let arguments = EnterArguments { pid, app: app.name.clone(), command };
+    Ok(stage1::enter(&pod.path, pod.uuid, &arguments)?)
+}
+
+/// A pod can be entered as soon as it has told whom to enter (stage1 ABI).
+fn wait_for_pid(pods: &Pods, mut pod: Pod) -> Result<(Pod, u32), Box<dyn Error>> {
+    loop {
+        if pod.state != State::Running {
+            return Err(Refused::NotRunning(pod.uuid, pod.state).into());
+        }
+        if let Some(pid) = pod.pid()? {
+            return Ok((pod, pid));
+        }
+        std::thread::sleep(PAUSE);
+        pod = pods.look_again(&pod)?;
+    }
+}
+
+fn choose<'a>(apps: &'a [RuntimeApp], flags: &EnterFlags) -> Result<&'a RuntimeApp, Refused> {
+    let names = || apps.iter().map(|app| app.name.as_str()).collect::<Vec<_>>().join(", ");
+    match (&flags.app, apps) {
+        (None, [only]) => Ok(only),
+        (None, _) => Err(Refused::WhichApp(names())),
+        (Some(name), apps) => {
+            apps.iter().find(|app| app.name == *name).ok_or_else(|| Refused::NoApp(name.to_string(), names()))
+        }
+    }
+}
+
+/// The shell of the app's environment.
+fn shell(app: &RuntimeApp) -> String {
+    let mut variables = app.app.iter().flat_map(|section| &section.environment);
+    let shell = variables.rfind(|variable| variable.name == "SHELL");
+    shell.map(|variable| variable.value.clone()).filter(|shell| !shell.is_empty()).unwrap_or(SHELL.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apps(names: &[&str]) -> Vec<RuntimeApp> {
+        let app = |name: &&str| {
+            serde_json::from_value(serde_json::json!({
+                "name": name, "image": {"id": format!("sha512-{}", "0".repeat(64))},
+                "app": {"exec": ["/a"], "user": "0", "group": "0",
+                    "environment": [{"name": "SHELL", "value": format!("/bin/{name}")}]}
+            }))
+        };
+        names.iter().map(app).collect::<Result<_, _>>().unwrap()
+    }
+
+    fn flags(app: Option<&str>) -> EnterFlags {
+        EnterFlags { app: app.map(|app| app.parse().unwrap()), uuid: String::new(), command: Vec::new() }
+    }
+
+    #[test]
+    fn which_app() {
+        let (one, two) = (apps(&["a"]), apps(&["a", "b"]));
+        assert_eq!(choose(&one, &flags(None)).unwrap().name.as_str(), "a");
+        assert_eq!(choose(&two, &flags(Some("b"))).unwrap().name.as_str(), "b");
+        assert!(choose(&two, &flags(None)).unwrap_err().to_string().ends_with("a, b"));
+        assert!(choose(&one, &flags(Some("b"))).is_err());
+    }
+
+    #[test]
+    fn which_shell() {
+        let mut app = apps(&["zsh"]).remove(0);
+        assert_eq!(shell(&app), "/bin/zsh");
+        app.app = None;
+        assert_eq!(shell(&app), "/bin/sh");
+    }
+}

@@ -1,0 +1,113 @@
+//! `rkt status` and `rkt cat-manifest`.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use pod::abi::PodDirectory;
+use serde::Serialize;
+use serde_json::ser::PrettyFormatter;
+
+use super::Outcome;
+use super::timestamp::timestamp;
+use crate::cli::{Globals, PodChoice, StatusFlags, StatusFormat, Wait};
+use crate::pods::report::Report;
+use crate::pods::{Pod, Pods, State};
+
+/// How often a wait looks.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a wait was in vain.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("timed out after {}s: pod \"{uuid}\" {what}", .limit.as_secs_f64())]
+    TimedOut { limit: Duration, uuid: uuid::Uuid, what: &'static str },
+    #[error("pod \"{}\" is {} and will not become ready", .0.uuid, .0.state)]
+    NeverReady(Pod),
+}
+
+/// Prints what a pod is doing, or has done.
+pub fn status(globals: &Globals, choice: &PodChoice, flags: StatusFlags) -> Outcome {
+    let pods = Pods::new(&globals.directory);
+    let pod = pods.choose(choice)?;
+    let pod = wait(&pods, pod, flags.wait, "has not ended", |pod| Ok(has_ended(pod)))?;
+    let pod = wait(&pods, pod, flags.wait_ready, "is not ready", is_ready)?;
+    let report = pod.report()?;
+    let mut out = std::io::stdout().lock();
+    match flags.format {
+        StatusFormat::Text => out.write_all(text(&pod, &report).as_bytes())?,
+        StatusFormat::Json => writeln!(out, "{}", serde_json::to_string(&report)?)?,
+        StatusFormat::JsonPretty => writeln!(out, "{}", indented(&report)?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a pod's manifest.
+pub fn cat_manifest(globals: &Globals, choice: &PodChoice, pretty: bool) -> Outcome {
+    let manifest = Pods::new(&globals.directory).choose(choice)?.manifest()?;
+    let json = if pretty { indented(&manifest)? } else { serde_json::to_string(&manifest)? };
+    writeln!(std::io::stdout(), "{json}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// JSON as upstream indents it: by tabs.
+fn indented(value: &impl Serialize) -> Result<String, Box<dyn std::error::Error>> {
+    let mut json = Vec::new();
+    let formatter = PrettyFormatter::with_indent(b"\t");
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut json, formatter))?;
+    Ok(String::from_utf8(json)?)
+}
+
+/// Looks at the pod until `done`; the pod as it is then.
+fn wait(
+    pods: &Pods,
+    mut pod: Pod,
+    wait: Wait,
+    what: &'static str,
+    done: impl Fn(&Pod) -> Result<bool, Error>,
+) -> Result<Pod, Box<dyn std::error::Error>> {
+    let begin = Instant::now();
+    while wait != Wait::No && !done(&pod)? {
+        match wait {
+            Wait::AtMost(limit) if begin.elapsed() >= limit => {
+                return Err(Error::TimedOut { limit, uuid: pod.uuid, what }.into());
+            }
+            _ => std::thread::sleep(PAUSE),
+        }
+        pod = pods.look_again(&pod)?;
+    }
+    Ok(pod)
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    !matches!(pod.state, State::Embryo | State::Preparing | State::Prepared | State::Running)
+}
+
+fn is_ready(pod: &Pod) -> Result<bool, Error> {
+    match PodDirectory::new(&pod.path).supervisor_status().is_symlink() {
+        true => Ok(true),
+        false if has_ended(pod) => Err(Error::NeverReady(pod.clone())),
+        false => Ok(false),
+    }
+}
+
+/// Upstream's form, a `key=value` a line.
+fn text(pod: &Pod, report: &Report) -> String {
+    let mut lines = vec![format!("state={}", report.state)];
+    lines.extend(report.created.map(|time| format!("created={}", timestamp(time))));
+    lines.extend(report.started.map(|time| format!("started={}", timestamp(time))));
+    if matches!(pod.state, State::Running | State::Exited) {
+        let networks: Vec<String> = report.networks.iter().map(ToString::to_string).collect();
+        lines.push(format!("networks={}", networks.join(", ")));
+    }
+    let exited = matches!(pod.state, State::Exited | State::ExitedDeleting | State::ExitedGarbage);
+    if exited || matches!(pod.state, State::Running | State::Deleting) {
+        lines.extend(report.pid.map(|pid| format!("pid={pid}")));
+        lines.push(format!("exited={exited}"));
+    }
+    if pod.state != State::Running {
+        let ended = report.apps.iter().filter_map(|app| Some((&app.name, app.exit_code?)));
+        lines.extend(ended.map(|(name, code)| format!("app-{name}={code}")));
+    }
+    lines.join("\n") + "\n"
+}

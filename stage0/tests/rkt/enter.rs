@@ -1,0 +1,35 @@
+//! `rkt enter`, from the command line to the stage1's entrypoint.
+
+use std::fs;
+
+use crate::host::{Host, is_root};
+use crate::pods::run;
+
+#[test]
+fn the_entrypoint_is_called_by_its_interface() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::new();
+    let uuid = run(&host);
+    let pod = host.data().join("pods/run").join(&uuid);
+    host.rkt(&["enter", &uuid, "ls"]).refused(&["enter: ", &uuid, "is exited, not running"]);
+    let lock = fs::File::open(&pod).unwrap();
+    lock.lock().unwrap();
+    fs::write(pod.join("pid"), "4711\n").unwrap();
+    for (arguments, called) in [
+        (&[&uuid[..8]][..], "--pid=4711 --appname=test -- /bin/sh"),
+        (&["--app=test", &uuid, "ls", "--app=x", "--debug", "--", "-l"], "-- ls --app=x --debug -- -l"),
+        (&[&uuid, "--", "ls", "-l"], "--appname=test -- ls -l"),
+    ] {
+        let finished = host.rkt(&[&["enter"], arguments].concat());
+        assert_eq!(finished.code, 7, "the exit status is passed on: {}", finished.stderr);
+        let line = finished.stdout.lines().next().unwrap();
+        assert!(line.starts_with("arguments: --pid=4711 ") && line.ends_with(called), "{line}");
+        assert!(finished.stdout.contains(&format!("directory: {}\n", pod.display())));
+    }
+    host.rkt(&["enter", "--app=other", &uuid]).refused(&["no app \"other\"", "test"]);
+    host.rkt(&["enter", "--app=A", &uuid]).refused(&["enter: ", "--app"]);
+    host.rkt(&["enter"]).refused(&["UUID"]);
+    host.rkt(&["enter", "zzz"]).refused(&["no matches found"]);
+}

@@ -1,0 +1,247 @@
+//! The clients of `rkt enter`, and what the supervisor is told for them. Their streams do not pass through here: each
+//! client gets its ends, and the supervisor the others.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use ::pod::control::{FromSupervisor, Stream, TerminalSize, ToSupervisor};
+use ::pod::plan::Plan;
+use ::pod::session::{
+    FromClient, MAX_PACKET_BYTES, MAX_SESSIONS, Session, SessionId, ToClient, decode, encode,
+};
+use ::pod::types::AcName;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags};
+use relay::packets;
+
+use crate::entrance::Entrance;
+
+/// Makes the connections for a session's streams, in their order: the other ends are on their way to the supervisor,
+/// and these are for the client.
+pub type Door<'d> = dyn FnMut(SessionId, &[Stream]) -> nix::Result<Vec<OwnedFd>> + 'd;
+
+/// How long clients have after the pod's end to take the last output.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The clients.
+pub struct Sessions<'d> {
+    entrance: Option<Entrance>,
+    door: Box<Door<'d>>,
+    clients: Vec<Client>,
+    /// Sessions whose clients have gone, until the supervisor says that they are over: their numbers are not free.
+    left: HashSet<SessionId>,
+    /// What is known of the apps.
+    started: HashSet<AcName>,
+    ended: HashSet<AcName>,
+    /// Until when clients are waited for, once the pod is over.
+    farewell: Option<Instant>,
+}
+
+struct Client {
+    id: SessionId,
+    socket: OwnedFd,
+    state: State,
+}
+
+enum State {
+    /// It has not said what it wants.
+    Silent,
+    /// Its app has not started yet.
+    Waiting(Session),
+    /// The supervisor knows of it.
+    Running,
+    /// It has been told how its process ended, and takes the rest of the output.
+    Over,
+}
+
+impl<'d> Sessions<'d> {
+    pub fn new(entrance: Entrance, door: Box<Door<'d>>) -> Self {
+        Self {
+            entrance: Some(entrance),
+            door,
+            clients: Vec::new(),
+            left: HashSet::new(),
+            started: HashSet::new(),
+            ended: HashSet::new(),
+            farewell: None,
+        }
+    }
+
+    pub fn interests<'s>(&'s self, set: &mut Vec<PollFd<'s>>) {
+        let wanted = PollFlags::POLLIN;
+        set.extend(self.entrance.iter().map(|entrance| PollFd::new(entrance.0.as_fd(), wanted)));
+        set.extend(self.clients.iter().map(|client| PollFd::new(client.socket.as_fd(), wanted)));
+    }
+
+    /// Does what `answers` allow; what the supervisor is to be told.
+    pub fn advance(
+        &mut self,
+        plan: &Plan,
+        answers: &mut impl Iterator<Item = PollFlags>,
+    ) -> Vec<ToSupervisor> {
+        let mut happened = || answers.next().is_some_and(|answer| !answer.is_empty());
+        let called = self.entrance.is_some() && happened();
+        let spoke: Vec<bool> = self.clients.iter().map(|_| happened()).collect();
+        let clients = std::mem::take(&mut self.clients);
+        let mut messages = Vec::new();
+        for (client, spoke) in clients.into_iter().zip(spoke) {
+            let kept = if spoke { self.listen(client, plan, &mut messages) } else { Some(client) };
+            self.clients.extend(kept);
+        }
+        if called {
+            self.accept();
+        }
+        messages
+    }
+
+    fn accept(&mut self) {
+        let Some(Entrance(listener)) = &self.entrance else { return };
+        let Ok((connection, _)) = listener.accept() else { return };
+        let socket = OwnedFd::from(connection);
+        let taken: HashSet<SessionId> =
+            self.clients.iter().map(|client| client.id).chain(self.left.iter().copied()).collect();
+        let free = (0..=SessionId::MAX).find(|id| !taken.contains(id));
+        match free.filter(|_| taken.len() < MAX_SESSIONS) {
+            Some(id) => self.clients.push(Client { id, socket, state: State::Silent }),
+            None => {
+                let why = format!("the pod has {MAX_SESSIONS} sessions, which is the most");
+                let _ = tell(&socket, &ToClient::Failed(vec![why]), &[]);
+            }
+        }
+    }
+
+    /// Hears a client that spoke; one that has gone or speaks nonsense is not kept.
+    fn listen(
+        &mut self,
+        mut client: Client,
+        plan: &Plan,
+        messages: &mut Vec<ToSupervisor>,
+    ) -> Option<Client> {
+        let packet = match packets::receive(&client.socket, MAX_PACKET_BYTES) {
+            Err(Errno::EAGAIN | Errno::EINTR) => return Some(client),
+            Ok(Some(packet)) => decode(&packet.bytes).ok(),
+            Ok(None) | Err(_) => None,
+        };
+        match (packet, &client.state) {
+            (Some(FromClient::Begin(request)), State::Silent) => {
+                client.state = State::Waiting(request);
+                return self.consider(client, plan, messages);
+            }
+            (Some(FromClient::Resize(size)), State::Running) => {
+                messages.push(resize(client.id, size));
+                return Some(client);
+            }
+            // It gets its terminal's size at the beginning, or needs none any more.
+            (Some(FromClient::Resize(_)), State::Waiting(_) | State::Over) => return Some(client),
+            (_, State::Running) => {
+                self.left.insert(client.id);
+                messages.push(ToSupervisor::Hangup { session: client.id });
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// Begins the session of a waiting client if its app runs.
+    fn consider(
+        &mut self,
+        mut client: Client,
+        plan: &Plan,
+        messages: &mut Vec<ToSupervisor>,
+    ) -> Option<Client> {
+        let State::Waiting(request) = &client.state else { return Some(client) };
+        let app = &request.app;
+        if !plan.apps.iter().any(|planned| planned.name == *app) {
+            return client.refuse(format!("the pod has no app \"{app}\""));
+        }
+        if self.ended.contains(app) {
+            return client.refuse(format!("app \"{app}\" has ended"));
+        }
+        if !self.started.contains(app) {
+            return Some(client);
+        }
+        let connected = (self.door)(client.id, request.streams()).and_then(|ends| {
+            let ends: Vec<_> = ends.iter().map(AsFd::as_fd).collect();
+            tell(&client.socket, &ToClient::Connected, &ends)
+        });
+        if let Err(errno) = connected {
+            return client.refuse(format!("cannot connect the streams: {errno}"));
+        }
+        messages.push(ToSupervisor::Enter { session: client.id, request: Box::new(request.clone()) });
+        client.state = State::Running;
+        Some(client)
+    }
+
+    /// Hears what concerns sessions of what the supervisor says; what it is to be told.
+    pub fn hear(&mut self, message: &FromSupervisor, plan: &Plan) -> Vec<ToSupervisor> {
+        match message {
+            FromSupervisor::Started { app } => self.started.insert(app.clone()),
+            FromSupervisor::Exited { app, .. } => self.ended.insert(app.clone()),
+            FromSupervisor::SessionFailed { session, causes } => {
+                self.finish(*session, &ToClient::Failed(causes.clone()));
+                return Vec::new();
+            }
+            FromSupervisor::SessionExited { session, status } => {
+                self.finish(*session, &ToClient::Exited(*status));
+                return Vec::new();
+            }
+            _ => return Vec::new(),
+        };
+        let mut messages = Vec::new();
+        for client in std::mem::take(&mut self.clients) {
+            let kept = self.consider(client, plan, &mut messages);
+            self.clients.extend(kept);
+        }
+        messages
+    }
+
+    /// A session is over. The supervisor may be hostile: only one that runs can be.
+    fn finish(&mut self, id: SessionId, last: &ToClient) {
+        if self.left.remove(&id) {
+            return;
+        }
+        let is_meant = |client: &Client| client.id == id && matches!(client.state, State::Running);
+        let Some(place) = self.clients.iter().position(is_meant) else { return };
+        let mut client = self.clients.swap_remove(place);
+        // One that cannot be told finds out by the end of the connection.
+        if tell(&client.socket, last, &[]).is_ok() {
+            client.state = State::Over;
+            self.clients.push(client);
+        }
+    }
+
+    /// The pod is over: only clients that take their last output are waited for, and not for long.
+    pub fn close(&mut self) {
+        self.entrance = None;
+        self.clients.retain(|client| matches!(client.state, State::Over));
+        self.farewell.get_or_insert(Instant::now() + FAREWELL);
+    }
+
+    /// Whether nobody is waited for any more.
+    pub fn are_over(&self) -> bool {
+        self.clients.is_empty() || self.farewell.is_some_and(|farewell| farewell <= Instant::now())
+    }
+
+    /// Until when somebody is waited for.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.farewell.filter(|_| !self.clients.is_empty())
+    }
+}
+
+impl Client {
+    /// Tells it why not; it is not kept.
+    fn refuse(&self, why: String) -> Option<Self> {
+        let _ = tell(&self.socket, &ToClient::Failed(vec![why]), &[]);
+        None
+    }
+}
+
+fn resize(session: SessionId, size: TerminalSize) -> ToSupervisor {
+    ToSupervisor::ResizeSession { session, size }
+}
+
+fn tell(socket: &OwnedFd, message: &ToClient, descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
+    let packet = encode(message).map_err(|_| Errno::EMSGSIZE)?;
+    packets::send(socket, &packet, descriptors)
+}

@@ -1,0 +1,23 @@
+//! The system calls that nix does not have, each with a safe face.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+/// A descriptor of the process with a number: it stays that process's, whoever gets the number later.
+pub fn pidfd_open(pid: i32) -> nix::Result<OwnedFd> {
+    // SAFETY: no memory is involved.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the kernel has just made it, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}
+
+/// Sends a signal to the process of a descriptor.
+pub fn pidfd_send_signal(pidfd: &OwnedFd, signal: Signal) -> nix::Result<()> {
+    let (pidfd, signal, none) =
+        (pidfd.as_raw_fd(), signal as libc::c_int, std::ptr::null::<libc::siginfo_t>());
+    // SAFETY: without a siginfo no memory is involved.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, none, 0) };
+    Errno::result(result).map(drop)
+}
