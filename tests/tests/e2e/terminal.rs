@@ -13,7 +13,7 @@ use nix::sys::termios::{Termios, tcgetattr};
 
 use crate::harness::{BUSYBOX, Host, image};
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(600);
 
 mod ioctl {
     nix::ioctl_write_ptr_bad!(set_window_size, libc::TIOCSWINSZ, libc::winsize);

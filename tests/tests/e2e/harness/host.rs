@@ -107,7 +107,7 @@ impl Drop for Host {
             return;
         }
         collected.success();
-        let deadline = Instant::now() + Duration::from_secs(2);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let left = leftovers(self.path(), &uuids);
             if left.is_empty() && self.pods().is_empty() {
