@@ -5,6 +5,7 @@ mod commands;
 mod doctor;
 mod host;
 mod image;
+mod kvm;
 mod network;
 mod pods;
 mod remove;

@@ -16,7 +16,7 @@ use pod::image_manifest::ImageManifest;
 use uuid::Uuid;
 
 use crate::cli::Stage1;
-use crate::host;
+use crate::{host, kvm};
 
 /// The entrypoints of our stage1s, all of them one binary under different names.
 pub const ENTRYPOINTS: [&str; 4] = ["init", "enter", "stop", "gc"];
@@ -120,13 +120,18 @@ impl Stage1 {
     }
 
     /// Whether this host can run it, asked before anything is made.
-    pub fn preflight(self, installed: &Installed, kernel: &host::Kernel) -> Result<(), Error> {
+    pub fn preflight(
+        self,
+        installed: &Installed,
+        kernel: &host::Kernel,
+        data_directory: &Path,
+    ) -> Result<(), Error> {
         match self {
             Self::Kvm => {
                 for (path, what) in guest_files(installed) {
                     std::fs::File::open(&path).map_err(|source| Error::GuestFile { path, what, source })?;
                 }
-                vmm::probe::preflight().map(drop).map_err(Error::Kvm)
+                kvm::preflight(data_directory).map_err(Error::Kvm)
             }
             Self::Nspawn => match kernel.missing_for_namespaces() {
                 Some(missing) => Err(Error::Kernel(missing)),

@@ -14,8 +14,7 @@ use stage1::signals::{Meaning, Signals};
 use stage1::terminal::RawTerminal;
 use stage1::timeline::Timeline;
 use stage1::{lock, status};
-use vmm::probe::{self, Problem};
-use vmm::{Kvm, Machine};
+use vmm::{Machine, probe};
 
 use crate::error::Error;
 use crate::handshake::{self, Doors, PATIENCE, Refusal};
@@ -42,7 +41,9 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     status::write_parent(&pod.directory)?;
     let plan = pod.plan(machine::isolation(), machine::layers(&pod))?;
     let limits = PodLimits::of(&pod.manifest).map_err(Error::Limits)?;
-    let kvm = open_kvm()?;
+    // Whether it runs a guest shows soon: rkt has tried that before it made the pod, and `Running::explain` does if the
+    // guest does not get far.
+    let kvm = probe::open_checked().map_err(Error::Kvm)?;
     let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
 
     let (doors, to_host) = handshake::doors();
@@ -67,17 +68,6 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     timeline.print();
     // The machine ends with this process, at once: the guest has synced what it has written.
     Ok(ExitCode::from(status.code()))
-}
-
-/// Opens KVM with what can be told of it at once. Whether it runs a guest shows soon; rkt has tried that before it made
-/// the pod, and [`Running::explain`] does if the guest does not get far.
-fn open_kvm() -> Result<Kvm, Error> {
-    let kvm = probe::open_kvm().map_err(Error::Kvm)?;
-    probe::check_api_version(&kvm).map_err(Error::Kvm)?;
-    match probe::missing_capabilities(&kvm) {
-        missing if missing.is_empty() => Ok(kvm),
-        missing => Err(Error::Kvm(Problem::Lacks(missing))),
-    }
 }
 
 /// Lets the guest in and attends to it until its pod has exited.

@@ -62,7 +62,7 @@ pub fn run(
     network::check(&flags.net, &globals.local_config, &[])?;
     let kernel = Kernel::running();
     let installed = flags.stage1.find()?;
-    flags.stage1.preflight(&installed, &kernel)?;
+    flags.stage1.preflight(&installed, &kernel, &globals.directory)?;
 
     let store = Store::new(&globals.directory);
     let images = apps.iter().map(|app| find(globals, flags, &store, app)).collect::<Result<Vec<_>, _>>()?;
