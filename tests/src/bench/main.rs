@@ -40,10 +40,14 @@ impl Bench {
         command
     }
 
-    /// busybox in a pod of `isolation`, with further options of `run`.
-    fn run_busybox(&self, isolation: &str, options: &[&str], exec: &[&str]) -> Command {
+    /// busybox in a pod of `isolation`, with further options of `run` and of the app.
+    fn run_busybox(&self, isolation: &str, options: &[&str], app: &[&str], exec: &[&str]) -> Command {
         let mut command = self.rkt();
-        command.args(["run", "--stage1", isolation]).args(options).arg(self.images.join("busybox.aci"));
+        command
+            .args(["run", "--stage1", isolation])
+            .args(options)
+            .arg(self.images.join("busybox.aci"))
+            .args(app);
         if let Some((program, arguments)) = exec.split_first() {
             command.arg(format!("--exec={program}")).arg("--").args(arguments);
         }

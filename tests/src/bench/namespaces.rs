@@ -43,7 +43,7 @@ pub fn compare(bench: &Bench) -> Result<Rounds, Error> {
     make_bundle(&bench.images, &bundle)?;
     let mut rounds = Rounds::default();
     for round in 0..=ROUNDS {
-        let rkt = time_ms(&mut bench.run_busybox("nspawn", &[], &["/bin/true"]))?;
+        let rkt = time_ms(&mut bench.run_busybox("nspawn", &[], &[], &["/bin/true"]))?;
         let mut peers = [0.0; PEERS.len()];
         for (time, peer) in peers.iter_mut().zip(PEERS) {
             let mut command = Command::new(peer);
