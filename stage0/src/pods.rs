@@ -142,8 +142,9 @@ impl Pods {
         self.root.join(place.directory()).join(uuid.to_string())
     }
 
+    /// The place of embryos comes last: another process that finds it there may use all the others.
     fn make_directories(&self) -> io::Result<()> {
-        Place::ALL.iter().try_for_each(|place| {
+        Place::ALL.iter().rev().try_for_each(|place| {
             fs::DirBuilder::new().recursive(true).mode(0o750).create(self.root.join(place.directory()))
         })
     }

@@ -167,6 +167,21 @@ mod tests {
     }
 
     #[test]
+    fn the_first_pods_of_a_host_may_come_at_once() {
+        for _ in 0..50 {
+            let (_data, pods, _, _) = world();
+            std::thread::scope(|scope| {
+                let create = |number| {
+                    let pods = &pods;
+                    move || NewPod::create(pods, Uuid::from_u128(number)).map(drop)
+                };
+                let threads: Vec<_> = (0..8).map(|number| scope.spawn(create(number))).collect();
+                threads.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+            });
+        }
+    }
+
+    #[test]
     fn a_pod_comes_to_be() {
         let (_data, pods, stage1, image) = world();
         let uuid = Uuid::from_u128(1);

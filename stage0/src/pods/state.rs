@@ -29,7 +29,7 @@ pub enum State {
 }
 
 impl Place {
-    /// All of them.
+    /// All of them; where pods begin comes first.
     pub const ALL: [Self; 6] =
         [Self::Embryo, Self::Prepare, Self::Prepared, Self::Run, Self::ExitedGarbage, Self::Garbage];
     /// Those whose pods users see.

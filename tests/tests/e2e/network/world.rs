@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -28,7 +28,8 @@ impl World {
     pub fn run(test: impl FnOnce(&World)) {
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).unwrap();
         let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).unwrap();
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        forget_named_namespaces();
         mount(Some("tmpfs"), OWN, Some("tmpfs"), MsFlags::empty(), none).unwrap();
         assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
         let world = Self { host: Host::new(), config: tempfile::tempdir().unwrap() };
@@ -118,6 +119,14 @@ pub fn left() -> Vec<String> {
     let of_pods = |rule: &&str| rule.contains("CNI-DN-") || rule.contains("name: \"");
     left.extend(rules.lines().filter(of_pods).map(str::to_owned));
     left
+}
+
+/// Takes away those that others on this machine have made.
+fn forget_named_namespaces() {
+    for line in lines("/proc/thread-self/mountinfo").filter(|line| line.contains(" nsfs ")) {
+        let place = line.split(' ').nth(4).unwrap();
+        umount2(place, MntFlags::MNT_DETACH).unwrap();
+    }
 }
 
 fn lines(path: &str) -> impl Iterator<Item = String> {
