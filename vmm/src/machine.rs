@@ -9,7 +9,7 @@ use nix::sys::mman::ProtFlags;
 use vm_memory::GuestAddress;
 
 use crate::boot;
-use crate::boot::elf::Kernel;
+use crate::boot::elf::{Image, Kernel};
 use crate::bus::Bus;
 use crate::console::{ConsoleLog, Sink};
 use crate::cpu::cpuid::Template;
@@ -19,7 +19,7 @@ use crate::devices::{self, Devices};
 use crate::error::Error;
 use crate::event_loop::{EventLoop, LoopHandle};
 use crate::layout::{self, MEMORY_MAX, MEMORY_MIN};
-use crate::memory::{DeviceMemory, Mapping, PAGE_SIZE, Region};
+use crate::memory::{DeviceMemory, HUGE_PAGE_SIZE, Mapping, PAGE_SIZE, Region};
 use crate::timeline::{Phase, Timeline};
 use crate::virtio::block::{Block, BlockConfig};
 use crate::virtio::console::Console;
@@ -121,11 +121,12 @@ impl Machine {
         let timeline = Arc::new(Timeline::default());
 
         let kernel = Kernel::parse(&config.kernel)?;
-        let ram = map_ram(&kernel, config.memory_bytes)?;
+        let image = Image::open(&config.kernel)?;
+        let ram = map_ram(&kernel, &image, config.memory_bytes)?;
         let pmems = map_pmems(&config.pmems, config.memory_bytes)?;
         let memory = DeviceMemory::new(ram.clone(), pmems.clone())?;
 
-        let mut vm = create_vm(&config.kvm, || Ok(kernel.load(&config.kernel, &memory)?))?;
+        let mut vm = create_vm(&config.kvm, || Ok(kernel.load(&image, &memory)?))?;
         ram.iter().try_for_each(|region| vm.add_memory(region, Access::ReadWrite))?;
         pmems.iter().try_for_each(|region| vm.add_memory(region, Access::ReadOnly))?;
 
@@ -236,7 +237,7 @@ fn create_vm(kvm: &Kvm, meanwhile: impl FnOnce() -> Result<(), Error>) -> Result
 }
 
 /// Maps RAM. The kernel must fit in the part below the gap.
-fn map_ram(kernel: &Kernel, memory_bytes: u64) -> Result<Vec<Region>, Error> {
+fn map_ram(kernel: &Kernel, image: &Image, memory_bytes: u64) -> Result<Vec<Region>, Error> {
     if !(MEMORY_MIN..=MEMORY_MAX).contains(&memory_bytes) || !memory_bytes.is_multiple_of(PAGE_SIZE) {
         return Err(Error::MemorySize { wanted: memory_bytes, min: MEMORY_MIN, max: MEMORY_MAX });
     }
@@ -246,7 +247,9 @@ fn map_ram(kernel: &Kernel, memory_bytes: u64) -> Result<Vec<Region>, Error> {
         mapping.advise_huge_pages(0..bytes, false);
         if start == 0 {
             kernel.check(bytes)?;
-            mapping.advise_huge_pages(kernel.dense_range(), true);
+            for huge_page in kernel.dense_huge_pages(image)? {
+                mapping.advise_huge_pages(huge_page..huge_page + HUGE_PAGE_SIZE, true);
+            }
         }
         ram.push(Region { start: GuestAddress(start), mapping: Arc::new(mapping) });
     }

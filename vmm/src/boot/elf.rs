@@ -6,9 +6,9 @@
 //!
 //! The kernel is a file of the administrator's, not of an image's; it is checked nevertheless.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -99,10 +99,19 @@ impl Kernel {
             .unwrap_or(0)
     }
 
-    /// The part of guest memory that the kernel fills, in whole huge pages.
-    pub fn dense_range(&self) -> Range<u64> {
-        let start = self.segments.iter().map(|segment| segment.address).min().unwrap_or(0);
-        start / HUGE_PAGE_SIZE * HUGE_PAGE_SIZE..self.end() / HUGE_PAGE_SIZE * HUGE_PAGE_SIZE
+    /// The huge pages of guest memory that the kernel fills by a quarter at least, by their first addresses. What the linker
+    /// has aligned to 2 MiB leaves others that hold next to nothing.
+    pub fn dense_huge_pages(&self, image: &Image) -> Result<Vec<u64>, BootError> {
+        let mut pages = BTreeMap::new();
+        self.for_each_page(image, |address, _| {
+            *pages.entry(address - address % HUGE_PAGE_SIZE).or_insert(0) += PAGE_SIZE;
+            Ok(())
+        })?;
+        Ok(pages
+            .into_iter()
+            .filter(|(_, filled)| filled * 4 >= HUGE_PAGE_SIZE)
+            .map(|(start, _)| start)
+            .collect())
     }
 
     /// That every segment lies in `memory_bytes` of RAM.
@@ -111,19 +120,43 @@ impl Kernel {
     }
 
     /// Copies the segments to where they belong; `memory` is still all zeros.
-    pub fn load(&self, file: &File, memory: &DeviceMemory) -> Result<(), BootError> {
-        let image = Image::open(file)?;
-        self.segments.iter().try_for_each(|segment| segment.load(&image, memory))
+    pub fn load(&self, image: &Image, memory: &DeviceMemory) -> Result<(), BootError> {
+        self.for_each_page(image, |address, bytes| write(memory, "the kernel", address, bytes))
+    }
+
+    /// Calls `visit` with the address and the contents of each page, or part of one, that is not all zeros. Those are
+    /// there already, and take no memory before the guest writes there.
+    fn for_each_page(
+        &self,
+        image: &Image,
+        mut visit: impl FnMut(u64, &[u8]) -> Result<(), BootError>,
+    ) -> Result<(), BootError> {
+        let mut page = [0; PAGE_SIZE as usize];
+        for segment in &self.segments {
+            let mut done = 0;
+            while done < segment.file_bytes {
+                let address = segment.address + done;
+                let wanted = (PAGE_SIZE - address % PAGE_SIZE).min(segment.file_bytes - done);
+                let piece = page.get_mut(..wanted as usize).unwrap_or_default();
+                image.read(piece, segment.file_offset + done)?;
+                if piece.iter().any(|byte| *byte != 0) {
+                    visit(address, piece)?;
+                }
+                done += wanted;
+            }
+        }
+        Ok(())
     }
 }
 
 /// The kernel's file, mapped to be read.
-struct Image {
+pub struct Image {
     file: DeviceMemory,
 }
 
 impl Image {
-    fn open(file: &File) -> Result<Self, BootError> {
+    /// Maps it; it must not shrink while this lives.
+    pub fn open(file: &File) -> Result<Self, BootError> {
         let bytes = file.metadata().map_err(BootError::Read)?.len().next_multiple_of(PAGE_SIZE);
         let mut mapping = Mapping::anonymous(bytes, ProtFlags::PROT_READ)?;
         mapping.overlay(0, file, 0, bytes)?;
@@ -156,23 +189,6 @@ impl Segment {
         let end = self.address.checked_add(self.memory_bytes).ok_or(malformed)?;
         if end > memory_bytes {
             return Err(BootError::Memory { what: "the kernel", bytes: end, memory_bytes });
-        }
-        Ok(())
-    }
-
-    fn load(&self, image: &Image, memory: &DeviceMemory) -> Result<(), BootError> {
-        let mut page = [0; PAGE_SIZE as usize];
-        let mut done = 0;
-        while done < self.file_bytes {
-            let address = self.address + done;
-            let wanted = (PAGE_SIZE - address % PAGE_SIZE).min(self.file_bytes - done);
-            let piece = page.get_mut(..wanted as usize).unwrap_or_default();
-            image.read(piece, self.file_offset + done)?;
-            // A page of zeros is there already: padding takes no memory before the guest writes there.
-            if piece.iter().any(|byte| *byte != 0) {
-                write(memory, "the kernel", address, piece)?;
-            }
-            done += wanted;
         }
         Ok(())
     }
@@ -278,7 +294,8 @@ mod tests {
         let ram = Mapping::anonymous(2 << 20, READ_WRITE).unwrap();
         let region = Region { start: GuestAddress(0), mapping: Arc::new(ram) };
         let memory = DeviceMemory::new(vec![region], Vec::new()).unwrap();
-        kernel.load(file, &memory)?;
+        let image = Image::open(file)?;
+        kernel.load(&image, &memory)?;
         let mut all = vec![0; 1 << 20];
         memory.read_slice(&mut all, GuestAddress(BASE)).unwrap();
         Ok(all)
@@ -292,6 +309,17 @@ mod tests {
         let memory = place(&file).unwrap();
         assert!(memory[..0x1010].iter().all(|byte| *byte == b'k'));
         assert!(memory[0x1010..].iter().all(|byte| *byte == 0), "bytes of the file's next part got in");
+    }
+
+    #[test]
+    fn huge_pages_that_are_mostly_empty_are_not_dense() {
+        let quarter = HUGE_PAGE_SIZE / 4;
+        let file = kernel_file(&[note(), load(BASE, quarter, quarter)]);
+        let dense = || Kernel::parse(&file).unwrap().dense_huge_pages(&Image::open(&file).unwrap()).unwrap();
+        file.set_len(0x1000 + quarter).unwrap();
+        assert!(dense().is_empty(), "zeros are not there");
+        file.write_all_at(&vec![b'k'; quarter as usize], 0x1000).unwrap();
+        assert_eq!(dense(), [0]);
     }
 
     #[test]
