@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::isolator::Isolator;
 
-/// Every resource that Linux limits, at the index of its number (asm-generic/resource.h).
+/// Every resource that has a number, at its index (asm-generic/resource.h).
 const NAMES: [&str; 16] = [
     "CPU",
     "FSIZE",
@@ -29,10 +29,13 @@ const NAMES: [&str; 16] = [
     "RTTIME",
 ];
 
+/// Those of which Linux keeps the limit, and no more: nothing has read it since 2.4 (getrlimit(2)).
+const NOT_ENFORCED: [&str; 2] = ["RSS", "LOCKS"];
+
 /// RLIM_INFINITY.
 const UNLIMITED: u64 = u64::MAX;
 
-/// A limited resource.
+/// A resource of which Linux enforces a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Resource(u8);
@@ -48,10 +51,19 @@ impl TryFrom<String> for Resource {
     type Error = Error;
 
     fn try_from(name: String) -> Result<Self, Error> {
-        let found = (0..).zip(NAMES).find(|(_, known)| *known == name);
-        found.map(|(number, _)| Self(number)).ok_or_else(|| {
-            Error::Invalid(format!("\"{name}\" is not a limited resource; there are {}", NAMES.join(", ")))
-        })
+        let enforced = || (0..).zip(NAMES).filter(|(_, known)| !NOT_ENFORCED.contains(known));
+        match enforced().find(|(_, known)| *known == name) {
+            Some((number, _)) => Ok(Self(number)),
+            None => {
+                let reason = if NOT_ENFORCED.contains(&name.as_str()) {
+                    "is a resource whose limit Linux does not enforce"
+                } else {
+                    "is not a limited resource"
+                };
+                let names = enforced().map(|(_, known)| known).collect::<Vec<_>>().join(", ");
+                Err(Error::Invalid(format!("\"{name}\" {reason}; there are {names}")))
+            }
+        }
     }
 }
 
@@ -188,6 +200,21 @@ mod tests {
             ["NOFILE", "NOFILE=", "NOFILE=x", "NOFILE=-1", "FILES=1", "NOFILE=2:1", "NOFILE=unlimited:1"]
         {
             assert!(bad.parse::<Rlimit>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_linux_does_not_enforce_is_refused() {
+        for name in NOT_ENFORCED {
+            let isolator = format!(r#"{{"name": "{name}", "soft": 1, "hard": 1}}"#);
+            for error in [
+                format!("{name}=1").parse::<Rlimit>().unwrap_err().to_string(),
+                serde_json::from_str::<Rlimit>(&isolator).unwrap_err().to_string(),
+            ] {
+                let (reason, names) = error.split_once("; there are ").unwrap();
+                assert!(reason.contains(name) && reason.contains("does not enforce"), "{error}");
+                assert!(names.starts_with("CPU, ") && !names.contains(name), "{error}");
+            }
         }
     }
 

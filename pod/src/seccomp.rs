@@ -23,6 +23,9 @@ use filter::{Action, Otherwise, Rule, Rules};
 /// had by systemd.
 const INDISPENSABLE: [&str; 4] = ["execve", "exit", "exit_group", "rt_sigreturn"];
 
+/// A file of kernels that take filters (CONFIG_SECCOMP_FILTER), since Linux 4.14, as is the action that ends a process.
+pub const KERNEL_TAKES_FILTERS: &str = "/proc/sys/kernel/seccomp/actions_avail";
+
 /// The value of a seccomp isolator.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawSet")]

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use pod::seccomp::KERNEL_TAKES_FILTERS;
+
 /// Why a pod cannot run in namespaces.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -31,6 +33,12 @@ pub enum Error {
         #[source]
         source: nix::Error,
     },
+    /// The kernel takes no filter of system calls.
+    #[error(
+        "this host's kernel takes no filter of system calls (there is no {KERNEL_TAKES_FILTERS}): boot one with \
+         CONFIG_SECCOMP_FILTER, or run apps that may make every call with --insecure-options=seccomp"
+    )]
+    NoFilters,
     /// An app without a file system.
     #[error("app \"{app}\" has no image in the pod's directory: neither {} nor {}", .image.display(), .tree.display())]
     NoImage {

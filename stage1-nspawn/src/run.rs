@@ -1,5 +1,6 @@
 //! The `run` entrypoint.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use nix::sys::signal::{Signal, kill};
@@ -9,6 +10,7 @@ use pod::control::ExitStatus;
 use pod::limits::PodLimits;
 use pod::net::Net;
 use pod::plan::{ImageSource, Isolation, Layers, Plan};
+use pod::seccomp::KERNEL_TAKES_FILTERS;
 use pod::types::AcName;
 use stage1::attend::{Connection, Control, Streams as CarriedStreams, attend};
 use stage1::cgroup::{AppCgroup, CONTROLLERS, Cgroups};
@@ -52,6 +54,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let layers = layers.collect::<Result<_, _>>()?;
     let pod_root = pod.directory.stage1_rootfs();
     let plan = pod.plan(Isolation::Namespaces { pod_root }, layers)?;
+    check_filters(&plan)?;
 
     let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
     let mut cgroups = make_cgroups(&pod, &plan)?;
@@ -97,6 +100,12 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     timeline.mark("stage1 exits");
     timeline.print();
     Ok(ExitCode::from(status.code()))
+}
+
+/// Whether the kernel takes the apps' filters, asked before any of their processes is made.
+fn check_filters(plan: &Plan) -> Result<(), Error> {
+    let needed = plan.apps.iter().any(|app| app.process.filter.is_some());
+    if needed && !Path::new(KERNEL_TAKES_FILTERS).exists() { Err(Error::NoFilters) } else { Ok(()) }
 }
 
 fn make_cgroups(pod: &Pod, plan: &Plan) -> Result<Cgroups, Error> {

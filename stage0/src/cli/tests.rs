@@ -93,6 +93,7 @@ fn refusals() {
         ("rkt run a --caps-retain=CAP_KILL --caps-remove=CAP_KILL", "--caps-remove"),
         ("rkt run a --seccomp=mkdir", "mode=retain"),
         ("rkt run a --rlimit=FILES=3", "NOFILE"),
+        ("rkt run a --rlimit=RSS=3", "does not enforce"),
         ("rkt launch", "launch"),
         ("rkt fetch", "IMAGE"),
         ("rkt gc --grace-period=soon", "duration"),

@@ -1,13 +1,16 @@
 //! What `--stage1=nspawn` needs.
 
 use std::fs;
+use std::path::Path;
+
+use pod::seccomp::KERNEL_TAKES_FILTERS;
 
 use super::{Need, Row};
 use crate::cli::Stage1;
 use crate::host::{self, Erofs, Kernel};
 
 pub fn rows(kernel: &Kernel) -> Vec<Row> {
-    vec![root(), stage1(), namespaces(), overlay(kernel), erofs(kernel), user_namespaces()]
+    vec![root(), stage1(), namespaces(), overlay(kernel), filters(), erofs(kernel), user_namespaces()]
 }
 
 fn root() -> Row {
@@ -44,6 +47,19 @@ fn overlay(kernel: &Kernel) -> Row {
             Need::Nspawn,
             "no",
             "modprobe overlay, or a kernel with CONFIG_OVERLAY_FS",
+        ),
+    }
+}
+
+fn filters() -> Row {
+    const NAME: &str = "system call filters";
+    match Path::new(KERNEL_TAKES_FILTERS).exists() {
+        true => Row::ok(NAME, Need::Nspawn, "yes"),
+        false => Row::missing(
+            NAME,
+            Need::Nspawn,
+            "no",
+            "a kernel with CONFIG_SECCOMP_FILTER, or --insecure-options=seccomp",
         ),
     }
 }

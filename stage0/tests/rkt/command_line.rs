@@ -36,6 +36,7 @@ fn the_doctor() {
     for name in [
         "KVM",
         "overlayfs",
+        "system call filters",
         "EROFS",
         "cgroup v2",
         "cgroup v1",

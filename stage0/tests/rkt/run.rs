@@ -112,6 +112,7 @@ fn isolators_are_checked_before_anything_is_made() {
         ("selinux-context", r#"{"type":"t"}"#, "selinux-context is not supported"),
         ("seccomp-retain-set", r#"{"set":["raed"]}"#, "\"raed\" is not the name of a system call"),
         ("seccomp-remove-set", r#"{"set":["execve"]}"#, "cannot be started"),
+        ("rlimits", r#"[{"name":"LOCKS","soft":1,"hard":1}]"#, "does not enforce"),
     ] {
         let host = Host::new();
         let isolators = format!(r#""isolators":[{{"name":"os/linux/{isolator}","value":{value}}}],"user""#);

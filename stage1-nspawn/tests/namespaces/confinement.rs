@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::pod::{Pod, text};
 
-fn confined(user: &str, script: &str, isolators: Value) -> Pod {
+pub fn confined(user: &str, script: &str, isolators: Value) -> Pod {
     let section =
         json!({"exec": ["/bin/sh", "-c", script], "user": user, "group": user, "isolators": isolators});
     Pod::new().with("app", section)
@@ -17,13 +17,16 @@ fn output(pod: &Pod) -> String {
     text(&output.stdout)
 }
 
-fn remove(calls: &[&str], errno: Option<&str>) -> Value {
+pub fn remove(calls: &[&str], errno: Option<&str>) -> Value {
     json!({"name": "os/linux/seccomp-remove-set", "value": {"set": calls, "errno": errno}})
 }
 
-fn no_new_privileges() -> Value {
+pub fn no_new_privileges() -> Value {
     json!({"name": "os/linux/no-new-privileges", "value": true})
 }
+
+/// What the kernel ends a process with whose call a filter refuses: 128 and SIGSYS.
+pub const KILLED: i32 = 128 + 31;
 
 const STATUS: &str = "grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status";
 

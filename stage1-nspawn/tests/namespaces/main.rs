@@ -12,5 +12,6 @@ mod leftovers;
 mod lifecycle;
 mod limits;
 mod pod;
+mod seccomp;
 mod streams;
 mod terminal;

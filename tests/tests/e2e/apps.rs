@@ -57,20 +57,18 @@ fn a_failure_ends_the_other_apps() {
     assert_eq!(host.status("endless"), "143");
 }
 
+/// The first app serves the number of its server's process until the second one, which has it from there, ends that.
 #[test]
 fn apps_share_the_network_and_the_processes_but_no_files() {
     let host = Host::new();
-    let listen = "touch /mine; echo from the first | nc -l -p 7000";
-    let connect =
-        "until echo | nc 127.0.0.1 7000 2>/dev/null; do sleep 0.2; done; ls /mine; ps | grep -c 'nc -l'";
-    let finished = run(&host, &[("first", listen), ("second", connect)]);
+    let serve = "mkdir /www; sh -c 'echo $$ >/www/pid; exec httpd -f -p 7000 -h /www'; echo ended by $?";
+    let fetch = "until pid=$(wget -q -O - http://127.0.0.1:7000/pid 2>/dev/null); do sleep 0.2; done; \
+                 ls /www 2>&1; kill $pid";
+    let finished = run(&host, &[("first", serve), ("second", fetch)]).success();
     let output = finished.text();
-    assert!(
-        lines_of(&output, "second").contains(&"from the first".to_owned()),
-        "{output}{}",
-        finished.stderr
-    );
-    assert!(finished.stderr.contains("No such file"), "{}", finished.stderr);
+    // 128 and SIGTERM.
+    assert_eq!(lines_of(&output, "first"), ["ended by 143"], "{output}");
+    assert_eq!(lines_of(&output, "second"), ["ls: /www: No such file or directory"], "{output}");
 }
 
 #[test]
