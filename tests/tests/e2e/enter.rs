@@ -142,8 +142,10 @@ fn the_end_of_the_pod() {
 #[test]
 fn a_client_that_does_not_read_does_not_keep_the_pod() {
     let world = World::new(&[]);
-    let mut client = Process::start(&mut world.enter(&["sh", "-c", "echo here; exec yes"]));
-    client.wait_for_line("here");
+    // More than the pipe that nobody reads holds, and less than there is room for on the way there.
+    let script = "head -c 100000 /dev/zero; : >/tmp/written; exec sleep 1000";
+    let mut client = Process::start(&mut world.enter(&["sh", "-c", script]));
+    world.sh("until [ -e /tmp/written ]; do sleep 0.1; done").success();
     let World { pod, host } = world;
     pod.signal(Signal::SIGTERM);
     pod.finish().success();
