@@ -26,7 +26,8 @@ fn namespaces() -> World {
 }
 
 fn vm() -> World {
-    world(Isolation::Vm { scratch: "/dev/vda".into() }, ImageSource::Pmem("/dev/pmem0".into()))
+    let network = GuestNetwork::default();
+    world(Isolation::Vm { scratch: "/dev/vda".into(), network }, ImageSource::Pmem("/dev/pmem0".into()))
 }
 
 #[test]
