@@ -41,6 +41,9 @@ fn handover(
 ) -> Result<Handover, Error> {
     let link = links.iter().find(|link| link.name == name.as_str());
     let link = link.ok_or_else(|| Error::NoEthernet(name.clone()))?;
+    if link.is_tap {
+        return Err(Error::TapOfPlugin(name.clone()));
+    }
     let mac = link.mac.ok_or_else(|| Error::NoEthernet(name.clone()))?;
     let addresses = addresses.iter().filter(|address| address.interface == link.index);
     let routes = routes.iter().filter(|route| route.interface == link.index);
@@ -137,4 +140,115 @@ fn is_of_link(address: &IpAddr) -> bool {
 fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::Emitable;
+    use netlink_packet_route::address::AddressAttribute;
+    use netlink_packet_route::route::RouteAttribute;
+    use pod::guest_network::MacAddress;
+
+    use super::*;
+
+    const ETH0: u32 = 7;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn told<T: Told>(message: &dyn Emitable) -> Option<T> {
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes);
+        T::parse(&bytes).unwrap()
+    }
+
+    fn address_message(address: &str, prefix: u8) -> AddressMessage {
+        let mut message = AddressMessage::default();
+        message.header.index = ETH0;
+        message.header.prefix_len = prefix;
+        message.header.flags = AddressHeaderFlags::Permanent;
+        message.attributes.push(AddressAttribute::Address(ip(address)));
+        message
+    }
+
+    fn route_message(destination: Option<&str>, prefix: u8, gateway: Option<&str>) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.destination_prefix_length = prefix;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.kind = RouteType::Unicast;
+        message.attributes.push(RouteAttribute::Oif(ETH0));
+        message.attributes.extend(destination.map(|to| RouteAttribute::Destination(ip(to).into())));
+        message.attributes.extend(gateway.map(|to| RouteAttribute::Gateway(ip(to).into())));
+        message
+    }
+
+    fn route(message: &RouteMessage) -> Option<Route> {
+        told::<KernelRoute>(message).map(|route| route.route)
+    }
+
+    #[test]
+    fn addresses_that_somebody_gave() {
+        let given = |message: &AddressMessage| {
+            told::<KernelAddress>(message).map(|address| address.network.to_string())
+        };
+        let mut message = address_message("192.0.2.1", 24);
+        assert_eq!(given(&message).as_deref(), Some("192.0.2.1/24"));
+        message.attributes.push(AddressAttribute::Local(ip("192.0.2.5")));
+        assert_eq!(given(&message).as_deref(), Some("192.0.2.5/24"), "the other one is the neighbour's");
+        message.header.flags = AddressHeaderFlags::empty();
+        assert_eq!(given(&message), None, "for a time");
+        let mut message = address_message("fe80::1", 64);
+        message.header.scope = AddressScope::Link;
+        assert_eq!(given(&message), None, "the link's");
+    }
+
+    #[test]
+    fn routes_that_somebody_made() {
+        let found = route(&route_message(None, 0, Some("192.0.2.1"))).unwrap();
+        assert_eq!(
+            (found.destination.to_string(), found.gateway),
+            ("0.0.0.0/0".into(), Some(ip("192.0.2.1")))
+        );
+        let mut local = route_message(Some("192.0.2.5"), 32, None);
+        local.header.kind = RouteType::Local;
+        let mut table = route_message(Some("192.0.2.0"), 24, None);
+        table.header.table = 100;
+        let mut advertised = route_message(None, 0, Some("192.0.2.1"));
+        advertised.header.protocol = RouteProtocol::Ra;
+        let mut link = route_message(Some("fe80::"), 64, None);
+        link.header.address_family = AddressFamily::Inet6;
+        for message in [local, table, advertised, link] {
+            assert_eq!(route(&message), None, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn a_guest_gets_what_is_its_interfaces_own() {
+        let links: Vec<Link> = [("eth0", ETH0), ("eth1", 8)]
+            .map(|(name, index)| Link {
+                index,
+                name: name.into(),
+                mac: Some(MacAddress([2, 0, 0, 0, 0, index as u8])),
+                mtu: Some(1400),
+                is_tap: name == "eth1",
+            })
+            .into();
+        let addresses: Vec<KernelAddress> = [("192.0.2.5/24", ETH0), ("198.51.100.5/24", 8)]
+            .map(|(network, interface)| KernelAddress { interface, network: network.parse().unwrap() })
+            .into();
+        let routes: Vec<KernelRoute> = [(None, 0, Some("192.0.2.1")), (Some("192.0.2.0"), 24, None)]
+            .map(|(to, prefix, gateway)| told(&route_message(to, prefix, gateway)).unwrap())
+            .into();
+        let found = |name: &str| handover(&name.parse().unwrap(), &links, &addresses, &routes);
+        let Handover { index, interface } = found("eth0").unwrap();
+        assert_eq!((index, interface.mac.0[5], interface.mtu), (ETH0, 7, Some(1400)));
+        assert_eq!(interface.addresses, ["192.0.2.5/24".parse().unwrap()]);
+        let destinations: Vec<String> =
+            interface.routes.iter().map(|route| route.destination.to_string()).collect();
+        assert_eq!(destinations, ["192.0.2.0/24", "0.0.0.0/0"], "the way to the gateway comes first");
+        assert!(matches!(found("eth1"), Err(Error::TapOfPlugin(_))));
+        assert!(matches!(found("eth2"), Err(Error::NoEthernet(_))));
+    }
 }

@@ -188,18 +188,30 @@ const LINK_HEADER_BYTES: usize = 16;
 impl Told for Link {
     fn parse(payload: &[u8]) -> Result<Option<Self>, DecodeError> {
         let header = LinkHeader::parse(payload)?;
-        let mut link = Link { index: header.index, name: String::new(), mac: None, mtu: None };
+        let mut link = Link { index: header.index, name: String::new(), mac: None, mtu: None, is_tap: false };
         for attribute in attributes(payload, LINK_HEADER_BYTES) {
             let attribute = attribute?;
             match attribute.kind() {
                 libc::IFLA_IFNAME => link.name = parse_string(attribute.value())?,
                 libc::IFLA_ADDRESS => link.mac = attribute.value().try_into().ok().map(MacAddress),
                 libc::IFLA_MTU => link.mtu = Some(parse_u32(attribute.value())?),
+                libc::IFLA_LINKINFO => link.is_tap = is_tap(attribute.value())?,
                 _ => {}
             }
         }
         Ok(Some(link))
     }
+}
+
+/// Whether the kind of an interface is that of taps (the kernel's `DRV_NAME` of tun.c).
+fn is_tap(information: &[u8]) -> Result<bool, DecodeError> {
+    for attribute in attributes(information, 0) {
+        let attribute = attribute?;
+        if attribute.kind() == libc::IFLA_INFO_KIND {
+            return Ok(parse_string(attribute.value())? == "tun");
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]

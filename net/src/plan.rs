@@ -48,6 +48,8 @@ pub struct Link {
     pub mac: Option<MacAddress>,
     /// Its largest packet in bytes.
     pub mtu: Option<u32>,
+    /// Whether it is a program's, as taps are.
+    pub is_tap: bool,
 }
 
 /// The loopback interface's number in every network namespace (the kernel's `LOOPBACK_IFINDEX`).
@@ -186,6 +188,7 @@ mod tests {
                 name: format!("eth{number}"),
                 mac: Some(MacAddress([2, 0, 0, 0, 0, number])),
                 mtu: None,
+                is_tap: false,
             })
             .collect()
     }

@@ -57,7 +57,8 @@ pub fn check() -> Result<(), Error> {
     let tried = namespace::in_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Trial(errno.into()))?;
         let mut netlink = Netlink::open()?;
-        execute(&mut netlink, &one_way(LOOPBACK, LOOPBACK)).map_err(|error| Error::NoRedirect(Box::new(error)))
+        execute(&mut netlink, &one_way(LOOPBACK, LOOPBACK))
+            .map_err(|error| Error::NoRedirect(Box::new(error)))
     });
     tried.unwrap_or_else(|error| Err(Error::Trial(error)))
 }
@@ -133,4 +134,33 @@ fn message(index: u32) -> TcMessage {
     // The kernel counts interfaces in an int.
     message.header.index = index.cast_signed();
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_interface_leads_to_the_other() {
+        let requests = both_ways((7, "eth0"), (9, "tap0"));
+        let what: Vec<&str> = requests.iter().map(|request| request.what.as_str()).collect();
+        assert_eq!(
+            what,
+            [
+                "filter the packets that arrive at eth0",
+                "redirect packets from eth0 to tap0",
+                "filter the packets that arrive at tap0",
+                "redirect packets from tap0 to eth0",
+            ]
+        );
+        let at: Vec<i32> = requests.iter().map(|request| request.message.header.index).collect();
+        assert_eq!(at, [7, 7, 9, 9]);
+        let leads_to = |request: &Request, index: u32| {
+            let wanted = TcOption::U32(TcFilterU32Option::Action(vec![leave_by(index)]));
+            request.message.attributes.iter().any(
+                |attribute| matches!(attribute, TcAttribute::Options(options) if options.contains(&wanted)),
+            )
+        };
+        assert!(leads_to(&requests[1], 9) && leads_to(&requests[3], 7) && !leads_to(&requests[1], 7));
+    }
 }

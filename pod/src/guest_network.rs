@@ -124,7 +124,10 @@ impl FromStr for InterfaceName {
         let fits = (1..=NAME_MAX).contains(&text.len()) && text.bytes().all(allowed);
         match fits && !matches!(text, "." | "..") {
             true => Ok(Self(text.to_owned())),
-            false => Err(Error::syntax(text, "an interface's name (1 to 15 characters, no space, '/', ':' or '%')")),
+            false => Err(Error::syntax(
+                text,
+                "an interface's name (1 to 15 characters, no space, '/', ':' or '%')",
+            )),
         }
     }
 }

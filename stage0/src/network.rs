@@ -25,7 +25,9 @@ pub enum Refused {
     #[error("--port needs a network that the host reaches: --net=default or another, not --net={0}")]
     NoNetwork(Net),
     /// No tap can be made.
-    #[error("a VM's network needs {TUN_DEVICE}, which cannot be opened: load the module tun, or use --stage1=nspawn")]
+    #[error(
+        "a VM's network needs {TUN_DEVICE}, which cannot be opened: load the module tun, or use --stage1=nspawn"
+    )]
     NoTap(#[source] io::Error),
     /// Somebody else has one of them.
     #[error("the host's {port} is taken by pod \"{pod}\"; choose another, or end that pod")]

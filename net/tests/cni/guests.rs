@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ fn guest(world: &World, pod: &Attached, id: &str) -> (PathBuf, GuestNetwork) {
 }
 
 /// What comes of connecting to a guest that greets.
-fn greeting(guest: &PathBuf, address: SocketAddr, connect: impl FnOnce() -> TcpStream) -> String {
+fn greeting(guest: &Path, address: SocketAddr, connect: impl FnOnce() -> TcpStream) -> String {
     let listener = inside(guest, || TcpListener::bind(address).unwrap());
     let answering = std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"hello").unwrap());
     let mut text = String::new();
@@ -48,7 +48,8 @@ fn greeting(guest: &PathBuf, address: SocketAddr, connect: impl FnOnce() -> TcpS
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
-    TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap_or_else(|error| panic!("{address}: {error}"))
+    TcpStream::connect_timeout(&address, Duration::from_secs(10))
+        .unwrap_or_else(|error| panic!("{address}: {error}"))
 }
 
 fn routes(network: &GuestNetwork) -> Vec<String> {
@@ -67,7 +68,8 @@ fn two_guests_on_a_bridge_talk() {
     let mut config = bridge(&world, "10.5.0.0/24");
     config["plugins"][0]["ipam"]["ranges"] = json!([[{"subnet": "fd00:5::/64"}]]);
     let pods = ["one", "two"].map(|id| Attached::new(&world, &config, id, &[], &[]));
-    let [(one, network), (two, _)] = [("one", &pods[0]), ("two", &pods[1])].map(|(id, pod)| guest(&world, pod, id));
+    let [(one, network), (two, _)] =
+        [("one", &pods[0]), ("two", &pods[1])].map(|(id, pod)| guest(&world, pod, id));
     let addresses: Vec<String> = network.interfaces[0].addresses.iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["10.5.0.2/24", "fd00:5::2/64"]);
     assert_eq!(routes(&network), ["10.5.0.0/24", "fd00:5::/64", "0.0.0.0/0 via 10.5.0.1"]);
@@ -87,7 +89,8 @@ fn a_guest_at_the_end_of_a_line() {
     let world = World::new();
     let config: Value = ptp(&world);
     let pods = ["one", "two"].map(|id| Attached::new(&world, &config, id, &[], &[]));
-    let [(one, network), (two, _)] = [("one", &pods[0]), ("two", &pods[1])].map(|(id, pod)| guest(&world, pod, id));
+    let [(one, network), (two, _)] =
+        [("one", &pods[0]), ("two", &pods[1])].map(|(id, pod)| guest(&world, pod, id));
     assert_eq!(network.interfaces[0].mtu, Some(1400));
     assert_eq!(routes(&network), ["10.7.0.1/32", "10.7.0.0/24 via 10.7.0.1"]);
     let address = "10.7.0.2:80".parse().unwrap();
