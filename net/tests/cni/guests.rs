@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -18,8 +18,20 @@ fn ip(arguments: &[&str]) {
     assert!(status.success(), "ip {arguments:?}");
 }
 
-/// Attaches a guest to a pod's network, and returns its namespace and what it was told.
-fn guest(world: &World, pod: &Attached, id: &str) -> (PathBuf, GuestNetwork) {
+/// What stands for a guest; its namespace is gone with it.
+struct Guest {
+    namespace: PathBuf,
+    network: GuestNetwork,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        net::namespace::remove(&self.namespace).unwrap();
+    }
+}
+
+/// Attaches a guest to a pod's network.
+fn guest(world: &World, pod: &Attached, id: &str) -> Guest {
     let namespace = world.path(&format!("guest-{id}"));
     net::namespace::create(&namespace).unwrap();
     let taken_over = inside(&pod.namespace(), || {
@@ -34,12 +46,12 @@ fn guest(world: &World, pod: &Attached, id: &str) -> (PathBuf, GuestNetwork) {
         ip(&["link", "set", "card", "address", &network.interfaces[0].mac.to_string()]);
         net::configure(&network).unwrap();
     });
-    (namespace, network)
+    Guest { namespace, network }
 }
 
 /// What comes of connecting to a guest that greets.
-fn greeting(guest: &Path, address: SocketAddr, connect: impl FnOnce() -> TcpStream) -> String {
-    let listener = inside(guest, || TcpListener::bind(address).unwrap());
+fn greeting(guest: &Guest, address: SocketAddr, connect: impl FnOnce() -> TcpStream) -> String {
+    let listener = inside(&guest.namespace, || TcpListener::bind(address).unwrap());
     let answering = std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"hello").unwrap());
     let mut text = String::new();
     connect().read_to_string(&mut text).unwrap();
@@ -52,8 +64,8 @@ fn connect(address: SocketAddr) -> TcpStream {
         .unwrap_or_else(|error| panic!("{address}: {error}"))
 }
 
-fn routes(network: &GuestNetwork) -> Vec<String> {
-    let routes = network.interfaces[0].routes.iter();
+fn routes(guest: &Guest) -> Vec<String> {
+    let routes = guest.network.interfaces[0].routes.iter();
     routes
         .map(|route| match route.gateway {
             Some(gateway) => format!("{} via {gateway}", route.destination),
@@ -68,14 +80,14 @@ fn two_guests_on_a_bridge_talk() {
     let mut config = bridge(&world, "10.5.0.0/24");
     config["plugins"][0]["ipam"]["ranges"] = json!([[{"subnet": "fd00:5::/64"}]]);
     let pods = ["one", "two"].map(|id| Attached::new(&world, &config, id, &[], &[]));
-    let [(one, network), (two, _)] =
-        [("one", &pods[0]), ("two", &pods[1])].map(|(id, pod)| guest(&world, pod, id));
-    let addresses: Vec<String> = network.interfaces[0].addresses.iter().map(ToString::to_string).collect();
+    let [one, two] = [("one", &pods[0]), ("two", &pods[1])].map(|(id, pod)| guest(&world, pod, id));
+    let addresses: Vec<String> =
+        one.network.interfaces[0].addresses.iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["10.5.0.2/24", "fd00:5::2/64"]);
-    assert_eq!(routes(&network), ["10.5.0.0/24", "fd00:5::/64", "0.0.0.0/0 via 10.5.0.1"]);
+    assert_eq!(routes(&one), ["10.5.0.0/24", "fd00:5::/64", "0.0.0.0/0 via 10.5.0.1"]);
     let addresses = ["10.5.0.2:80", "[fd00:5::2]:80"].map(|address| address.parse().unwrap());
     for address in addresses {
-        assert_eq!(greeting(&one, address, || inside(&two, || connect(address))), "hello");
+        assert_eq!(greeting(&one, address, || inside(&two.namespace, || connect(address))), "hello");
     }
     assert_eq!(greeting(&one, addresses[0], || connect(addresses[0])), "hello", "from the host");
     pods.into_iter().for_each(|pod| pod.detach(&world));
@@ -89,14 +101,13 @@ fn a_guest_at_the_end_of_a_line() {
     let world = World::new();
     let config: Value = ptp(&world);
     let pods = ["one", "two"].map(|id| Attached::new(&world, &config, id, &[], &[]));
-    let [(one, network), (two, _)] =
-        [("one", &pods[0]), ("two", &pods[1])].map(|(id, pod)| guest(&world, pod, id));
-    assert_eq!(network.interfaces[0].mtu, Some(1400));
-    assert_eq!(routes(&network), ["10.7.0.1/32", "10.7.0.0/24 via 10.7.0.1"]);
+    let [one, two] = [("one", &pods[0]), ("two", &pods[1])].map(|(id, pod)| guest(&world, pod, id));
+    assert_eq!(one.network.interfaces[0].mtu, Some(1400));
+    assert_eq!(routes(&one), ["10.7.0.1/32", "10.7.0.0/24 via 10.7.0.1"]);
     let address = "10.7.0.2:80".parse().unwrap();
     assert_eq!(greeting(&one, address, || connect(address)), "hello");
     // ptp has the host forward packets.
-    assert_eq!(greeting(&one, address, || inside(&two, || connect(address))), "hello");
+    assert_eq!(greeting(&one, address, || inside(&two.namespace, || connect(address))), "hello");
     pods.into_iter().for_each(|pod| pod.detach(&world));
 }
 
