@@ -142,8 +142,9 @@ impl Pods {
         self.root.join(place.directory()).join(uuid.to_string())
     }
 
+    /// The first place comes last: where there is one, another `rkt` takes the others for granted.
     fn make_directories(&self) -> io::Result<()> {
-        Place::ALL.iter().try_for_each(|place| {
+        Place::ALL.iter().rev().try_for_each(|place| {
             fs::DirBuilder::new().recursive(true).mode(0o750).create(self.root.join(place.directory()))
         })
     }
