@@ -54,6 +54,7 @@ fn run() -> Result<(), Error> {
 /// What the supervisor needs and cannot do itself; all of it before any app runs.
 fn prepare(plan: &Plan) -> Result<(Vec<AppStreams>, HostSessions), Error> {
     net::loopback_up()?;
+    net::configure(&plan.network)?;
     let sessions = HostSessions::listen()?;
     Ok((connect::streams(plan)?, sessions))
 }

@@ -3,21 +3,25 @@
 //! [`cni`] runs CNI plugins; [`PodNetwork`] is the network of a pod that has one, from the record on disk to the
 //! namespace. [`resolv_conf`] is what its apps learn of it.
 //!
+//! A guest is attached by what plugins have made in the pod's namespace: it takes over their interfaces' addresses and routes
+//! ([`handover`]), and the packets that come there ([`redirect`]).
+//!
 //! [`configure`] gives a guest the interfaces that [`GuestNetwork`] describes; [`loopback_up`] is all that a pod without
 //! a network needs. What is to be done is computed as a list of [`plan::Request`]s, which one small executor sends.
 
 pub mod cni;
 pub mod error;
-pub mod guest_network;
+pub mod handover;
 pub mod namespace;
 pub mod net_info;
 mod netlink;
 pub mod plan;
 pub mod pod_network;
+pub mod redirect;
 pub mod resolv_conf;
 
 pub use error::Error;
-pub use guest_network::{GuestNetwork, Interface, InterfaceName, IpNetwork, MacAddress, Route};
+pub use pod::guest_network::{GuestNetwork, Interface, InterfaceName, IpNetwork, MacAddress, Route};
 pub use pod_network::PodNetwork;
 
 use netlink::Netlink;

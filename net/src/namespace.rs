@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::statfs;
 
 use crate::cni::Error;
@@ -19,12 +19,7 @@ const OWN: &str = "/proc/thread-self/ns/net";
 /// Makes a network namespace with loopback in operation, bound to a new file at `path`.
 pub fn create(path: &Path) -> Result<(), Error> {
     File::create_new(path).map_err(failed("make", path))?;
-    // A thread of its own, whose namespace it is until it has ended: this one keeps its own.
-    let made = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().spawn_scoped(scope, || make(path));
-        let thread = thread.map_err(failed("make", path))?;
-        thread.join().unwrap_or_else(|_| Err(failed("make", path)(io::Error::other("the thread panicked"))))
-    });
+    let made = in_thread(|| make(path)).unwrap_or_else(|error| Err(failed("make", path)(error)));
     made.inspect_err(|_| {
         // What cannot be removed is found by garbage collection.
         let _ = remove(path);
@@ -36,6 +31,21 @@ fn make(path: &Path) -> Result<(), Error> {
     crate::loopback_up().map_err(|error| Error::Netlink(Box::new(error)))?;
     let none = None::<&str>;
     mount(Some(OWN), path, none, MsFlags::MS_BIND, none).map_err(|errno| failed("bind", path)(errno.into()))
+}
+
+/// Does something in the network namespace at `path`.
+pub fn within<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+    let namespace = open(path)?;
+    let entered = in_thread(|| setns(namespace, CloneFlags::CLONE_NEWNET).map(|()| work()));
+    entered.and_then(|done| Ok(done?)).map_err(failed("enter", path))
+}
+
+/// Does something in a thread of its own, which may change its namespace: the caller keeps his.
+pub(crate) fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, work)?;
+        thread.join().map_err(|_| io::Error::other("the thread panicked"))
+    })
 }
 
 /// Opens the namespace at `path`.

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_core::{
     DecodeError, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlasIterator, parse_string,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlaBuffer, NlasIterator, parse_string, parse_u32,
 };
 use netlink_packet_route::link::LinkHeader;
 use nix::sys::socket::{
@@ -13,7 +13,7 @@ use nix::sys::socket::{
 };
 
 use crate::Error;
-use crate::guest_network::MacAddress;
+use crate::MacAddress;
 use crate::plan::{Link, Message, Request};
 
 /// The largest datagram that the kernel answers with (its `NLMSG_GOODSIZE` for dumps into buffers of this size).
@@ -36,22 +36,38 @@ impl Netlink {
 
     /// Sends a request and waits until the kernel has carried it out.
     pub(crate) fn execute(&mut self, request: &Request) -> Result<(), Error> {
-        self.send(Outgoing::Message(&request.message), request.flags | NLM_F_ACK)?;
-        self.answers(|_| ()).map_err(|error| match error {
-            Answer::Refused(source) => Error::Refused { what: request.what.clone(), source },
-            Answer::Failed(error) => error,
-        })
+        let (kind, body) = parts(&request.message);
+        self.request(&request.what, kind, body, request.flags)
+    }
+
+    /// Sends a message of any kind and waits until the kernel has done `what` it asks for.
+    pub(crate) fn request(
+        &mut self,
+        what: &str,
+        kind: u16,
+        body: &dyn Emitable,
+        flags: u16,
+    ) -> Result<(), Error> {
+        self.send(Outgoing { kind, body }, flags | NLM_F_ACK)?;
+        self.answers(|_: Link| ()).map_err(|answer| answer.to(what))
     }
 
     /// The interfaces of this network namespace.
     pub(crate) fn links(&mut self) -> Result<Vec<Link>, Error> {
-        self.send(Outgoing::GetLinks(LinkHeader::default()), NLM_F_DUMP)?;
-        let mut links = Vec::new();
-        self.answers(|link| links.push(link)).map_err(|error| match error {
-            Answer::Refused(source) => Error::Refused { what: "list the network interfaces".into(), source },
-            Answer::Failed(error) => error,
-        })?;
-        Ok(links)
+        self.dump("list the network interfaces", libc::RTM_GETLINK, &LinkHeader::default())
+    }
+
+    /// Everything of a kind in this network namespace, as far as it is wanted.
+    pub(crate) fn dump<T: Told>(
+        &mut self,
+        what: &str,
+        kind: u16,
+        body: &dyn Emitable,
+    ) -> Result<Vec<T>, Error> {
+        self.send(Outgoing { kind, body }, NLM_F_DUMP)?;
+        let mut told = Vec::new();
+        self.answers(|one| told.push(one)).map_err(|answer| answer.to(what))?;
+        Ok(told)
     }
 
     fn send(&mut self, message: Outgoing<'_>, flags: u16) -> Result<(), Error> {
@@ -69,14 +85,14 @@ impl Netlink {
     }
 
     /// Takes the kernel's messages up to the acknowledgement or the end of the dump.
-    fn answers(&self, mut take: impl FnMut(Link)) -> Result<(), Answer> {
+    fn answers<T: Told>(&self, mut take: impl FnMut(T)) -> Result<(), Answer> {
         let mut buffer = vec![0; RECEIVE_BYTES];
         loop {
             let received = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())
                 .map_err(|errno| Answer::Failed(failed("receive")(errno)))?;
             let mut rest = buffer.get(..received).unwrap_or_default();
             while !rest.is_empty() {
-                let message = NetlinkMessage::<Incoming>::deserialize(rest)
+                let message = NetlinkMessage::<Incoming<T>>::deserialize(rest)
                     .map_err(|error| Answer::Failed(Error::Answer(error.to_string())))?;
                 // The header's length is at least the header's size, or it would not have parsed.
                 let length = (message.header.length as usize).next_multiple_of(ALIGNMENT);
@@ -88,7 +104,7 @@ impl Netlink {
                     NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
                     NetlinkPayload::Error(error) => return Err(Answer::Refused(error.to_io())),
                     NetlinkPayload::Done(_) => return Ok(()),
-                    NetlinkPayload::InnerMessage(Incoming(link)) => take(link),
+                    NetlinkPayload::InnerMessage(Incoming(Some(one))) => take(one),
                     _ => {}
                 }
             }
@@ -101,67 +117,101 @@ enum Answer {
     Failed(Error),
 }
 
+impl Answer {
+    fn to(self, what: &str) -> Error {
+        match self {
+            Self::Refused(source) => Error::Refused { what: what.to_owned(), source },
+            Self::Failed(error) => error,
+        }
+    }
+}
+
 fn failed(what: &'static str) -> impl FnOnce(nix::Error) -> Error {
     move |errno| Error::Socket { what, source: errno.into() }
 }
 
 /// What goes to the kernel.
-enum Outgoing<'a> {
-    Message(&'a Message),
-    GetLinks(LinkHeader),
+struct Outgoing<'a> {
+    kind: u16,
+    body: &'a dyn Emitable,
 }
 
-impl Outgoing<'_> {
-    fn body(&self) -> &dyn Emitable {
-        match self {
-            Self::Message(Message::Link(message)) => message,
-            Self::Message(Message::Address(message)) => message,
-            Self::Message(Message::Route(message)) => message,
-            Self::GetLinks(header) => header,
-        }
+fn parts(message: &Message) -> (u16, &dyn Emitable) {
+    match message {
+        Message::Link(message) => (libc::RTM_NEWLINK, message),
+        Message::Address(message) => (libc::RTM_NEWADDR, message),
+        Message::Route(message) => (libc::RTM_NEWROUTE, message),
     }
 }
 
 impl NetlinkSerializable for Outgoing<'_> {
     fn message_type(&self) -> u16 {
-        match self {
-            Self::Message(Message::Link(_)) => libc::RTM_NEWLINK,
-            Self::Message(Message::Address(_)) => libc::RTM_NEWADDR,
-            Self::Message(Message::Route(_)) => libc::RTM_NEWROUTE,
-            Self::GetLinks(_) => libc::RTM_GETLINK,
-        }
+        self.kind
     }
 
     fn buffer_len(&self) -> usize {
-        self.body().buffer_len()
+        self.body.buffer_len()
     }
 
     fn serialize(&self, buffer: &mut [u8]) {
-        self.body().emit(buffer);
+        self.body.emit(buffer);
     }
 }
 
+/// What the kernel tells of when it is asked for all of a kind.
+pub(crate) trait Told: Sized {
+    /// From a message without netlink's own header; `None` for what is not wanted.
+    fn parse(payload: &[u8]) -> Result<Option<Self>, DecodeError>;
+}
+
 /// What comes from the kernel: the one kind of message that is asked for, and of it what is needed.
-struct Incoming(Link);
+struct Incoming<T>(Option<T>);
+
+impl<T: Told> NetlinkDeserializable for Incoming<T> {
+    type Error = DecodeError;
+    fn deserialize(_header: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
+        T::parse(payload).map(Self)
+    }
+}
+
+/// The attributes of a message, which come after a header of the kind's own.
+pub(crate) fn attributes(
+    payload: &[u8],
+    header_bytes: usize,
+) -> impl Iterator<Item = Result<NlaBuffer<&[u8]>, DecodeError>> {
+    NlasIterator::new(payload.get(header_bytes..).unwrap_or_default())
+}
 
 /// Bytes of a link message before its attributes (`struct ifinfomsg`).
 const LINK_HEADER_BYTES: usize = 16;
 
-impl NetlinkDeserializable for Incoming {
-    type Error = DecodeError;
-    fn deserialize(_header: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
+impl Told for Link {
+    fn parse(payload: &[u8]) -> Result<Option<Self>, DecodeError> {
         let header = LinkHeader::parse(payload)?;
-        let mut link = Link { index: header.index, name: String::new(), mac: None };
-        for attribute in NlasIterator::new(payload.get(LINK_HEADER_BYTES..).unwrap_or_default()) {
+        let mut link = Link { index: header.index, name: String::new(), mac: None, mtu: None, is_tap: false };
+        for attribute in attributes(payload, LINK_HEADER_BYTES) {
             let attribute = attribute?;
             match attribute.kind() {
                 libc::IFLA_IFNAME => link.name = parse_string(attribute.value())?,
                 libc::IFLA_ADDRESS => link.mac = attribute.value().try_into().ok().map(MacAddress),
+                libc::IFLA_MTU => link.mtu = Some(parse_u32(attribute.value())?),
+                libc::IFLA_LINKINFO => link.is_tap = is_tap(attribute.value())?,
                 _ => {}
             }
         }
-        Ok(Self(link))
+        Ok(Some(link))
     }
+}
+
+/// Whether the kind of an interface is that of taps (the kernel's `DRV_NAME` of tun.c).
+fn is_tap(information: &[u8]) -> Result<bool, DecodeError> {
+    for attribute in attributes(information, 0) {
+        let attribute = attribute?;
+        if attribute.kind() == libc::IFLA_INFO_KIND {
+            return Ok(parse_string(attribute.value())? == "tun");
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]
@@ -242,6 +292,11 @@ mod tests {
                     destination: destination.parse().unwrap(),
                     gateway: Some(gateway.parse().unwrap()),
                 });
+            }
+            // Routes to gateways come first, which are those to the addresses' own networks.
+            for destination in ["192.0.2.0/24", "2001:db8:1::/64"] {
+                let destination = destination.parse().unwrap();
+                first.routes.insert(0, Route { destination, gateway: None });
             }
             let second = interface(macs[1], "one", "198.51.100.5/24", "2001:db8:2::5/64");
             configure(&GuestNetwork { interfaces: vec![first, second] }).unwrap();

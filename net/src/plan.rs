@@ -3,16 +3,16 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 
 use crate::Error;
-use crate::guest_network::{GuestNetwork, Interface, IpNetwork, MacAddress, Route};
+use pod::guest_network::{GuestNetwork, Interface, IpNetwork, MacAddress, Route};
 
 /// One request to the kernel.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +46,10 @@ pub struct Link {
     pub name: String,
     /// Its Ethernet address, if it has one.
     pub mac: Option<MacAddress>,
+    /// Its largest packet in bytes.
+    pub mtu: Option<u32>,
+    /// Whether it is a program's, as taps are.
+    pub is_tap: bool,
 }
 
 /// The loopback interface's number in every network namespace (the kernel's `LOOPBACK_IFINDEX`).
@@ -68,7 +72,7 @@ pub fn configure(network: &GuestNetwork, links: &[Link]) -> Result<Vec<Request>,
         .collect::<Result<_, _>>()?;
     let mut requests = names(&found);
     for (interface, link) in &found {
-        requests.extend(interface.mtu.map(|mtu| set_mtu(link.index, interface, mtu)));
+        requests.extend(interface.mtu.map(|mtu| set_mtu(link.index, &interface.name, mtu)));
         requests
             .extend(interface.addresses.iter().map(|address| add_address(link.index, interface, *address)));
         requests.push(set_up(link.index, &interface.name));
@@ -99,13 +103,13 @@ fn rename(index: u32, from: &str, to: &str) -> Request {
     set_link(format!("rename the network interface {from} to {to}"), message)
 }
 
-fn set_mtu(index: u32, interface: &Interface, mtu: u32) -> Request {
+pub(crate) fn set_mtu(index: u32, name: impl fmt::Display, mtu: u32) -> Request {
     let mut message = link(index);
     message.attributes.push(LinkAttribute::Mtu(mtu));
-    set_link(format!("set the MTU of {} to {mtu}", interface.name), message)
+    set_link(format!("set the MTU of {name} to {mtu}"), message)
 }
 
-fn set_up(index: u32, name: impl fmt::Display) -> Request {
+pub(crate) fn set_up(index: u32, name: impl fmt::Display) -> Request {
     let mut message = link(index);
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
@@ -128,10 +132,13 @@ fn add_address(index: u32, interface: &Interface, address: IpNetwork) -> Request
     message.header.family = family(address.address());
     message.header.prefix_len = address.prefix();
     message.header.scope = AddressScope::Universe;
-    // Whoever gave the guest this address has made sure that it is free; looking again would cost it a second.
+    // The routes are those of the description, and no others. Whoever gave the guest this address has made sure that it is
+    // free; looking again would cost it a second.
+    let mut flags = AddressFlags::Noprefixroute;
     if address.address().is_ipv6() {
-        message.header.flags = AddressHeaderFlags::Nodad;
+        flags |= AddressFlags::Nodad;
     }
+    message.attributes.push(AddressAttribute::Flags(flags));
     message.attributes.push(AddressAttribute::Local(address.address()));
     message.attributes.push(AddressAttribute::Address(address.address()));
     Request {
@@ -159,7 +166,8 @@ fn add_route(index: u32, interface: &Interface, route: &Route) -> Request {
         message.attributes.push(RouteAttribute::Gateway(gateway.into()));
         what = format!("{what} through {gateway}");
     }
-    Request { what, message: Message::Route(message), flags: NLM_F_CREATE | NLM_F_EXCL }
+    // Two interfaces may lead to one network; the first is used.
+    Request { what, message: Message::Route(message), flags: NLM_F_CREATE | NLM_F_APPEND }
 }
 
 fn family(address: IpAddr) -> AddressFamily {
@@ -179,6 +187,8 @@ mod tests {
                 index: 2 + u32::from(number),
                 name: format!("eth{number}"),
                 mac: Some(MacAddress([2, 0, 0, 0, 0, number])),
+                mtu: None,
+                is_tap: false,
             })
             .collect()
     }

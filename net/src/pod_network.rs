@@ -136,6 +136,11 @@ impl PodNetwork {
         self.directory.join(NAMESPACE)
     }
 
+    /// The interfaces that attaching makes in there, in order.
+    pub fn interfaces(&self) -> impl Iterator<Item = &InterfaceName> {
+        self.record.attachments.iter().map(|attachment| &attachment.interface)
+    }
+
     /// Attaches the pod to all its networks, until `interrupted` says that nobody wants it any more. After an error
     /// [`Self::detach`] undoes what was done.
     pub fn attach(&self, cache: Cache, interrupted: &dyn Fn() -> bool) -> Result<Vec<CniResult>, Error> {

@@ -6,6 +6,7 @@ pub mod capability;
 pub mod control;
 pub mod devices;
 pub mod error;
+pub mod guest_network;
 pub mod image_manifest;
 pub mod isolator;
 pub mod limits;

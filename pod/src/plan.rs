@@ -11,6 +11,7 @@ use crate::abi::Insecure;
 use crate::capability::CapabilitySet;
 use crate::control::Stream;
 use crate::devices::{DevicePolicy, NODES};
+use crate::guest_network::GuestNetwork;
 use crate::image_manifest::{App, EnvironmentVariable, Event};
 use crate::isolator::Isolator;
 use crate::limits::{AppLimits, CgroupSetting, CgroupVersion, PodLimits};
@@ -26,6 +27,9 @@ pub struct Plan {
     pub setup: Vec<Operation>,
     /// In starting order.
     pub apps: Vec<AppPlan>,
+    /// The network that a guest's init sets up; elsewhere the supervisor begins in one that is set up.
+    #[serde(default)]
+    pub network: GuestNetwork,
     /// How long apps have between SIGTERM and SIGKILL.
     pub grace_period_ms: u64,
 }
@@ -246,6 +250,8 @@ pub enum Isolation {
     Vm {
         /// The block device with the writable layers' file system.
         scratch: PathBuf,
+        /// Its network; nothing but loopback, if it has no interface.
+        network: GuestNetwork,
     },
 }
 
@@ -320,6 +326,10 @@ pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
         apps: apps
             .map(|(app, limits)| app_plan(app, limits, world, manifest.apps.len()))
             .collect::<Result<_, _>>()?,
+        network: match &world.isolation {
+            Isolation::Namespaces { .. } => GuestNetwork::default(),
+            Isolation::Vm { network, .. } => network.clone(),
+        },
         grace_period_ms: GRACE_PERIOD_MS,
     })
 }
@@ -327,7 +337,7 @@ pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
 fn pod_setup(manifest: &PodManifest, world: &World) -> Vec<Operation> {
     let (mut operations, pod_root) = match &world.isolation {
         Isolation::Namespaces { pod_root } => (vec![Operation::SlaveRoot], pod_root.clone()),
-        Isolation::Vm { scratch } => (vm_file_systems(scratch), PathBuf::from(VM_POD_ROOT)),
+        Isolation::Vm { scratch, .. } => (vm_file_systems(scratch), PathBuf::from(VM_POD_ROOT)),
     };
     let quiet = MountFlags { no_exec: false, ..MountFlags::INERT };
     operations.push(mount("tmpfs", &pod_root, quiet, "mode=0755"));

@@ -1,11 +1,12 @@
 //! What rkt knows of pods' networks before they start and after they are gone; in between it is the stage1's business.
 
 use std::error::Error;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
 use net::cni::{self, Cache, Configuration, DEFAULT_DIRECTORY, Runtime, SYSTEM_CONFIG, SearchPath};
-use net::pod_network;
+use net::{pod_network, redirect};
 use pod::abi::PodDirectory;
 use pod::net::Net;
 use pod::pod_manifest::PodManifest;
@@ -14,12 +15,20 @@ use uuid::Uuid;
 
 use crate::pods::{Place, Pods, State};
 
-/// Why ports cannot be had.
+/// Where taps are made.
+pub const TUN_DEVICE: &str = "/dev/net/tun";
+
+/// Why a network cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// Nowhere to forward them to.
     #[error("--port needs a network that the host reaches: --net=default or another, not --net={0}")]
     NoNetwork(Net),
+    /// No tap can be made.
+    #[error(
+        "a VM's network needs {TUN_DEVICE}, which cannot be opened: load the module tun, or use --stage1=nspawn"
+    )]
+    NoTap(#[source] io::Error),
     /// Somebody else has one of them.
     #[error("the host's {port} is taken by pod \"{pod}\"; choose another, or end that pod")]
     Taken {
@@ -37,6 +46,12 @@ pub fn check(net: &Net, local_config: &Path, ports: &[PortMapping]) -> Result<()
         Net::None | Net::Host => Err(Refused::NoNetwork(net.clone()).into()),
         net => Ok(pod_network::plan(net, local_config, "", ports).map(drop)?),
     }
+}
+
+/// Whether this host can attach a VM to a network; what it lacks is said before plugins make anything.
+pub fn check_for_vm() -> Result<(), Box<dyn Error>> {
+    File::options().read(true).write(true).open(TUN_DEVICE).map_err(Refused::NoTap)?;
+    Ok(redirect::check()?)
 }
 
 /// Whether no running pod of this data directory has one of the ports.

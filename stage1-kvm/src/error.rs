@@ -23,9 +23,12 @@ pub enum Error {
          leave --net out, or use --stage1=nspawn"
     )]
     HostNetwork,
-    /// Any other network than none.
-    #[error("--net={0} is not supported by --stage1=kvm yet; leave --net out, or use --stage1=nspawn")]
-    Network(String),
+    /// A network cannot be had in a VM.
+    #[error("cannot attach the VM to the pod's network")]
+    Network(#[from] net::Error),
+    /// No tap for a network.
+    #[error("cannot attach the VM to the pod's network")]
+    Tap(#[from] vmm::virtio::net::tap::TapError),
     /// The apps' limits contradict what a VM can have.
     #[error("cannot give a VM these limits")]
     Limits(#[source] pod::Error),

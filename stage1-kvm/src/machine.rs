@@ -6,10 +6,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::mpsc::Sender;
 
+use pod::guest_network::GuestNetwork;
 use pod::limits::PodLimits;
 use pod::plan::{ImageSource, Isolation, Layers, VM_SCRATCH};
 use stage1::pod::Pod;
 use vmm::virtio::block::BlockConfig;
+use vmm::virtio::net::NetConfig;
 use vmm::virtio::vsock::VsockConfig;
 use vmm::{Kvm, MachineConfig, VcpuCount};
 
@@ -25,9 +27,9 @@ const SCRATCH_DEVICE: &str = "/dev/vda";
 /// Guests reach nobody but the host, so that all can have the same number.
 const GUEST_CID: u32 = 3;
 
-/// How the supervisor finds its file systems in the guest.
-pub fn isolation() -> Isolation {
-    Isolation::Vm { scratch: SCRATCH_DEVICE.into() }
+/// How the supervisor finds its file systems in the guest, and what its network is to be.
+pub fn isolation(network: GuestNetwork) -> Isolation {
+    Isolation::Vm { scratch: SCRATCH_DEVICE.into(), network }
 }
 
 /// Where each app's root comes from in the guest: the images are its persistent memory devices, in order, after its own root.
@@ -45,6 +47,7 @@ pub fn config(
     pod: &Pod,
     limits: &PodLimits,
     kvm: Kvm,
+    nets: Vec<NetConfig>,
     to_host: Vec<(u32, Sender<UnixStream>)>,
     to_guest: Vec<(UnixListener, u32)>,
 ) -> Result<MachineConfig, Error> {
@@ -64,7 +67,7 @@ pub fn config(
         command_line: command_line(pod.arguments.debug),
         pmems,
         blocks: vec![BlockConfig { file: scratch, read_only: false }],
-        nets: Vec::new(),
+        nets,
         vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host, to_guest }),
         console: pod.arguments.debug.then(|| Box::new(to_stderr) as vmm::console::Sink),
     })

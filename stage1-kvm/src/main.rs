@@ -4,6 +4,7 @@
 mod error;
 mod handshake;
 mod machine;
+mod network_cards;
 mod quota;
 mod run;
 mod running;

@@ -9,6 +9,7 @@ use pod::plan::Plan;
 use pod::session::SESSION_PORT;
 use stage1::attend::{Connection, Control, Streams, attend};
 use stage1::entrance::Entrance;
+use stage1::network::Network;
 use stage1::pod::Pod;
 use stage1::signals::{Meaning, Signals};
 use stage1::terminal::RawTerminal;
@@ -19,36 +20,44 @@ use vmm::{Machine, probe};
 use crate::error::Error;
 use crate::handshake::{self, Doors, PATIENCE, Refusal};
 use crate::running::Running;
-use crate::{machine, quota, sessions};
+use crate::{machine, network_cards, quota, sessions};
 
 /// What `flavor` says.
 const FLAVOR: &str = "kvm";
 /// What a pod that is ended before its first app has started is said to have ended by.
-const SIGTERM: u8 = libc::SIGTERM as u8;
+const ENDED_BEFORE_ITS_START: ExitStatus = ExitStatus::Signal(libc::SIGTERM as u8);
 
 /// Runs the pod in the working directory to its end.
 pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let mut timeline = Timeline::from_environment();
     timeline.mark("stage1");
     let _lock = lock::take()?;
-    let pod = Pod::open(arguments)?;
-    match &pod.arguments.net {
-        Net::None => {}
-        Net::Host => return Err(Error::HostNetwork),
-        net => return Err(Error::Network(net.to_string())),
+    let mut pod = Pod::open(arguments)?;
+    if pod.arguments.net == Net::Host {
+        return Err(Error::HostNetwork);
     }
     let signals = Signals::block()?;
     status::write_parent(&pod.directory)?;
-    let plan = pod.plan(machine::isolation(), machine::layers(&pod))?;
     let limits = PodLimits::of(&pod.manifest).map_err(Error::Limits)?;
     // Whether it runs a guest shows soon: rkt has tried that before it made the pod, and `Running::explain` does if the
     // guest does not get far.
     let kvm = probe::open_checked().map_err(Error::Kvm)?;
+    let network = match Network::set_up(&pod, &|| signals.next() == Some(Meaning::End)) {
+        // No app has started: there is nothing to end in an orderly way.
+        Err(error) if error.is_interruption() => return Ok(ExitCode::from(ENDED_BEFORE_ITS_START.code())),
+        network => network?,
+    };
+    pod.resolv_conf = network.as_ref().and_then(Network::resolv_conf).map(str::to_owned);
+    let cards = network.as_ref().map(network_cards::attach).transpose()?.unwrap_or_default();
+    if network.is_some() {
+        timeline.mark("network");
+    }
+    let plan = pod.plan(machine::isolation(cards.guest), machine::layers(&pod))?;
     let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
 
     let (doors, to_host) = handshake::doors();
     let to_guest = vec![(sessions::listen(&pod.directory)?, SESSION_PORT)];
-    let config = machine::config(&pod, &limits, kvm, to_host, to_guest)?;
+    let config = machine::config(&pod, &limits, kvm, cards.host, to_host, to_guest)?;
     let quota = quota::enter(&pod, &limits)?;
     let machine = Machine::build(config)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
@@ -65,6 +74,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         running.end();
         drop(quota);
     }
+    drop(network);
     timeline.print();
     // The machine ends with this process, at once: the guest has synced what it has written.
     Ok(ExitCode::from(status.code()))
@@ -87,7 +97,7 @@ fn accompany(
     let guest = match doors.welcome(plan, &interrupted) {
         Ok(guest) => guest,
         // No app has started: there is nothing to end in an orderly way.
-        Err(Refusal::Interrupted) => return Ok(ExitStatus::Signal(SIGTERM)),
+        Err(Refusal::Interrupted) => return Ok(ENDED_BEFORE_ITS_START),
         Err(refusal) => return Err(refused(refusal, running)),
     };
     running.booted();

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use ::net::cni::{Cache, DEFAULT_DIRECTORY};
-use ::net::{PodNetwork, namespace, net_info, pod_network, resolv_conf};
+use ::net::{InterfaceName, PodNetwork, namespace, net_info, pod_network, resolv_conf};
 use ::pod::net::Net;
 use ::pod::ports;
 
@@ -46,6 +46,16 @@ impl Network {
     /// What the apps' `/etc/resolv.conf` is to be, if a network says anything.
     pub fn resolv_conf(&self) -> Option<&str> {
         self.resolv_conf.as_deref()
+    }
+
+    /// The interfaces in the namespace, in order.
+    pub fn interfaces(&self) -> Vec<InterfaceName> {
+        self.attached.interfaces().cloned().collect()
+    }
+
+    /// Does something in the network namespace.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        Ok(namespace::within(&self.attached.namespace(), work)?)
     }
 
     /// The network namespace.

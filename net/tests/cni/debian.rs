@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::world::{World, attachment, inside, interfaces, text};
 
-fn bridge(world: &World, subnet: &str) -> Value {
+pub fn bridge(world: &World, subnet: &str) -> Value {
     json!({"name": "lan", "cniVersion": "0.4.0", "plugins": [
         {"type": "bridge", "bridge": "lan0", "isGateway": true, "ipMasq": true,
             "ipam": {"type": "host-local", "subnet": subnet, "dataDir": world.path("leases"), "routes": [{"dst": "0.0.0.0/0"}]}},
@@ -20,18 +20,18 @@ fn bridge(world: &World, subnet: &str) -> Value {
     ]})
 }
 
-fn ptp(world: &World) -> Value {
+pub fn ptp(world: &World) -> Value {
     json!({"name": "line", "cniVersion": "1.0.0", "plugins": [{"type": "ptp", "mtu": 1400,
         "ipam": {"type": "host-local", "subnet": "10.7.0.0/24", "dataDir": world.path("leases")}}]})
 }
 
-struct Attached {
+pub struct Attached {
     network: PodNetwork,
     result: CniResult,
 }
 
 impl Attached {
-    fn new(
+    pub fn new(
         world: &World,
         config: &Value,
         id: &str,
@@ -54,11 +54,11 @@ impl Attached {
         self.result.addresses[0].network.address()
     }
 
-    fn namespace(&self) -> PathBuf {
+    pub fn namespace(&self) -> PathBuf {
         self.network.namespace()
     }
 
-    fn detach(self, world: &World) {
+    pub fn detach(self, world: &World) {
         self.network.detach(world.cache()).unwrap_or_else(|error| panic!("{}", text(&error)));
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::guest_network::{Interface, InterfaceName};
 
 fn manifest() -> PodManifest {
     let json = format!(
@@ -26,7 +27,8 @@ fn namespaces() -> World {
 }
 
 fn vm() -> World {
-    world(Isolation::Vm { scratch: "/dev/vda".into() }, ImageSource::Pmem("/dev/pmem0".into()))
+    let network = GuestNetwork::default();
+    world(Isolation::Vm { scratch: "/dev/vda".into(), network }, ImageSource::Pmem("/dev/pmem0".into()))
 }
 
 #[test]
@@ -70,6 +72,24 @@ fn apps_are_filtered_unless_the_user_says_otherwise() {
     let privileged = filter(Insecure { capabilities: true, ..Insecure::default() });
     assert!(closed.is_some() && privileged.is_some() && closed != privileged);
     assert_eq!(filter(Insecure { seccomp: true, ..Insecure::default() }), None);
+}
+
+#[test]
+fn only_a_guest_sets_its_network_up() {
+    let interface = Interface {
+        mac: "02:00:00:00:00:01".parse().unwrap(),
+        name: InterfaceName::ethernet(0),
+        mtu: None,
+        addresses: vec!["192.0.2.5/24".parse().unwrap()],
+        routes: Vec::new(),
+    };
+    let network = GuestNetwork { interfaces: vec![interface] };
+    let isolation = Isolation::Vm { scratch: "/dev/vda".into(), network: network.clone() };
+    let plan = compute(&manifest(), &world(isolation, ImageSource::Pmem("/dev/pmem0".into()))).unwrap();
+    assert_eq!(plan.network, network);
+    let sent: Plan = serde_json::from_str(&serde_json::to_string(&plan).unwrap()).unwrap();
+    assert_eq!(sent, plan);
+    assert_eq!(compute(&manifest(), &namespaces()).unwrap().network, GuestNetwork::default());
 }
 
 #[test]

@@ -35,8 +35,11 @@ enum Refused {
     UuidFile(PathBuf, #[source] io::Error),
     #[error("--interactive needs a terminal as standard input")]
     NoTerminal,
-    #[error("--net={0} is not supported by --stage1=kvm yet: a VM has nothing but loopback (--net=none)")]
-    NetOfVm(Net),
+    #[error(
+        "--net=host is not possible with --stage1=kvm: a VM's kernel has a network of its own; use another network, \
+        or --stage1=nspawn"
+    )]
+    HostNetOfVm,
 }
 
 /// Runs a pod; returns only if that fails.
@@ -56,10 +59,13 @@ pub fn run(
     if flags.interactive && !io::stdin().is_terminal() {
         return Err(Refused::NoTerminal.into());
     }
-    if flags.stage1 == Stage1::Kvm && flags.net != Net::None {
-        return Err(Refused::NetOfVm(flags.net.clone()).into());
+    if flags.stage1 == Stage1::Kvm && flags.net == Net::Host {
+        return Err(Refused::HostNetOfVm.into());
     }
     network::check(&flags.net, &globals.local_config, &[])?;
+    if flags.stage1 == Stage1::Kvm && flags.net != Net::None {
+        network::check_for_vm()?;
+    }
     let kernel = Kernel::running();
     let installed = flags.stage1.find()?;
     flags.stage1.preflight(&installed, &kernel, &globals.directory)?;

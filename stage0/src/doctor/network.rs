@@ -1,14 +1,17 @@
 //! What networks between pods and the world need.
 
+use std::error::Error;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 
 use net::cni::PLUGIN_DIRECTORIES;
+use net::redirect;
 
 use super::{Need, Row};
+use crate::network::TUN_DEVICE;
 
 pub fn rows() -> Vec<Row> {
-    vec![plugins(), tap()]
+    vec![plugins(), tap(), redirection()]
 }
 
 fn plugins() -> Row {
@@ -39,11 +42,23 @@ fn plugins_in(directory: &str) -> Option<String> {
 }
 
 fn tap() -> Row {
-    match File::options().read(true).write(true).open("/dev/net/tun") {
-        Ok(_) => Row::ok("tap devices", Need::Optional, "/dev/net/tun"),
+    match File::options().read(true).write(true).open(TUN_DEVICE) {
+        Ok(_) => Row::ok("tap devices", Need::Optional, TUN_DEVICE),
         Err(error) => {
-            let found = format!("/dev/net/tun: {error}");
+            let found = format!("{TUN_DEVICE}: {error}");
             Row::missing("tap devices", Need::Optional, found, "modprobe tun, as root")
+        }
+    }
+}
+
+fn redirection() -> Row {
+    let name = "networks of VMs";
+    match redirect::check() {
+        Ok(()) => Row::ok(name, Need::Optional, "packets can be redirected"),
+        Err(error) => {
+            let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+            let remedy = "modprobe -a sch_ingress cls_u32 act_mirred, as root";
+            Row::missing(name, Need::Optional, cause, remedy)
         }
     }
 }

@@ -65,7 +65,7 @@ fn nothing_is_made_for_what_cannot_run() {
     for (arguments, words) in [
         (&["run", "--interactive", &path][..], &["terminal"][..]),
         (&["run", "--stage1=kvm", "--net=host", &path], &["--net=host", "VM"]),
-        (&["run", "--stage1=kvm", "--net=default", &path], &["--net=default", "kvm"]),
+        (&["run", "--stage1=kvm", "--net=lan", &path], &["networks not found: lan"]),
         (&["run", "--net=lan", &path], &["networks not found: lan", "/etc/rkt/net.d"]),
         (&["run", "--port=web:80", &path], &["\"web\""]),
         (&["run", "--stage1=kvm", &path], &["stage1-kvm", "bin"]),

@@ -76,7 +76,7 @@ fn plan() -> Plan {
         "working_directory":"/","environment":[],"capabilities":0,"no_new_privileges":false,"oom_score_adj":null,"rlimits":[],"filter":null},
         "pre_start":null,"post_stop":null,"stdio":"streams","cgroup":null}"#;
     let app: AppPlan = serde_json::from_str(json).unwrap();
-    Plan { setup: Vec::new(), apps: vec![app], grace_period_ms: 0 }
+    Plan { setup: Vec::new(), apps: vec![app], network: Default::default(), grace_period_ms: 0 }
 }
 
 struct Guest {

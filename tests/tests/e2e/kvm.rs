@@ -35,14 +35,10 @@ fn memory_as_the_limit_has_it() {
 }
 
 #[test]
-fn no_network_but_loopback_yet() {
+fn the_hosts_network_is_not_a_guests() {
     let host = Host::new();
-    let finished = Process::start(&mut host.run(&["--net=default", &image(BUSYBOX)])).finish().exited(254);
-    assert!(
-        finished.stderr.contains("--net=default is not supported by --stage1=kvm"),
-        "{}",
-        finished.stderr
-    );
+    let finished = Process::start(&mut host.run(&["--net=host", &image(BUSYBOX)])).finish().exited(254);
+    assert!(finished.stderr.contains("--net=host is not possible with --stage1=kvm"), "{}", finished.stderr);
     assert!(host.pods().is_empty());
 }
 

@@ -1,7 +1,10 @@
 //! Other kinds of networks, and many pods.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -30,6 +33,43 @@ fn both_versions_of_ip() {
         assert_eq!(world.sh("--net=lan", ask).success().text(), "hello\nhello\n");
         server.signal(Signal::SIGTERM);
         server.finish();
+    });
+}
+
+/// A connection to a pod, which may need a moment to listen.
+fn connect(address: &str) -> TcpStream {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        match TcpStream::connect(address) {
+            Ok(stream) => return stream,
+            Err(error) => assert!(Instant::now() < end, "nobody listens at {address}: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// So much that it goes in segments larger than the MTU, without checksums, wherever the two ends of a card can.
+#[test]
+fn much_data_both_ways() {
+    World::run(|world| {
+        world.configure("10-lan.conf", &bridge("lan", "10.9.0.0/24"));
+        let mut echo = world.start("--net=lan:IP=10.9.0.77", "echo ready; exec nc -ll -p 8000 -e /bin/cat");
+        echo.wait_for_line("ready");
+        let sent: Vec<u8> =
+            (0..8_u64 << 20).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
+        let mut stream = connect("10.9.0.77:8000");
+        let mut received = Vec::new();
+        std::thread::scope(|scope| {
+            let (mut writer, sent) = (stream.try_clone().unwrap(), &sent);
+            scope.spawn(move || {
+                writer.write_all(sent).unwrap();
+                writer.shutdown(Shutdown::Write).unwrap();
+            });
+            stream.read_to_end(&mut received).unwrap();
+        });
+        assert!(received == sent, "{} bytes of {}, or others", received.len(), sent.len());
+        echo.signal(Signal::SIGTERM);
+        echo.finish();
     });
 }
 

@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{BUSYBOX, Finished, Host, Process, image};
+use crate::harness::{BUSYBOX, Finished, Host, Process, image, stage1};
 
 /// Where libcni, and the plugins of the CNI project, keep their files, and what is of the test's own.
 const KEPT: &str = "/var/lib/cni";
@@ -70,7 +70,7 @@ impl World {
     pub fn command(&self, net: &str, name: &str) -> Command {
         let mut command = self.rkt();
         let image = if name.starts_with('/') { name.to_owned() } else { image(name) };
-        command.args(["run", "--stage1=nspawn", net, &image]);
+        command.arg("run").arg(format!("--stage1={}", stage1())).args([net, &image]);
         command
     }
 

@@ -28,7 +28,7 @@ pub struct Interface {
     /// Its addresses.
     #[serde(default)]
     pub addresses: Vec<IpNetwork>,
-    /// The routes that go out here.
+    /// The routes that go out here, those to the networks of its own addresses among them.
     #[serde(default)]
     pub routes: Vec<Route>,
 }
@@ -83,7 +83,7 @@ impl FromStr for MacAddress {
             .map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2))
             .collect();
         bytes.and_then(|bytes| bytes.try_into().ok()).map(Self).ok_or_else(|| {
-            syntax(text, "a MAC address (six two-digit hexadecimal numbers, joined by colons)")
+            Error::syntax(text, "a MAC address (six two-digit hexadecimal numbers, joined by colons)")
         })
     }
 }
@@ -124,7 +124,10 @@ impl FromStr for InterfaceName {
         let fits = (1..=NAME_MAX).contains(&text.len()) && text.bytes().all(allowed);
         match fits && !matches!(text, "." | "..") {
             true => Ok(Self(text.to_owned())),
-            false => Err(syntax(text, "an interface's name (1 to 15 characters, no space, '/', ':' or '%')")),
+            false => Err(Error::syntax(
+                text,
+                "an interface's name (1 to 15 characters, no space, '/', ':' or '%')",
+            )),
         }
     }
 }
@@ -140,6 +143,12 @@ pub struct IpNetwork {
 serde_as_text!(IpNetwork);
 
 impl IpNetwork {
+    /// None if an address of this kind has fewer bits than `prefix`.
+    pub fn new(address: IpAddr, prefix: u8) -> Option<Self> {
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        (prefix <= bits).then_some(Self { address, prefix })
+    }
+
     /// The address, whose host part is kept.
     pub fn address(&self) -> IpAddr {
         self.address
@@ -163,15 +172,10 @@ impl FromStr for IpNetwork {
         text.split_once('/')
             .and_then(|(address, prefix)| {
                 let (address, prefix): (IpAddr, u8) = (address.parse().ok()?, prefix.parse().ok()?);
-                let bits = if address.is_ipv4() { 32 } else { 128 };
-                (prefix <= bits).then_some(Self { address, prefix })
+                Self::new(address, prefix)
             })
-            .ok_or_else(|| syntax(text, "an address with its prefix's length, such as 192.0.2.5/24"))
+            .ok_or_else(|| Error::syntax(text, "an address with its prefix's length, such as 192.0.2.5/24"))
     }
-}
-
-fn syntax(value: &str, expected: &'static str) -> Error {
-    Error::Syntax { value: value.to_owned(), expected }
 }
 
 #[cfg(test)]
