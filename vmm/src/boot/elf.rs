@@ -131,7 +131,8 @@ impl Kernel {
         image: &Image,
         mut visit: impl FnMut(u64, &[u8]) -> Result<(), BootError>,
     ) -> Result<(), BootError> {
-        let mut page = [0; PAGE_SIZE as usize];
+        let zeros = [0; PAGE_SIZE as usize];
+        let mut page = zeros;
         for segment in &self.segments {
             let mut done = 0;
             while done < segment.file_bytes {
@@ -139,7 +140,7 @@ impl Kernel {
                 let wanted = (PAGE_SIZE - address % PAGE_SIZE).min(segment.file_bytes - done);
                 let piece = page.get_mut(..wanted as usize).unwrap_or_default();
                 image.read(piece, segment.file_offset + done)?;
-                if piece.iter().any(|byte| *byte != 0) {
+                if !zeros.starts_with(piece) {
                     visit(address, piece)?;
                 }
                 done += wanted;
