@@ -10,21 +10,23 @@ use std::path::Path;
 
 use vmm::probe::{self, Problem};
 
-/// In the data directory: the [`Host`] that has proved itself.
+/// What holds for this boot, whatever data directory is used.
+pub const DIRECTORY: &str = "/run/rkt";
+/// In it: the [`Host`] that has proved itself.
 const PROVED: &str = "kvm-proved";
 const DEVICE: &str = "/dev/kvm";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Makes the checks that are quick, and lets a guest run unless one has in this boot.
-pub fn preflight(data_directory: &Path) -> Result<(), Problem> {
+pub fn preflight(directory: &Path) -> Result<(), Problem> {
     let kvm = probe::open_checked()?;
     let host = Host::this();
-    if host.as_ref().is_ok_and(|host| host.has_proved_itself(data_directory)) {
+    if host.as_ref().is_ok_and(|host| host.has_proved_itself(directory)) {
         return Ok(());
     }
     probe::can_run_guest(&kvm)?;
     // Where that cannot be written down, the next call finds out again.
-    let _ = host.and_then(|host| host.write_down(data_directory));
+    let _ = host.and_then(|host| host.write_down(directory));
     Ok(())
 }
 

@@ -120,18 +120,13 @@ impl Stage1 {
     }
 
     /// Whether this host can run it, asked before anything is made.
-    pub fn preflight(
-        self,
-        installed: &Installed,
-        kernel: &host::Kernel,
-        data_directory: &Path,
-    ) -> Result<(), Error> {
+    pub fn preflight(self, installed: &Installed, kernel: &host::Kernel) -> Result<(), Error> {
         match self {
             Self::Kvm => {
                 for (path, what) in guest_files(installed) {
                     std::fs::File::open(&path).map_err(|source| Error::GuestFile { path, what, source })?;
                 }
-                kvm::preflight(data_directory).map_err(Error::Kvm)
+                kvm::preflight(Path::new(kvm::DIRECTORY)).map_err(Error::Kvm)
             }
             Self::Nspawn => match kernel.missing_for_namespaces() {
                 Some(missing) => Err(Error::Kernel(missing)),

@@ -68,7 +68,7 @@ pub fn run(
     }
     let kernel = Kernel::running();
     let installed = flags.stage1.find()?;
-    flags.stage1.preflight(&installed, &kernel, &globals.directory)?;
+    flags.stage1.preflight(&installed, &kernel)?;
 
     let store = Store::new(&globals.directory);
     let images = apps.iter().map(|app| find(globals, flags, &store, app)).collect::<Result<Vec<_>, _>>()?;
