@@ -279,8 +279,12 @@ pub enum ImageSource {
 const GRACE_PERIOD_MS: u64 = 10_000;
 /// Where a VM pod's root is mounted before it becomes the root: the initial one cannot be pivoted away from.
 const VM_POD_ROOT: &str = "/pod";
+/// Where a VM has its devices, before the pod's root becomes the root.
+const VM_DEVICES: &str = "/dev";
 /// Where a VM pod's writable layers are mounted.
 pub const VM_SCRATCH: &str = "/scratch";
+/// What the plan of a VM pod mounts on: a guest's root, which is read-only, has to have these directories.
+pub const VM_MOUNT_POINTS: [&str; 3] = [VM_DEVICES, VM_SCRATCH, VM_POD_ROOT];
 
 /// Environment that an app has unless its manifest says otherwise (appc spec, "Execution Environment").
 const DEFAULT_ENVIRONMENT: [(&str, &str); 5] = [
@@ -368,8 +372,8 @@ fn pod_setup(manifest: &PodManifest, world: &World) -> Vec<Operation> {
 fn vm_file_systems(scratch: &Path) -> Vec<Operation> {
     let scratch_flags = MountFlags { no_suid: false, no_exec: false, ..MountFlags::INERT };
     vec![
-        directory(Path::new("/dev"), 0o755),
-        mount("devtmpfs", Path::new("/dev"), MountFlags::default(), ""),
+        directory(Path::new(VM_DEVICES), 0o755),
+        mount("devtmpfs", Path::new(VM_DEVICES), MountFlags::default(), ""),
         directory(Path::new(VM_SCRATCH), 0o755),
         Operation::Mount {
             file_system: "ext4".into(),

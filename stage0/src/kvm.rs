@@ -8,17 +8,17 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use vmm::probe::{self, Problem};
+use vmm::probe::{self, KVM_PATH, Problem};
 
 /// What holds for this boot, whatever data directory is used.
-pub const DIRECTORY: &str = "/run/rkt";
+const DIRECTORY: &str = "/run/rkt";
 /// In it: the [`Host`] that has proved itself.
 const PROVED: &str = "kvm-proved";
-const DEVICE: &str = "/dev/kvm";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Makes the checks that are quick, and lets a guest run unless one has in this boot.
-pub fn preflight(directory: &Path) -> Result<(), Problem> {
+pub fn preflight() -> Result<(), Problem> {
+    let directory = Path::new(DIRECTORY);
     let kvm = probe::open_checked()?;
     let host = Host::this();
     if host.as_ref().is_ok_and(|host| host.has_proved_itself(directory)) {
@@ -37,7 +37,7 @@ struct Host(String);
 impl Host {
     fn this() -> io::Result<Self> {
         let boot = fs::read_to_string(BOOT_ID)?;
-        let device = fs::metadata(DEVICE)?;
+        let device = fs::metadata(KVM_PATH)?;
         let (inode, seconds, nanoseconds) = (device.ino(), device.ctime(), device.ctime_nsec());
         Ok(Self(format!("{} {inode} {seconds}.{nanoseconds:09}\n", boot.trim_end())))
     }

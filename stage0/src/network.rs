@@ -12,11 +12,9 @@ use pod::net::Net;
 use pod::pod_manifest::PodManifest;
 use pod::ports::{self, PortMapping};
 use uuid::Uuid;
+use vmm::virtio::net::tap::TUN_DEVICE;
 
 use crate::pods::{Place, Pods, State};
-
-/// Where taps are made.
-pub const TUN_DEVICE: &str = "/dev/net/tun";
 
 /// Why a network cannot be had.
 #[derive(Debug, thiserror::Error)]

@@ -126,7 +126,7 @@ impl Stage1 {
                 for (path, what) in guest_files(installed) {
                     std::fs::File::open(&path).map_err(|source| Error::GuestFile { path, what, source })?;
                 }
-                kvm::preflight(Path::new(kvm::DIRECTORY)).map_err(Error::Kvm)
+                kvm::preflight().map_err(Error::Kvm)
             }
             Self::Nspawn => match kernel.missing_for_namespaces() {
                 Some(missing) => Err(Error::Kernel(missing)),

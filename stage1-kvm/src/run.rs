@@ -11,7 +11,7 @@ use stage1::attend::{Connection, Control, Streams, attend};
 use stage1::entrance::Entrance;
 use stage1::network::Network;
 use stage1::pod::Pod;
-use stage1::signals::{Meaning, Signals};
+use stage1::signals::{ENDED_BEFORE_ITS_START, Signals};
 use stage1::terminal::RawTerminal;
 use stage1::timeline::Timeline;
 use stage1::{lock, status};
@@ -24,8 +24,6 @@ use crate::{machine, network_cards, quota, sessions};
 
 /// What `flavor` says.
 const FLAVOR: &str = "kvm";
-/// What a pod that is ended before its first app has started is said to have ended by.
-const ENDED_BEFORE_ITS_START: ExitStatus = ExitStatus::Signal(libc::SIGTERM as u8);
 
 /// Runs the pod in the working directory to its end.
 pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
@@ -42,12 +40,10 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     // Whether it runs a guest shows soon: rkt has tried that before it made the pod, and `Running::explain` does if the
     // guest does not get far.
     let kvm = probe::open_checked().map_err(Error::Kvm)?;
-    let network = match Network::set_up(&pod, &|| signals.next() == Some(Meaning::End)) {
-        // No app has started: there is nothing to end in an orderly way.
+    let network = match Network::set_up(&mut pod, &signals) {
         Err(error) if error.is_interruption() => return Ok(ExitCode::from(ENDED_BEFORE_ITS_START.code())),
         network => network?,
     };
-    pod.resolv_conf = network.as_ref().and_then(Network::resolv_conf).map(str::to_owned);
     let cards = network.as_ref().map(network_cards::attach).transpose()?.unwrap_or_default();
     if network.is_some() {
         timeline.mark("network");
@@ -93,10 +89,8 @@ fn accompany(
     // By the time that somebody knows whom to enter, he can.
     let entrance = Entrance::open(&pod.directory)?;
     status::write_pid(&pod.directory, std::process::id())?;
-    let interrupted = || signals.next() == Some(Meaning::End);
-    let guest = match doors.welcome(plan, &interrupted) {
+    let guest = match doors.welcome(plan, &|| signals.interrupted()) {
         Ok(guest) => guest,
-        // No app has started: there is nothing to end in an orderly way.
         Err(Refusal::Interrupted) => return Ok(ENDED_BEFORE_ITS_START),
         Err(refusal) => return Err(refused(refusal, running)),
     };

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use pod::abi::PodDirectory;
-use pod::control::ExitStatus;
 use pod::limits::PodLimits;
 use pod::net::Net;
 use pod::plan::{ImageSource, Isolation, Layers, Plan};
@@ -17,7 +16,7 @@ use stage1::cgroup::{AppCgroup, CONTROLLERS, Cgroups};
 use stage1::entrance::Entrance;
 use stage1::network::Network;
 use stage1::pod::Pod;
-use stage1::signals::{Meaning, Signals};
+use stage1::signals::{ENDED_BEFORE_ITS_START, Signals};
 use stage1::terminal::RawTerminal;
 use stage1::timeline::Timeline;
 use stage1::{lock, status};
@@ -30,8 +29,6 @@ use crate::supervisor::{NetworkNamespace, Supervisor};
 
 /// The isolation's name.
 const FLAVOR: &str = "nspawn";
-/// How a pod is said to have ended that was ended before its first app had started.
-const ENDED_BEFORE_ITS_START: ExitStatus = ExitStatus::Signal(libc::SIGTERM as u8);
 
 /// Runs the pod in the working directory to its end.
 pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
@@ -41,12 +38,10 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let mut pod = Pod::open(arguments)?;
     let signals = Signals::block()?;
     status::write_parent(&pod.directory)?;
-    let network = match Network::set_up(&pod, &|| signals.next() == Some(Meaning::End)) {
-        // No app has started: there is nothing to end in an orderly way.
+    let network = match Network::set_up(&mut pod, &signals) {
         Err(error) if error.is_interruption() => return Ok(ExitCode::from(ENDED_BEFORE_ITS_START.code())),
         network => network?,
     };
-    pod.resolv_conf = network.as_ref().and_then(Network::resolv_conf).map(str::to_owned);
     if network.is_some() {
         timeline.mark("network");
     }

@@ -11,6 +11,7 @@ use ::pod::ports;
 use crate::Error;
 use crate::error::report;
 use crate::pod::Pod;
+use crate::signals::Signals;
 
 /// Where an administrator's configuration is unless stage0 says otherwise.
 const LOCAL_CONFIG: &str = "/etc/rkt";
@@ -19,13 +20,13 @@ const LOCAL_CONFIG: &str = "/etc/rkt";
 #[derive(Debug)]
 pub struct Network {
     attached: PodNetwork,
-    resolv_conf: Option<String>,
 }
 
 impl Network {
-    /// Attaches the pod to the networks that it asks for, if any. Plugins are killed once `interrupted` says that nobody
-    /// wants the pod any more; after any error everything is undone.
-    pub fn set_up(pod: &Pod, interrupted: &dyn Fn() -> bool) -> Result<Option<Self>, Error> {
+    /// Attaches the pod to the networks that it asks for, if any, and notes what they say of name servers. Plugins are
+    /// killed once a signal says that nobody wants the pod any more ([`Error::is_interruption`]); after any error everything
+    /// is undone.
+    pub fn set_up(pod: &mut Pod, signals: &Signals) -> Result<Option<Self>, Error> {
         if matches!(pod.arguments.net, Net::None | Net::Host) {
             return Ok(None);
         }
@@ -35,17 +36,12 @@ impl Network {
         let id = pod.arguments.uuid.to_string();
         let planned = pod_network::plan(&pod.arguments.net, local_config, &id, &ports)?;
         let attached = PodNetwork::create(&pod.directory.network(), planned)?;
-        let mut network = Self { attached, resolv_conf: None };
-        let results = network.attached.attach(cache(), interrupted)?;
+        let network = Self { attached };
+        let results = network.attached.attach(cache(), &|| signals.interrupted())?;
         net_info::write(&pod.directory.net_info(), &network.attached.describe(&results))?;
         let dns = results.iter().map(|result| &result.dns).find(|dns| !dns.is_empty());
-        network.resolv_conf = dns.map(resolv_conf::text);
+        pod.resolv_conf = dns.map(resolv_conf::text);
         Ok(Some(network))
-    }
-
-    /// What the apps' `/etc/resolv.conf` is to be, if a network says anything.
-    pub fn resolv_conf(&self) -> Option<&str> {
-        self.resolv_conf.as_deref()
     }
 
     /// The interfaces in the namespace, in order.

@@ -4,11 +4,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use pod::control::ExitStatus;
 
 use crate::Error;
 
 /// Signals that end a pod: in an orderly way the first time, at once the second.
 const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+
+/// How a pod is said to have ended that was ended before its first app had started: there was nothing to end in an orderly way.
+pub const ENDED_BEFORE_ITS_START: ExitStatus = ExitStatus::Signal(libc::SIGTERM as u8);
 
 /// A signal's meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,11 @@ impl Signals {
             .and_then(|()| SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK))
             .map_err(|source| Error::System { action: "take signals", source })?;
         Ok(Self { signals })
+    }
+
+    /// Whether the pod is to end, asked before its apps have started.
+    pub fn interrupted(&self) -> bool {
+        self.next() == Some(Meaning::End)
     }
 
     /// The next signal that has come.

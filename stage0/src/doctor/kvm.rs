@@ -36,7 +36,7 @@ fn machine() -> Vec<Row> {
         Err(error) => return vec![problem("KVM", &error)],
     };
     let mut rows = vec![match vmm::probe::check_api_version(&kvm) {
-        Ok(()) => Row::ok("KVM", Need::Kvm, "/dev/kvm"),
+        Ok(()) => Row::ok("KVM", Need::Kvm, vmm::probe::KVM_PATH),
         Err(error) => problem("KVM", &error),
     }];
     rows.extend(vmm::probe::capabilities(&kvm).map(|(name, there)| match there {

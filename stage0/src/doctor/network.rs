@@ -6,9 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use net::cni::PLUGIN_DIRECTORIES;
 use net::redirect;
+use vmm::virtio::net::tap::TUN_DEVICE;
 
 use super::{Need, Row};
-use crate::network::TUN_DEVICE;
 
 pub fn rows() -> Vec<Row> {
     vec![plugins(), tap(), redirection()]

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::host::{Host, is_root};
-use crate::pods::run;
+use crate::pods::{lock, run};
 
 #[test]
 fn the_entrypoint_is_called_by_its_interface() {
@@ -14,8 +14,7 @@ fn the_entrypoint_is_called_by_its_interface() {
     let uuid = run(&host);
     let pod = host.data().join("pods/run").join(&uuid);
     host.rkt(&["enter", &uuid, "ls"]).refused(&["enter: ", &uuid, "is exited, not running"]);
-    let lock = fs::File::open(&pod).unwrap();
-    lock.lock().unwrap();
+    let _lock = lock(&pod);
     fs::write(pod.join("pid"), "4711\n").unwrap();
     for (arguments, called) in [
         (&[&uuid[..8]][..], "--pid=4711 --appname=test -- /bin/sh"),

@@ -1,6 +1,7 @@
 //! Pods after their end.
 
-use std::fs;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
 use crate::archive::Archive;
 use crate::host::{Host, is_root};
@@ -11,6 +12,21 @@ pub fn run(host: &Host) -> String {
     assert_eq!(host.rkt(&["run", &path]).code, 7);
     let pods = host.pods("run");
     pods.first().unwrap().clone()
+}
+
+/// A pod that runs as long as the lock is kept, and its directory.
+pub fn running(host: &Host) -> (String, PathBuf, File) {
+    let uuid = run(host);
+    let pod = host.data().join("pods/run").join(&uuid);
+    let lock = lock(&pod);
+    (uuid, pod, lock)
+}
+
+/// Takes a pod's lock.
+pub fn lock(pod: &Path) -> File {
+    let lock = File::open(pod).unwrap();
+    lock.lock().unwrap();
+    lock
 }
 
 #[test]

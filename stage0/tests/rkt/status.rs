@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::host::{Host, finished, is_root};
-use crate::pods::run;
+use crate::pods::{lock, run, running};
 
 #[test]
 fn of_a_pod_that_runs_and_then_does_not() {
@@ -14,10 +14,7 @@ fn of_a_pod_that_runs_and_then_does_not() {
         return;
     }
     let host = Host::new();
-    let uuid = run(&host);
-    let pod = host.data().join("pods/run").join(&uuid);
-    let lock = fs::File::open(&pod).unwrap();
-    lock.lock().unwrap();
+    let (uuid, pod, lock) = running(&host);
     let text = || host.rkt(&["status", &uuid]).success().stdout;
     let lines =
         |text: &str| text.lines().map(|line| line.split_once('=').unwrap().0.to_owned()).collect::<Vec<_>>();
@@ -81,8 +78,7 @@ fn waiting() {
     let pod = host.data().join("pods/run").join(&uuid);
     host.rkt(&["status", "--wait", &uuid]).success();
     host.rkt(&["status", "--wait-ready", &uuid]).refused(&["is exited and will not become ready"]);
-    let lock = fs::File::open(&pod).unwrap();
-    lock.lock().unwrap();
+    let lock = lock(&pod);
     let begin = Instant::now();
     host.rkt(&["status", "--wait=300ms", &uuid]).refused(&["status: ", "timed out", "has not ended"]);
     host.rkt(&["status", "--wait-ready=1s", &uuid]).refused(&["timed out", "is not ready"]);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::host::{Host, is_root};
-use crate::pods::run;
+use crate::pods::{run, running};
 
 #[test]
 fn the_entrypoint_is_called_by_its_interface() {
@@ -11,10 +11,7 @@ fn the_entrypoint_is_called_by_its_interface() {
         return;
     }
     let host = Host::new();
-    let uuid = run(&host);
-    let pod = host.data().join("pods/run").join(&uuid);
-    let lock = fs::File::open(&pod).unwrap();
-    lock.lock().unwrap();
+    let (uuid, pod, _lock) = running(&host);
     let stopped = host.rkt(&["stop", &uuid[..8]]).success().stdout;
     assert!(stopped.contains(&format!("arguments: {uuid}\ndirectory: {}\n", pod.display())), "{stopped}");
     assert!(stopped.ends_with(&format!("\"{uuid}\"\n")), "{stopped}");

@@ -8,9 +8,7 @@ use std::fs::File;
 use std::process::ExitCode;
 
 use erofs::{EntryPath, Metadata, Writer};
-
-/// What the plan of a pod in a VM mounts on (`pod::plan`).
-const MOUNT_POINTS: [&str; 3] = ["/dev", "/scratch", "/pod"];
+use pod::plan::VM_MOUNT_POINTS;
 
 fn main() -> ExitCode {
     match make(std::env::args().skip(1)) {
@@ -32,7 +30,7 @@ fn make(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error
     let file = File::create(&unfinished).map_err(|error| format!("{unfinished}: {error}"))?;
     let mut writer = Writer::new(file);
     let metadata = Metadata::root_owned(0o755);
-    for directory in MOUNT_POINTS {
+    for directory in VM_MOUNT_POINTS {
         writer.directory(&EntryPath::in_root(directory.as_bytes())?, &metadata)?;
     }
     writer.file(&EntryPath::in_root(b"/init")?, &metadata, &mut init, size)?;

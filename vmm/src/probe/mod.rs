@@ -14,7 +14,7 @@ use kvm_ioctls::{Cap, Kvm};
 pub use payload::{Defect, can_run_guest};
 
 /// The device that KVM is.
-const KVM_PATH: &str = "/dev/kvm";
+pub const KVM_PATH: &str = "/dev/kvm";
 /// The only version of KVM's interface there has been since 2007.
 const API_VERSION: i32 = 12;
 

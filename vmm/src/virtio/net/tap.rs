@@ -7,7 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 
 /// The length of the virtio header before each frame, `struct virtio_net_hdr_v1` (virtio 1.2, section 5.1.6).
 pub const HEADER_BYTES: usize = 12;
-const TUN_DEVICE: &str = "/dev/net/tun";
+/// Where taps are made.
+pub const TUN_DEVICE: &str = "/dev/net/tun";
 
 /// Why a tap could not be opened.
 #[derive(Debug, thiserror::Error)]
