@@ -14,7 +14,7 @@ PREFIX ?= /usr/local
 out := target/x86_64-unknown-linux-gnu/release
 helpers := stage1-nspawn stage1-kvm
 # What a guest is made of.
-guest := vmlinux guest.erofs
+guest := vmlinux vmlinux-norethunk guest.erofs
 
 # The order of what a target needs counts.
 .NOTPARALLEL:
@@ -25,7 +25,8 @@ build:
 	$(CARGO) build --locked --release --workspace --bins
 	mkdir -p target/release
 	cd target/release && ln -f $(addprefix ../../$(out)/,rkt $(helpers)) .
-	cmp -s build/vmlinux target/release/vmlinux || cp build/vmlinux target/release/vmlinux
+	for kernel in vmlinux vmlinux-norethunk; do \
+		cmp -s build/$$kernel target/release/$$kernel || cp build/$$kernel target/release/ || exit; done
 	$(out)/guest-root $(out)/guest-init target/release/guest.erofs
 
 setup:

@@ -20,10 +20,12 @@ use crate::{host, kvm};
 
 /// The entrypoints of our stage1s, all of them one binary under different names.
 pub const ENTRYPOINTS: [&str; 4] = ["init", "enter", "stop", "gc"];
-/// The guest's kernel, beside the stage1.
-pub const GUEST_KERNEL: &str = "vmlinux";
-/// The guest's root file system with its PID 1, beside the stage1.
-pub const GUEST_ROOT: &str = "guest.erofs";
+/// What a guest is made of, beside the stage1, and what it is for.
+const GUEST_FILES: [(&str, &str); 3] = [
+    ("vmlinux", "the guest kernel"),
+    ("vmlinux-norethunk", "the guest kernel with plain returns"),
+    ("guest.erofs", "the guest's root file system"),
+];
 
 /// Why a stage1 cannot run a pod here.
 #[derive(Debug, thiserror::Error)]
@@ -137,9 +139,8 @@ impl Stage1 {
 }
 
 /// What a guest is made of, and what it is for.
-pub fn guest_files(installed: &Installed) -> [(PathBuf, &'static str); 2] {
-    let beside = |name| installed.binary.with_file_name(name);
-    [(beside(GUEST_KERNEL), "the guest kernel"), (beside(GUEST_ROOT), "the guest's root file system")]
+pub fn guest_files(installed: &Installed) -> [(PathBuf, &'static str); 3] {
+    GUEST_FILES.map(|(name, what)| (installed.binary.with_file_name(name), what))
 }
 
 fn directories() -> Vec<PathBuf> {

@@ -16,11 +16,9 @@ use vmm::virtio::vsock::VsockConfig;
 use vmm::{Kvm, MachineConfig, VcpuCount};
 
 use crate::error::Error;
-use crate::writable;
+use crate::{kernel, writable};
 
-/// The guest kernel, beside this program's own file.
-const KERNEL: &str = "vmlinux";
-/// The guest's root file system with its init, beside it as well: the first of the persistent memory devices.
+/// The guest's root file system with its init, beside this program's own file: the first of the persistent memory devices.
 const ROOT: &str = "guest.erofs";
 /// The guest's only disk.
 const SCRATCH_DEVICE: &str = "/dev/vda";
@@ -57,7 +55,7 @@ pub fn config(
     let memory_bytes = limits.guest_memory_bytes().map_err(Error::Limits)?;
     let mut pmems = vec![open_part(ROOT)?];
     pmems.extend(images(pod)?);
-    let kernel = open_part(KERNEL)?;
+    let kernel = open_part(kernel::name())?;
     let scratch = writable::make(&pod.directory.scratch(), pod.arguments.uuid)?;
     Ok(MachineConfig {
         kvm,
@@ -97,7 +95,10 @@ fn open_part(name: &str) -> Result<File, Error> {
 ///   wrong, and those are not kept quiet.
 fn command_line(debug: bool) -> String {
     let root = "root=/dev/pmem0 rootfstype=erofs rootflags=dax=always ro init=/init";
-    format!("{root} percpu_alloc=page{}", if debug { "" } else { " quiet" })
+    format!(
+        "{root} percpu_alloc=page rcupdate.rcu_expedited=1 noreplace-smp{}",
+        if debug { "" } else { " quiet" }
+    )
 }
 
 fn to_stderr(bytes: &[u8]) {

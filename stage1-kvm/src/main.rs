@@ -3,6 +3,7 @@
 
 mod error;
 mod handshake;
+mod kernel;
 mod machine;
 mod network_cards;
 mod quota;

@@ -122,12 +122,12 @@ impl Machine {
         let timeline = Arc::new(Timeline::default());
 
         let kernel = Kernel::parse(&config.kernel)?;
-        let image = Image::open(&config.kernel)?;
+        let image = Image::open(&config.kernel, &kernel)?;
         let ram = map_ram(&kernel, &image, config.memory_bytes)?;
         let pmems = map_pmems(&config.pmems, config.memory_bytes)?;
         let memory = DeviceMemory::new(ram.clone(), pmems.clone())?;
 
-        let mut vm = create_vm(&config.kvm, || Ok(kernel.load(&image, &memory)?))?;
+        let mut vm = create_vm(&config.kvm, || Ok(image.load(&memory)?))?;
         ram.iter().try_for_each(|region| vm.add_memory(region, Access::ReadWrite))?;
         pmems.iter().try_for_each(|region| vm.add_memory(region, Access::ReadOnly))?;
 
@@ -248,7 +248,7 @@ fn map_ram(kernel: &Kernel, image: &Image, memory_bytes: u64) -> Result<Vec<Regi
         mapping.advise_huge_pages(0..bytes, false);
         if start == 0 {
             kernel.check(bytes)?;
-            for huge_page in kernel.dense_huge_pages(image)? {
+            for huge_page in image.dense_huge_pages() {
                 mapping.advise_huge_pages(huge_page..huge_page + HUGE_PAGE_SIZE, true);
             }
         }

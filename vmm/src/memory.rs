@@ -12,7 +12,7 @@ use vm_memory::guest_memory::{Error as GuestMemoryError, GuestMemorySliceIterato
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{
     Address, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
-    GuestRegionMmap, Permissions,
+    GuestRegionMmap, Permissions, VolatileSlice,
 };
 
 /// The size of a page, and the granularity of every mapping.
@@ -245,6 +245,19 @@ impl GuestMemory for DeviceMemory {
 }
 
 impl DeviceMemory {
+    /// `count` bytes that lie in one region.
+    pub fn slice(
+        &self,
+        addr: GuestAddress,
+        count: usize,
+        access: Permissions,
+    ) -> vm_memory::guest_memory::Result<VolatileSlice<'_>> {
+        if !self.permits(addr, count, access) {
+            return Err(GuestMemoryError::InvalidGuestAddress(addr));
+        }
+        self.regions.get_slice(addr, count)
+    }
+
     fn permits(&self, addr: GuestAddress, count: usize, access: Permissions) -> bool {
         !access.has_write() || addr.checked_add(count as u64).is_some_and(|end| end <= self.read_only_from)
     }

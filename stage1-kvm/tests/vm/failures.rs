@@ -9,13 +9,13 @@ use tempfile::TempDir;
 
 use crate::pod::{Pod, make_guest_root, needs_kvm, parts, shell, text};
 
-/// Parts of which one is another file, or missing.
+/// Parts of which those whose names begin so are another file, or missing.
 fn parts_with(name: &str, other: Option<&str>) -> TempDir {
     let changed = tempfile::tempdir().unwrap();
     // The program looks beside its own file, so that this is a copy.
     fs::copy(parts().join("stage1-kvm"), changed.path().join("stage1-kvm")).unwrap();
-    for part in ["guest.erofs", "vmlinux"] {
-        match (part == name, other) {
+    for part in ["guest.erofs", "vmlinux", "vmlinux-norethunk"] {
+        match (part.starts_with(name), other) {
             (false, _) => symlink(parts().join(part), changed.path().join(part)).unwrap(),
             (true, Some(other)) => symlink(other, changed.path().join(part)).unwrap(),
             (true, None) => {}

@@ -161,8 +161,8 @@ fn make_parts() -> std::io::Result<TempDir> {
     let program = Path::new(env!("CARGO_BIN_EXE_stage1-kvm"));
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let target = program.ancestors().nth(2).unwrap();
-    let files = [(program.to_owned(), "stage1-kvm"), (workspace.join("build/vmlinux"), "vmlinux")];
-    for (from, name) in files {
+    let kernels = ["vmlinux", "vmlinux-norethunk"].map(|name| (workspace.join("build").join(name), name));
+    for (from, name) in [(program.to_owned(), "stage1-kvm")].into_iter().chain(kernels) {
         fs::copy(&from, parts.path().join(name))
             .unwrap_or_else(|error| panic!("{} is not built: {error}", from.display()));
     }

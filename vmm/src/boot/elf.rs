@@ -13,9 +13,9 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use nix::sys::mman::ProtFlags;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{GuestAddress, Permissions, VolatileSlice};
 
-use super::{BootError, write};
+use super::BootError;
 use crate::layout::HIGH_RAM_START;
 use crate::memory::{DeviceMemory, HUGE_PAGE_SIZE, Mapping, PAGE_SIZE, Region};
 
@@ -99,80 +99,102 @@ impl Kernel {
             .unwrap_or(0)
     }
 
-    /// The huge pages of guest memory that the kernel fills by a quarter at least, by their first addresses. What the linker
-    /// has aligned to 2 MiB leaves others that hold next to nothing.
-    pub fn dense_huge_pages(&self, image: &Image) -> Result<Vec<u64>, BootError> {
-        let mut pages = BTreeMap::new();
-        self.for_each_page(image, |address, _| {
-            *pages.entry(address - address % HUGE_PAGE_SIZE).or_insert(0) += PAGE_SIZE;
-            Ok(())
-        })?;
-        Ok(pages
-            .into_iter()
-            .filter(|(_, filled)| filled * 4 >= HUGE_PAGE_SIZE)
-            .map(|(start, _)| start)
-            .collect())
-    }
-
     /// That every segment lies in `memory_bytes` of RAM.
     pub fn check(&self, memory_bytes: u64) -> Result<(), BootError> {
         self.segments.iter().try_for_each(|segment| segment.check(memory_bytes))
     }
-
-    /// Copies the segments to where they belong; `memory` is still all zeros.
-    pub fn load(&self, image: &Image, memory: &DeviceMemory) -> Result<(), BootError> {
-        self.for_each_page(image, |address, bytes| write(memory, "the kernel", address, bytes))
-    }
-
-    /// Calls `visit` with the address and the contents of each page, or part of one, that is not all zeros. Those are
-    /// there already, and take no memory before the guest writes there.
-    fn for_each_page(
-        &self,
-        image: &Image,
-        mut visit: impl FnMut(u64, &[u8]) -> Result<(), BootError>,
-    ) -> Result<(), BootError> {
-        let zeros = [0; PAGE_SIZE as usize];
-        let mut page = zeros;
-        for segment in &self.segments {
-            let mut done = 0;
-            while done < segment.file_bytes {
-                let address = segment.address + done;
-                let wanted = (PAGE_SIZE - address % PAGE_SIZE).min(segment.file_bytes - done);
-                let piece = page.get_mut(..wanted as usize).unwrap_or_default();
-                image.read(piece, segment.file_offset + done)?;
-                if !zeros.starts_with(piece) {
-                    visit(address, piece)?;
-                }
-                done += wanted;
-            }
-        }
-        Ok(())
-    }
 }
 
-/// The kernel's file, mapped to be read.
+/// A page of the kernel, or part of one.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    address: u64,
+    file_offset: u64,
+    bytes: usize,
+}
+
+/// The kernel's file, mapped to be read, and what of it goes to guest memory.
 pub struct Image {
     file: DeviceMemory,
+    /// Those that are not all zeros: these are there already, and take no memory before the guest writes there.
+    pieces: Vec<Piece>,
 }
 
 impl Image {
-    /// Maps it; it must not shrink while this lives.
-    pub fn open(file: &File) -> Result<Self, BootError> {
+    /// Maps the file of `kernel`; it must not shrink while this lives.
+    pub fn open(file: &File, kernel: &Kernel) -> Result<Self, BootError> {
         let bytes = file.metadata().map_err(BootError::Read)?.len().next_multiple_of(PAGE_SIZE);
         let mut mapping = Mapping::anonymous(bytes, ProtFlags::PROT_READ)?;
         mapping.overlay(0, file, 0, bytes)?;
         let region = Region { start: GuestAddress(0), mapping: Arc::new(mapping) };
-        Ok(Self { file: DeviceMemory::new(vec![region], Vec::new())? })
+        let mut image = Self { file: DeviceMemory::new(vec![region], Vec::new())?, pieces: Vec::new() };
+        for segment in &kernel.segments {
+            for piece in segment.pieces() {
+                if !image.is_zero(piece)? {
+                    image.pieces.push(piece);
+                }
+            }
+        }
+        Ok(image)
     }
 
-    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<(), BootError> {
+    /// The huge pages of guest memory that the kernel fills by a quarter at least, by their first addresses. What the linker
+    /// has aligned to 2 MiB leaves others that hold next to nothing.
+    pub fn dense_huge_pages(&self) -> Vec<u64> {
+        let mut pages = BTreeMap::new();
+        for piece in &self.pieces {
+            *pages.entry(piece.address - piece.address % HUGE_PAGE_SIZE).or_insert(0) += piece.bytes as u64;
+        }
+        pages.retain(|_, filled| *filled * 4 >= HUGE_PAGE_SIZE);
+        pages.into_keys().collect()
+    }
+
+    /// Copies the kernel to where it belongs; `memory` is still all zeros.
+    pub fn load(&self, memory: &DeviceMemory) -> Result<(), BootError> {
+        for &piece in &self.pieces {
+            let target = memory
+                .slice(GuestAddress(piece.address), piece.bytes, Permissions::Write)
+                .map_err(|source| BootError::Write { what: "the kernel", source })?;
+            self.bytes(piece)?.copy_to_volatile_slice(target);
+        }
+        Ok(())
+    }
+
+    fn bytes(&self, piece: Piece) -> Result<VolatileSlice<'_>, BootError> {
         self.file
-            .read_slice(buffer, GuestAddress(offset))
+            .slice(GuestAddress(piece.file_offset), piece.bytes, Permissions::Read)
             .map_err(|error| BootError::Read(io::Error::other(error)))
+    }
+
+    /// A look at the first bytes answers for most pages.
+    fn is_zero(&self, piece: Piece) -> Result<bool, BootError> {
+        static ZEROS: [u8; 1024] = [0; 1024];
+        let (mut rest, mut buffer) = (self.bytes(piece)?, [0; ZEROS.len()]);
+        while !rest.is_empty() {
+            let read = rest.copy_to(&mut buffer);
+            if !buffer.get(..read).is_some_and(|read| ZEROS.starts_with(read)) {
+                return Ok(false);
+            }
+            rest = rest.offset(read).map_err(|error| BootError::Read(io::Error::other(error)))?;
+        }
+        Ok(true)
     }
 }
 
 impl Segment {
+    /// What the file has of it, page by page of guest memory.
+    fn pieces(&self) -> impl Iterator<Item = Piece> {
+        let Self { file_offset, address, file_bytes, .. } = *self;
+        let mut done = 0;
+        std::iter::from_fn(move || {
+            let bytes = (PAGE_SIZE - (address + done) % PAGE_SIZE).min(file_bytes - done);
+            let piece =
+                Piece { address: address + done, file_offset: file_offset + done, bytes: bytes as usize };
+            done += bytes;
+            (bytes > 0).then_some(piece)
+        })
+    }
+
     /// Whether the file has all of the segment: a page mapped past its end would be a fault of this process.
     fn lies_within(&self, file_bytes: u64) -> bool {
         self.file_offset.checked_add(self.file_bytes).is_some_and(|end| end <= file_bytes)
@@ -245,6 +267,7 @@ impl Fields<'_> {
 mod tests {
     use std::io::Write;
 
+    use vm_memory::Bytes;
     use vmm_sys_util::tempfile::TempFile;
 
     use super::*;
@@ -295,8 +318,7 @@ mod tests {
         let ram = Mapping::anonymous(2 << 20, READ_WRITE).unwrap();
         let region = Region { start: GuestAddress(0), mapping: Arc::new(ram) };
         let memory = DeviceMemory::new(vec![region], Vec::new()).unwrap();
-        let image = Image::open(file)?;
-        kernel.load(&image, &memory)?;
+        Image::open(file, &kernel)?.load(&memory)?;
         let mut all = vec![0; 1 << 20];
         memory.read_slice(&mut all, GuestAddress(BASE)).unwrap();
         Ok(all)
@@ -316,7 +338,7 @@ mod tests {
     fn huge_pages_that_are_mostly_empty_are_not_dense() {
         let quarter = HUGE_PAGE_SIZE / 4;
         let file = kernel_file(&[note(), load(BASE, quarter, quarter)]);
-        let dense = || Kernel::parse(&file).unwrap().dense_huge_pages(&Image::open(&file).unwrap()).unwrap();
+        let dense = || Image::open(&file, &Kernel::parse(&file).unwrap()).unwrap().dense_huge_pages();
         file.set_len(0x1000 + quarter).unwrap();
         assert!(dense().is_empty(), "zeros are not there");
         file.write_all_at(&vec![b'k'; quarter as usize], 0x1000).unwrap();

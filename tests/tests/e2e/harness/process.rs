@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// Far more than anything takes, also in an emulated machine with other tests beside it.
-pub const LIMIT: Duration = Duration::from_secs(900);
+pub const LIMIT: Duration = Duration::from_secs(600);
 
 /// How a process ended, and what it wrote.
 #[derive(Debug)]
