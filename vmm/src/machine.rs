@@ -92,7 +92,7 @@ impl StopHandle {
 /// The RAM of a machine.
 ///
 /// A kernel that boots touches a little in many places, where huge pages would be mostly waste: twice the memory, and the
-/// time to zero it. Only its image is dense. What runs later fills its memory, and is faster with them.
+/// time to zero it. Only its image and its page descriptors are dense. What runs later fills its memory, and is faster with them.
 #[derive(Clone)]
 pub struct Ram(Vec<Region>);
 
@@ -243,6 +243,7 @@ fn map_ram(kernel: &Kernel, image: &Image, memory_bytes: u64) -> Result<Vec<Regi
         return Err(Error::MemorySize { wanted: memory_bytes, min: MEMORY_MIN, max: MEMORY_MAX });
     }
     let mut ram = Vec::new();
+    let descriptors = layout::page_descriptors(memory_bytes);
     for (start, bytes) in layout::ram_ranges(memory_bytes) {
         let mapping = Mapping::anonymous(bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
         mapping.advise_huge_pages(0..bytes, false);
@@ -251,6 +252,9 @@ fn map_ram(kernel: &Kernel, image: &Image, memory_bytes: u64) -> Result<Vec<Regi
             for huge_page in image.dense_huge_pages() {
                 mapping.advise_huge_pages(huge_page..huge_page + HUGE_PAGE_SIZE, true);
             }
+        }
+        if let Some(dense) = descriptors.as_ref().filter(|dense| dense.start >= start) {
+            mapping.advise_huge_pages(dense.start - start..dense.end - start, true);
         }
         ram.push(Region { start: GuestAddress(start), mapping: Arc::new(mapping) });
     }

@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use nix::sys::mman::ProtFlags;
-use vm_memory::{GuestAddress, Permissions, VolatileSlice};
+use vm_memory::{Bytes, GuestAddress, Permissions, VolatileSlice};
 
 use super::BootError;
 use crate::layout::HIGH_RAM_START;
@@ -127,7 +127,8 @@ impl Image {
         let mut mapping = Mapping::anonymous(bytes, ProtFlags::PROT_READ)?;
         mapping.overlay(0, file, 0, bytes)?;
         let region = Region { start: GuestAddress(0), mapping: Arc::new(mapping) };
-        let mut image = Self { file: DeviceMemory::new(vec![region], Vec::new())?, pieces: Vec::new() };
+        let pieces = Vec::with_capacity((bytes / PAGE_SIZE) as usize);
+        let mut image = Self { file: DeviceMemory::new(vec![region], Vec::new())?, pieces };
         for segment in &kernel.segments {
             for piece in segment.pieces() {
                 if !image.is_zero(piece)? {
@@ -169,7 +170,11 @@ impl Image {
     /// A look at the first bytes answers for most pages.
     fn is_zero(&self, piece: Piece) -> Result<bool, BootError> {
         static ZEROS: [u8; 1024] = [0; 1024];
-        let (mut rest, mut buffer) = (self.bytes(piece)?, [0; ZEROS.len()]);
+        let mut rest = self.bytes(piece)?;
+        if rest.read_obj::<u8>(0).is_ok_and(|first| first != 0) {
+            return Ok(false);
+        }
+        let mut buffer = [0; ZEROS.len()];
         while !rest.is_empty() {
             let read = rest.copy_to(&mut buffer);
             if !buffer.get(..read).is_some_and(|read| ZEROS.starts_with(read)) {
@@ -267,7 +272,6 @@ impl Fields<'_> {
 mod tests {
     use std::io::Write;
 
-    use vm_memory::Bytes;
     use vmm_sys_util::tempfile::TempFile;
 
     use super::*;
