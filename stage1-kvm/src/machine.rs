@@ -91,6 +91,8 @@ fn open_part(name: &str) -> Result<File, Error> {
 ///
 /// - `root=` and its like: there is no initramfs, which would have to be copied for each guest, and again by it.
 /// - `percpu_alloc=page`: by default each processor gets 2 MiB at first, to give most of it back once it has been zeroed.
+/// - `rcupdate.rcu_expedited=1`: mounts and cgroups wait for grace periods of RCU, by default some ticks of 10 ms each.
+/// - `noreplace-smp`: a guest with one processor would patch 5,000 lock prefixes away.
 /// - `quiet`: kernel messages cost more time than the whole boot. The last of them are wanted when something goes
 ///   wrong, and those are not kept quiet.
 fn command_line(debug: bool) -> String {

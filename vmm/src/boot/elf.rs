@@ -105,19 +105,12 @@ impl Kernel {
     }
 }
 
-/// A page of the kernel, or part of one.
-#[derive(Clone, Copy, Debug)]
-struct Piece {
-    address: u64,
-    file_offset: u64,
-    bytes: usize,
-}
-
 /// The kernel's file, mapped to be read, and what of it goes to guest memory.
 pub struct Image {
     file: DeviceMemory,
-    /// Those that are not all zeros: these are there already, and take no memory before the guest writes there.
-    pieces: Vec<Piece>,
+    /// The segments without the pages that are all zeros: these are there already, and take no memory before the guest
+    /// writes there.
+    runs: Vec<Segment>,
 }
 
 impl Image {
@@ -127,13 +120,10 @@ impl Image {
         let mut mapping = Mapping::anonymous(bytes, ProtFlags::PROT_READ)?;
         mapping.overlay(0, file, 0, bytes)?;
         let region = Region { start: GuestAddress(0), mapping: Arc::new(mapping) };
-        let pieces = Vec::with_capacity((bytes / PAGE_SIZE) as usize);
-        let mut image = Self { file: DeviceMemory::new(vec![region], Vec::new())?, pieces };
-        for segment in &kernel.segments {
-            for piece in segment.pieces() {
-                if !image.is_zero(piece)? {
-                    image.pieces.push(piece);
-                }
+        let mut image = Self { file: DeviceMemory::new(vec![region], Vec::new())?, runs: Vec::new() };
+        for page in kernel.segments.iter().flat_map(Segment::pages) {
+            if !image.is_zero(page)? {
+                image.add(page);
             }
         }
         Ok(image)
@@ -143,8 +133,8 @@ impl Image {
     /// has aligned to 2 MiB leaves others that hold next to nothing.
     pub fn dense_huge_pages(&self) -> Vec<u64> {
         let mut pages = BTreeMap::new();
-        for piece in &self.pieces {
-            *pages.entry(piece.address - piece.address % HUGE_PAGE_SIZE).or_insert(0) += piece.bytes as u64;
+        for page in self.runs.iter().flat_map(Segment::pages) {
+            *pages.entry(page.address - page.address % HUGE_PAGE_SIZE).or_insert(0) += page.file_bytes;
         }
         pages.retain(|_, filled| *filled * 4 >= HUGE_PAGE_SIZE);
         pages.into_keys().collect()
@@ -152,25 +142,44 @@ impl Image {
 
     /// Copies the kernel to where it belongs; `memory` is still all zeros.
     pub fn load(&self, memory: &DeviceMemory) -> Result<(), BootError> {
-        for &piece in &self.pieces {
+        for run in &self.runs {
+            let source = self.bytes(*run)?;
             let target = memory
-                .slice(GuestAddress(piece.address), piece.bytes, Permissions::Write)
+                .slice(GuestAddress(run.address), run.file_bytes as usize, Permissions::Write)
                 .map_err(|source| BootError::Write { what: "the kernel", source })?;
-            self.bytes(piece)?.copy_to_volatile_slice(target);
+            // In pages, for longer copies are made by string instructions, which are slow where they are emulated.
+            for page in run.pages() {
+                let (offset, bytes) = ((page.address - run.address) as usize, page.file_bytes as usize);
+                let source = source.subslice(offset, bytes).map_err(unreadable)?;
+                source.copy_to_volatile_slice(target.subslice(offset, bytes).map_err(unreadable)?);
+            }
         }
         Ok(())
     }
 
-    fn bytes(&self, piece: Piece) -> Result<VolatileSlice<'_>, BootError> {
+    /// Adds a page to the last run, or begins another.
+    fn add(&mut self, page: Segment) {
+        match self.runs.last_mut() {
+            Some(run)
+                if run.address + run.file_bytes == page.address
+                    && run.file_offset + run.file_bytes == page.file_offset =>
+            {
+                run.file_bytes += page.file_bytes;
+            }
+            _ => self.runs.push(page),
+        }
+    }
+
+    fn bytes(&self, part: Segment) -> Result<VolatileSlice<'_>, BootError> {
         self.file
-            .slice(GuestAddress(piece.file_offset), piece.bytes, Permissions::Read)
-            .map_err(|error| BootError::Read(io::Error::other(error)))
+            .slice(GuestAddress(part.file_offset), part.file_bytes as usize, Permissions::Read)
+            .map_err(unreadable)
     }
 
     /// A look at the first bytes answers for most pages.
-    fn is_zero(&self, piece: Piece) -> Result<bool, BootError> {
+    fn is_zero(&self, page: Segment) -> Result<bool, BootError> {
         static ZEROS: [u8; 1024] = [0; 1024];
-        let mut rest = self.bytes(piece)?;
+        let mut rest = self.bytes(page)?;
         if rest.read_obj::<u8>(0).is_ok_and(|first| first != 0) {
             return Ok(false);
         }
@@ -180,23 +189,31 @@ impl Image {
             if !buffer.get(..read).is_some_and(|read| ZEROS.starts_with(read)) {
                 return Ok(false);
             }
-            rest = rest.offset(read).map_err(|error| BootError::Read(io::Error::other(error)))?;
+            rest = rest.offset(read).map_err(unreadable)?;
         }
         Ok(true)
     }
 }
 
+fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> BootError {
+    BootError::Read(io::Error::other(error))
+}
+
 impl Segment {
-    /// What the file has of it, page by page of guest memory.
-    fn pieces(&self) -> impl Iterator<Item = Piece> {
+    /// What the file has of it, by pages of guest memory; the first and the last may be part of one.
+    fn pages(&self) -> impl Iterator<Item = Self> + use<> {
         let Self { file_offset, address, file_bytes, .. } = *self;
         let mut done = 0;
         std::iter::from_fn(move || {
             let bytes = (PAGE_SIZE - (address + done) % PAGE_SIZE).min(file_bytes - done);
-            let piece =
-                Piece { address: address + done, file_offset: file_offset + done, bytes: bytes as usize };
+            let page = Self {
+                address: address + done,
+                file_offset: file_offset + done,
+                file_bytes: bytes,
+                memory_bytes: bytes,
+            };
             done += bytes;
-            (bytes > 0).then_some(piece)
+            (bytes > 0).then_some(page)
         })
     }
 
