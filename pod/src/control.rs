@@ -100,13 +100,12 @@ pub enum FromSupervisor {
         /// Which app.
         app: AcName,
     },
-    /// An app's main process has ended, and will be started again.
+    /// An app whose main process has ended will be started again.
     Restarting {
         /// Which app.
         app: AcName,
-        /// How it has ended.
-        status: ExitStatus,
-        /// How often it has been started again, this time included.
+        /// How often it has been started again, this time included; not
+        /// counted are those times that somebody wanted it.
         restarts: u32,
     },
     /// An app's main process has ended, and is not started again by itself.

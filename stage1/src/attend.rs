@@ -279,7 +279,7 @@ impl Attendant<'_, '_> {
     fn hear(&mut self, message: FromSupervisor) {
         match &message {
             FromSupervisor::Started { app } => self.note_start(app),
-            FromSupervisor::Restarting { app, restarts, .. } => self.note_restart(app, *restarts),
+            FromSupervisor::Restarting { app, restarts } => self.note_restart(app, *restarts),
             FromSupervisor::Exited { app, status } => self.note_end(app, *status),
             _ => {}
         }

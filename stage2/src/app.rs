@@ -194,7 +194,7 @@ impl<'a> App<'a> {
         match self.next.take()? {
             Next::StartAt(start) if goes_on => {
                 self.state = State::Waiting(start);
-                Some(FromSupervisor::Restarting { app, status, restarts: self.life.restarts })
+                Some(FromSupervisor::Restarting { app, restarts: self.life.restarts })
             }
             _ => Some(FromSupervisor::Exited { app, status }),
         }

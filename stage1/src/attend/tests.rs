@@ -305,10 +305,7 @@ fn changes_from_their_beginning_to_their_end() {
         let other = begin("web", Action::Start);
         let told = ToSupervisor::Change { session: 1, change: change(Action::Start) };
         assert_eq!(guest.hear(&mut control), told);
-        say(
-            &mut control,
-            &FromSupervisor::Restarting { app: app(), status: ExitStatus::SUCCESS, restarts: 2 },
-        );
+        say(&mut control, &FromSupervisor::Restarting { app: app(), restarts: 2 });
         say(&mut control, &FromSupervisor::SessionExited { session: 0, status: ExitStatus::SUCCESS });
         let causes = vec!["no".to_owned()];
         say(&mut control, &FromSupervisor::SessionFailed { session: 1, causes: causes.clone() });

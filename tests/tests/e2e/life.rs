@@ -144,6 +144,7 @@ fn apps_are_stopped_and_started_one_by_one() {
     of("one", "stop").success();
 
     of("one", "start").success();
+    pod.wait_for_line("one: ready");
     let exec = rkt(&host, &["app", "exec", "--app=one", &uuid, "cat", "/n"]).success();
     assert_eq!(exec.text(), "2\n", "it has kept what it wrote");
     of("one", "start").success();
