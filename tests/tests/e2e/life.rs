@@ -91,13 +91,11 @@ fn kill_signals_and_kill_timeouts() {
     pod.wait_for_line("ready");
     pod.signal(Signal::SIGTERM);
     assert_eq!(pod.finish().exited(3).text(), "quit\n");
-    // One that does not listen; the other app's patience is its own.
-    let deaf = app("deaf", &["--kill-timeout=0"], "trap '' TERM; while :; do sleep 1; done");
-    let slow = app(
-        "slow",
-        &["--kill-timeout=10m"],
-        "trap 'sleep 3; exit 0' TERM; echo ready; while :; do sleep 0.1; done",
-    );
+    // One that does not listen; the other app's patience is its own. It is ready once the first is deaf.
+    let deaf = app("deaf", &["--kill-timeout=0"], "trap '' TERM; exec sleep 4321");
+    let script = "trap 'sleep 3; exit 0' TERM; until ps -o args | grep -qx 'sleep 4321'; do sleep 0.1; done; \
+                  echo ready; while :; do sleep 0.1; done";
+    let slow = app("slow", &["--kill-timeout=10m"], script);
     let mut pod = Process::start(&mut run(&host, &[], &[deaf, slow]));
     pod.wait_for_line("slow: ready");
     pod.signal(Signal::SIGTERM);
@@ -171,7 +169,7 @@ fn stopped_apps_leave_nothing_behind() {
                 echo 'sleep 0.1; sh /tmp/bomb & exec sh /tmp/bomb' >/tmp/bomb; sh /tmp/bomb 2>/dev/null & \
                 echo ready; exec sleep 12345";
     let bomb = app("bomb", &["--kill-timeout=100ms", "--user=4242", "--group=4242"], bomb);
-    let mut pod = Process::start(&mut run(&host, &[], &[bomb, app("other", &[], IDLE)]));
+    let mut pod = Process::start(&mut run(&host, &[], &[bomb, app("other", &[], "exec sleep 1000")]));
     pod.wait_for_line("bomb: ready");
     let uuid = host.uuid();
     rkt(&host, &["status", "--wait-ready", &uuid]).success();
@@ -181,7 +179,7 @@ fn stopped_apps_leave_nothing_behind() {
         rkt(&host, &["app", "exec", "--app=other", &uuid, "sh", "-c", "ps | grep -c '^ *[0-9]* 4242 '"]);
     assert_eq!(left.text(), "0\n");
     pod.signal(Signal::SIGTERM);
-    pod.finish().success();
+    pod.finish().exited(143);
 }
 
 #[test]
