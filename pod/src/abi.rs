@@ -11,7 +11,7 @@ use crate::Error;
 use crate::net::Net;
 use crate::types::AcName;
 
-pub use entrypoints::{EnterArguments, StopArguments};
+pub use entrypoints::{AppArguments, EnterArguments, StopArguments};
 
 /// The interface version that this crate speaks.
 pub const INTERFACE_VERSION: u32 = 6;
@@ -25,6 +25,8 @@ pub const ANNOTATION_GC: &str = "coreos.com/rkt/stage1/gc";
 pub const ANNOTATION_ENTER: &str = "coreos.com/rkt/stage1/enter";
 /// Annotation of a stage1 image: the entrypoint that ends a pod; not every stage1 has it.
 pub const ANNOTATION_STOP: &str = "coreos.com/rkt/stage1/stop";
+/// Annotation of a stage1 image: the entrypoint that changes an app of a running pod. Ours: upstream has one for each change.
+pub const ANNOTATION_APP: &str = "rkt/stage1/app";
 /// Annotation of a stage1 image that mounts the apps' images itself, from `appsinfo/<app>/image.erofs`, so that stage0
 /// leaves no mount in the host's namespace. Ours; upstream's stage1s want rendered trees.
 pub const ANNOTATION_MOUNTS_IMAGES: &str = "rkt/stage1/mounts-images";
@@ -210,6 +212,11 @@ impl PodDirectory {
     /// An app's exit status, as text.
     pub fn status(&self, app: &AcName) -> PathBuf {
         self.path.join("stage1/rootfs/rkt/status").join(app.as_str())
+    }
+
+    /// How often an app has been started again, as text; nothing if it has not.
+    pub fn restarts(&self, app: &AcName) -> PathBuf {
+        self.path.join("stage1/rootfs/rkt/restarts").join(app.as_str())
     }
 
     /// What is recorded of the pod's network.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::plan::Plan;
-use crate::session::{Session, SessionId};
+use crate::session::{Change, Session, SessionId};
 use crate::types::AcName;
 
 /// The vsock port on the host that the supervisor's control connection goes to.
@@ -44,7 +44,7 @@ pub enum GuestMark {
 pub enum ToSupervisor {
     /// Set the pod up and start its apps; the first message, once.
     Start(Box<Plan>),
-    /// End the pod in an orderly way: SIGTERM to the apps, SIGKILL after the plan's grace period.
+    /// End the pod in an orderly way: to each app its signal, and SIGKILL when its time is over.
     Stop,
     /// End the pod at once.
     Kill,
@@ -65,6 +65,13 @@ pub enum ToSupervisor {
         session: SessionId,
         /// Its size.
         size: TerminalSize,
+    },
+    /// Change an app.
+    Change {
+        /// Its number, among those of sessions.
+        session: SessionId,
+        /// What is to change.
+        change: Change,
     },
     /// A session's client has gone: end what it has started.
     Hangup {
@@ -93,7 +100,15 @@ pub enum FromSupervisor {
         /// Which app.
         app: AcName,
     },
-    /// An app's main process has ended.
+    /// An app whose main process has ended will be started again.
+    Restarting {
+        /// Which app.
+        app: AcName,
+        /// How often it has been started again, this time included; not
+        /// counted are those times that somebody wanted it.
+        restarts: u32,
+    },
+    /// An app's main process has ended, and is not started again by itself.
     Exited {
         /// Which app.
         app: AcName,
@@ -107,14 +122,14 @@ pub enum FromSupervisor {
         /// The chain of causes.
         causes: Vec<String>,
     },
-    /// A session's process could not be started: the chain of causes, outermost first. The session's last message.
+    /// A session's process could not be started, or a change not be made: the chain of causes, outermost first. The session's last message.
     SessionFailed {
         /// Which.
         session: SessionId,
         /// The chain of causes.
         causes: Vec<String>,
     },
-    /// A session's process has ended. The session's last message.
+    /// A session's process has ended; a change, which is made, succeeds. The session's last message.
     SessionExited {
         /// Which.
         session: SessionId,

@@ -9,6 +9,7 @@ pub mod error;
 pub mod guest_network;
 pub mod image_manifest;
 pub mod isolator;
+pub mod life;
 pub mod limits;
 pub mod net;
 pub mod plan;

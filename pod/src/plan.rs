@@ -14,6 +14,7 @@ use crate::devices::{DevicePolicy, NODES};
 use crate::guest_network::GuestNetwork;
 use crate::image_manifest::{App, EnvironmentVariable, Event};
 use crate::isolator::Isolator;
+use crate::life::{ExitPolicy, Life, Restart};
 use crate::limits::{AppLimits, CgroupSetting, CgroupVersion, PodLimits};
 use crate::pod_manifest::{PodManifest, RuntimeApp};
 use crate::rlimit::Rlimit;
@@ -30,8 +31,11 @@ pub struct Plan {
     /// The network that a guest's init sets up; elsewhere the supervisor begins in one that is set up.
     #[serde(default)]
     pub network: GuestNetwork,
-    /// How long apps have between SIGTERM and SIGKILL.
+    /// How long the app with the most patience has between the signal that asks it to end and SIGKILL.
     pub grace_period_ms: u64,
+    /// Which app's end ends the pod.
+    #[serde(default)]
+    pub exit_policy: ExitPolicy,
 }
 
 /// One app.
@@ -53,6 +57,9 @@ pub struct AppPlan {
     pub cgroup: Option<Vec<CgroupSetting>>,
     /// The devices that its cgroup lets it use, whoever makes the cgroup; `None`, if the user wants so, are all.
     pub devices: Option<DevicePolicy>,
+    /// How it ends, and begins again.
+    #[serde(default)]
+    pub life: Life,
 }
 
 /// One operation. Paths are absolute.
@@ -275,8 +282,6 @@ pub enum ImageSource {
     Tree(PathBuf),
 }
 
-/// The time between SIGTERM and SIGKILL.
-const GRACE_PERIOD_MS: u64 = 10_000;
 /// Where a VM pod's root is mounted before it becomes the root: the initial one cannot be pivoted away from.
 const VM_POD_ROOT: &str = "/pod";
 /// Where a VM has its devices, before the pod's root becomes the root.
@@ -325,16 +330,18 @@ pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
     }
     let limits = PodLimits::of(manifest)?;
     let apps = manifest.apps.iter().zip(&limits.apps);
+    let apps: Vec<AppPlan> = apps
+        .map(|(app, limits)| app_plan(app, limits, world, manifest.apps.len()))
+        .collect::<Result<_, _>>()?;
     Ok(Plan {
         setup: pod_setup(manifest, world),
-        apps: apps
-            .map(|(app, limits)| app_plan(app, limits, world, manifest.apps.len()))
-            .collect::<Result<_, _>>()?,
+        grace_period_ms: apps.iter().map(|app| app.life.kill_timeout_ms).max().unwrap_or(0),
+        exit_policy: ExitPolicy::of(manifest)?,
+        apps,
         network: match &world.isolation {
             Isolation::Namespaces { .. } => GuestNetwork::default(),
             Isolation::Vm { network, .. } => network.clone(),
         },
-        grace_period_ms: GRACE_PERIOD_MS,
     })
 }
 
@@ -419,6 +426,13 @@ fn app_plan(app: &RuntimeApp, limits: &AppLimits, world: &World, apps: usize) ->
     if section.exec.is_empty() {
         return Err(Error::Invalid(format!("app \"{}\" has an empty exec (try --exec=BINARY)", app.name)));
     }
+    let life = Life::of(app)?;
+    if world.interactive && life.restart != Restart::No {
+        return Err(Error::Invalid(format!(
+            "app \"{}\" has the caller's terminal, which ends with it: --interactive goes with --restart=no only",
+            app.name
+        )));
+    }
     let handler = |event| section.event_handlers.iter().find(|h| h.name == event).map(|h| h.exec.clone());
     Ok(AppPlan {
         name: app.name.clone(),
@@ -435,6 +449,7 @@ fn app_plan(app: &RuntimeApp, limits: &AppLimits, world: &World, apps: usize) ->
             .then(|| limits.cgroup_settings(CgroupVersion::V2)),
         // As upstream's stage1: what is not confined to its paths is not to its devices.
         devices: (!world.insecure.paths).then(DevicePolicy::closed),
+        life,
     })
 }
 

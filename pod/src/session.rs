@@ -5,6 +5,9 @@
 //! over with [`ToClient::Connected`], and asks the supervisor for the process. One JSON message a packet
 //! (SOCK_SEQPACKET), so that none has to be put together. A client that closes its connection ends its session.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +37,47 @@ pub struct Session {
     pub command: Vec<String>,
     /// On a terminal; with streams otherwise.
     pub terminal: Option<SessionTerminal>,
+}
+
+/// What is to become of an app of the pod. Like a session it has a number, and the same last messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Which app.
+    pub app: AcName,
+    /// What.
+    pub action: Action,
+}
+
+/// What can become of an app; what it is already is no error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// It runs again.
+    Start,
+    /// It is asked to end, killed when its time is over, and not started again; all that it has started ends with it.
+    Stop,
+}
+
+impl Action {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Start, Self::Stop];
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+        })
+    }
+}
+
+impl FromStr for Action {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let found = Self::ALL.into_iter().find(|action| action.to_string() == text);
+        found.ok_or_else(|| Error::syntax(text, "a change of an app"))
+    }
 }
 
 /// The caller's terminal.
@@ -73,6 +117,8 @@ pub fn session_streams(terminal: bool) -> &'static [Stream] {
 pub enum FromClient {
     /// The first message, once.
     Begin(Session),
+    /// The first message instead, once.
+    Change(Change),
     /// The caller's terminal has changed its size.
     Resize(TerminalSize),
 }
@@ -83,9 +129,10 @@ pub enum FromClient {
 pub enum ToClient {
     /// With the client's end of each of [`Session::streams`], in that order.
     Connected,
-    /// There is no such process: the chain of causes, outermost first. The last message.
+    /// There is no such process, or no such change: the chain of causes, outermost first. The last message.
     Failed(Vec<String>),
-    /// The process has ended; its output may still be on the way. The last message.
+    /// The process has ended, and its output may still be on the way; or the change is made, with success. The last
+    /// message.
     Exited(ExitStatus),
 }
 

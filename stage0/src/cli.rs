@@ -1,5 +1,6 @@
 //! The command line: parsed here, once, into types that cannot be wrong.
 
+mod app;
 mod apps;
 mod flags;
 mod insecure;
@@ -15,9 +16,13 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use pod::abi::EXIT_ERROR;
+use pod::session::Action as ChangeOfApp;
 
+pub use app::AppChoice;
+use app::AppSubcommand;
 pub use apps::AppArguments;
-use flags::{AppCommand, AppFlags};
+use flags::AppCommand;
+pub use flags::AppFlags;
 pub use flags::{PodFlags, Stage1};
 pub use insecure::InsecureOptions;
 use insecure::parse_option;
@@ -94,9 +99,15 @@ enum Command {
     /// shell.
     #[command(override_usage = "rkt enter [--app=NAME] UUID [COMMAND [ARGS...]]")]
     Enter(EnterFlags),
+    /// Work with single apps of a pod
+    #[command(infer_subcommands = true)]
+    App {
+        #[command(subcommand)]
+        command: AppSubcommand,
+    },
     /// End running pods
     ///
-    /// Each app gets SIGTERM and 10 seconds, as after a signal to rkt itself.
+    /// Each app gets its kill signal and its kill timeout, as after a signal to rkt itself.
     Stop {
         /// Kill the pod at once
         #[arg(long)]
@@ -200,6 +211,12 @@ pub enum Action {
     Rm { uuids: Vec<String> },
     /// `enter`.
     Enter(EnterFlags),
+    /// `app list`.
+    AppList { pod: PodChoice, no_legend: bool },
+    /// `app status`.
+    AppStatus { app: AppChoice, format: StatusFormat },
+    /// `app start` and the like.
+    AppChange { app: AppChoice, action: ChangeOfApp },
     /// `stop`.
     Stop { pods: Vec<PodChoice>, force: bool },
     /// `status`.
@@ -225,6 +242,7 @@ impl Action {
             Self::Gc { .. } => "gc",
             Self::Rm { .. } => "rm",
             Self::Enter(_) => "enter",
+            Self::AppList { .. } | Self::AppStatus { .. } | Self::AppChange { .. } => "app",
             Self::Stop { .. } => "stop",
             Self::Status { .. } => "status",
             Self::CatManifest { .. } => "cat-manifest",
@@ -337,6 +355,7 @@ fn action(command: Command) -> Action {
         Command::Gc { grace_period, mark_only } => Action::Gc { grace_period, mark_only },
         Command::Rm { uuids } => Action::Rm { uuids },
         Command::Enter(flags) => Action::Enter(flags),
+        Command::App { command } => app_action(command),
         Command::Stop { force, pods } => Action::Stop { pods: pods.into(), force },
         Command::Status { flags, pod } => Action::Status { pod: pod.into(), flags },
         Command::CatManifest { pretty_print, pod } => {
@@ -346,6 +365,17 @@ fn action(command: Command) -> Action {
         Command::Image { command: ImageCommand::List(flags) } => Action::ImageList(flags),
         Command::Doctor { format } => Action::Doctor(format),
         Command::Version => Action::Version,
+    }
+}
+
+fn app_action(command: AppSubcommand) -> Action {
+    let change = |app: app::OneApp, action| Action::AppChange { app: app.into(), action };
+    match command {
+        AppSubcommand::List { no_legend, pod } => Action::AppList { pod: pod.into(), no_legend },
+        AppSubcommand::Status { format, app } => Action::AppStatus { app: app.into(), format },
+        AppSubcommand::Start(app) => change(app, ChangeOfApp::Start),
+        AppSubcommand::Stop(app) => change(app, ChangeOfApp::Stop),
+        AppSubcommand::Exec(flags) => Action::Enter(flags),
     }
 }
 

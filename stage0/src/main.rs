@@ -45,6 +45,12 @@ fn main() -> ExitCode {
             Ok(never) => match never {},
             Err(error) => Err(error),
         },
+        Action::AppList { pod, no_legend } => commands::app::list(&globals, &pod, no_legend),
+        Action::AppStatus { app, format } => commands::app::tell(&globals, &app, format),
+        Action::AppChange { app, action } => match commands::app::change(&globals, &app, action) {
+            Ok(never) => match never {},
+            Err(error) => Err(error),
+        },
         Action::Stop { pods, force } => commands::stop::stop(&globals, &pods, force),
         Action::Status { pod, flags } => commands::status::status(&globals, &pod, flags),
         Action::CatManifest { pod, pretty } => commands::status::cat_manifest(&globals, &pod, pretty),

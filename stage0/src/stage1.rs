@@ -9,8 +9,8 @@ use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use pod::abi::{
-    ANNOTATION_ENTER, ANNOTATION_STOP, ENV_LOCK_FD, ENV_TIMELINE, EnterArguments, PodDirectory, RunArguments,
-    StopArguments,
+    ANNOTATION_APP, ANNOTATION_ENTER, ANNOTATION_STOP, AppArguments, ENV_LOCK_FD, ENV_TIMELINE,
+    EnterArguments, PodDirectory, RunArguments, StopArguments,
 };
 use pod::image_manifest::ImageManifest;
 use uuid::Uuid;
@@ -19,7 +19,7 @@ use crate::cli::Stage1;
 use crate::{host, kvm};
 
 /// The entrypoints of our stage1s, all of them one binary under different names.
-pub const ENTRYPOINTS: [&str; 4] = ["init", "enter", "stop", "gc"];
+pub const ENTRYPOINTS: [&str; 5] = ["init", "enter", "stop", "app", "gc"];
 /// What a guest is made of, beside the stage1, and what it is for.
 const GUEST_FILES: [(&str, &str); 3] = [
     ("vmlinux", "the guest kernel"),
@@ -183,6 +183,13 @@ pub fn stop(pod: &Path, uuid: Uuid, force: bool) -> Result<(), Error> {
     if status.success() { Ok(()) } else { Err(Error::Failed("stop", status)) }
 }
 
+/// Becomes a client of a pod's stage1 that has an app changed: returns only if that fails.
+pub fn change(pod: &Path, uuid: Uuid, arguments: &AppArguments) -> Result<Infallible, Error> {
+    let path = entrypoint(pod, ANNOTATION_APP)?.ok_or(Error::NoEntrypoint(uuid, "app"))?;
+    let source = Command::new(&path).args(arguments.to_arguments()).current_dir(pod).exec();
+    Err(Error::Exec { path, source })
+}
+
 /// Becomes a client of a pod's stage1 that runs a command in an app: returns only if that fails.
 pub fn enter(pod: &Path, uuid: Uuid, arguments: &EnterArguments) -> Result<Infallible, Error> {
     let path = entrypoint(pod, ANNOTATION_ENTER)?.ok_or(Error::NoEntrypoint(uuid, "enter"))?;
@@ -217,6 +224,7 @@ mod tests {
             assert_eq!(annotation(ANNOTATION_GC), Some("/gc"));
             assert_eq!(annotation(ANNOTATION_ENTER), Some("/enter"));
             assert_eq!(annotation(ANNOTATION_STOP), Some("/stop"));
+            assert_eq!(annotation(ANNOTATION_APP), Some("/app"));
             assert_eq!(annotation(ANNOTATION_MOUNTS_IMAGES), Some("true"));
             assert_eq!(
                 annotation(ANNOTATION_INTERFACE_VERSION),

@@ -20,7 +20,7 @@ use stage1::signals::{ENDED_BEFORE_ITS_START, Signals};
 use stage1::terminal::RawTerminal;
 use stage1::timeline::Timeline;
 use stage1::{lock, status};
-use stage2::Connections;
+use stage2::{AppCgroups, Connections};
 
 use crate::error::Error;
 use crate::sessions;
@@ -63,7 +63,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let connections = Connections {
         control: control_inside,
         streams: inside,
-        cgroups: std::mem::take(&mut cgroups.procs),
+        cgroups: take_cgroups(&mut cgroups),
         sessions: Box::new(sessions),
         own_kernel: false,
     };
@@ -109,6 +109,11 @@ fn make_cgroups(pod: &Pod, plan: &Plan) -> Result<Cgroups, Error> {
     let apps: Vec<_> =
         apps.map(|(limits, app)| AppCgroup { limits, devices: app.devices.as_ref() }).collect();
     Ok(Cgroups::make(&pod.directory, pod.arguments.uuid, &apps, CONTROLLERS)?)
+}
+
+fn take_cgroups(cgroups: &mut Cgroups) -> Vec<AppCgroups> {
+    let apps = cgroups.procs.drain(..).zip(cgroups.directories_of_apps.drain(..));
+    apps.map(|(procs, directory)| AppCgroups { procs, directory }).collect()
 }
 
 /// Where the pod's processes are to be.

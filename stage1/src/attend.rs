@@ -1,5 +1,6 @@
 //! Driving a pod from outside until it has exited.
 
+mod apps;
 mod caller;
 mod ending;
 mod link;
@@ -13,9 +14,11 @@ use std::time::{Duration, Instant};
 
 use ::pod::control::{ExitStatus, FromSupervisor, StreamHello, ToSupervisor};
 use ::pod::plan::Plan;
+use ::pod::types::AcName;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use self::apps::Apps;
 use self::caller::CallerStreams;
 use self::ending::{Ending, Step};
 use self::link::Link;
@@ -94,8 +97,7 @@ pub fn attend(
         signals,
         terminal,
         timeline,
-        starting: plan.apps.len(),
-        running: plan.apps.len(),
+        apps: Apps::new(plan),
         status: None,
     };
     attendant.resize();
@@ -115,10 +117,7 @@ struct Attendant<'a, 'k> {
     signals: &'a Signals,
     terminal: Option<&'a RawTerminal>,
     timeline: &'a mut Timeline,
-    /// How many apps have not started.
-    starting: usize,
-    /// How many apps have not exited.
-    running: usize,
+    apps: Apps,
     /// How the pod has exited.
     status: Option<ExitStatus>,
 }
@@ -154,7 +153,7 @@ impl Attendant<'_, '_> {
         let ended = self.ended.is_some() && happened();
         self.link.advance(&mut answers);
         self.caller.advance(&mut answers)?;
-        for message in self.sessions.advance(self.plan, &mut answers) {
+        for message in self.sessions.advance(&self.apps, &mut answers) {
             self.link.send(&message);
         }
         if signalled {
@@ -244,16 +243,47 @@ impl Attendant<'_, '_> {
         }
     }
 
-    /// One app more has started; the last one makes the pod ready.
-    fn note_start(&mut self) {
-        self.starting = self.starting.saturating_sub(1);
-        if self.starting == 0 {
+    /// An app runs; when all have, the pod is ready.
+    fn note_start(&mut self, app: &AcName) {
+        self.timeline.mark(&format!("{app} started"));
+        let was_ready = self.apps.have_run();
+        self.apps.start(app);
+        if !was_ready && self.apps.have_run() {
             status::write_ready(&self.pod.directory).unwrap_or_else(|error| report(&error));
         }
     }
 
+    fn note_restart(&mut self, app: &AcName, restarts: u32) {
+        self.timeline.mark(&format!("{app} begins again"));
+        // How it has ended before says nothing of it any more.
+        if self.apps.has_ended(app) {
+            status::remove_exit(&self.pod.directory, app).unwrap_or_else(|error| report(&error));
+        }
+        if self.apps.restart(app) && restarts > 0 {
+            let written = status::write_restarts(&self.pod.directory, app, restarts);
+            written.unwrap_or_else(|error| report(&error));
+        }
+    }
+
+    fn note_end(&mut self, app: &AcName, status: ExitStatus) {
+        self.timeline.mark(&format!("{app} exited"));
+        if self.apps.end(app) {
+            let written = status::write_exit(&self.pod.directory, app, status);
+            written.unwrap_or_else(|error| report(&error));
+        }
+        if self.apps.have_ended() {
+            self.ending.was_followed();
+        }
+    }
+
     fn hear(&mut self, message: FromSupervisor) {
-        for answer in self.sessions.hear(&message, self.plan) {
+        match &message {
+            FromSupervisor::Started { app } => self.note_start(app),
+            FromSupervisor::Restarting { app, restarts } => self.note_restart(app, *restarts),
+            FromSupervisor::Exited { app, status } => self.note_end(app, *status),
+            _ => {}
+        }
+        for answer in self.sessions.hear(&message, &self.apps) {
             self.link.send(&answer);
         }
         match message {
@@ -262,28 +292,11 @@ impl Attendant<'_, '_> {
                 self.link.send_plan(self.plan);
                 self.resize();
             }
-            FromSupervisor::Started { app } => {
-                self.timeline.mark(&format!("{app} started"));
-                self.note_start();
-            }
-            FromSupervisor::Exited { app, status } => {
-                self.timeline.mark(&format!("{app} exited"));
-                if self.plan.apps.iter().any(|planned| planned.name == app) {
-                    let written = status::write_exit(&self.pod.directory, &app, status);
-                    written.unwrap_or_else(|error| report(&error));
-                    self.running = self.running.saturating_sub(1);
-                }
-                if self.running == 0 {
-                    self.ending.was_followed();
-                }
-            }
             FromSupervisor::Failed { app, causes } => {
                 if let Some(source) = Causes::new(causes) {
                     report(&Error::Failed { app, source });
                 }
             }
-            // The sessions have heard it.
-            FromSupervisor::SessionFailed { .. } | FromSupervisor::SessionExited { .. } => {}
             FromSupervisor::PodExited { status } => {
                 self.timeline.mark("pod exited");
                 self.status = Some(status);
@@ -291,6 +304,8 @@ impl Attendant<'_, '_> {
                 self.link.close();
                 self.caller.close_inputs();
             }
+            // It has been heard.
+            _ => {}
         }
     }
 }

@@ -44,6 +44,8 @@ pub struct AppCgroup<'a> {
 pub struct Cgroups {
     /// Every app's `cgroup.procs` files, open for its process.
     pub procs: Vec<Vec<OwnedFd>>,
+    /// One directory of each app's, to find its processes by.
+    pub directories_of_apps: Vec<Option<OwnedFd>>,
     directories: Vec<PathBuf>,
     evacuation: Option<Evacuation>,
     /// This process's cgroups before it entered these, if it has.
@@ -72,11 +74,20 @@ impl Cgroups {
             leave_out(controller, apps)?;
         }
         let directories: Vec<PathBuf> = places.iter().map(|place| place.parent.join(&name)).collect();
-        let mut cgroups = Self { procs: Vec::new(), directories, evacuation, homes: Vec::new() };
+        let mut cgroups = Self {
+            procs: Vec::new(),
+            directories_of_apps: Vec::new(),
+            directories,
+            evacuation,
+            homes: Vec::new(),
+        };
         cgroups.record(directory)?;
         for app in apps {
             let procs = places.iter().map(|place| make_one(place, &name, app)).collect::<Result<_, _>>()?;
             cgroups.procs.push(procs);
+            cgroups
+                .directories_of_apps
+                .push(places.first().map(|place| open(place, &name, app)).transpose()?);
         }
         Ok(cgroups)
     }
@@ -103,6 +114,7 @@ impl Cgroups {
 impl Drop for Cgroups {
     fn drop(&mut self) {
         self.procs.clear();
+        self.directories_of_apps.clear();
         if let Some(evacuation) = &self.evacuation {
             evacuation.undo();
         }
@@ -167,6 +179,11 @@ fn make_one(place: &Place, name: &str, app: &AppCgroup<'_>) -> Result<OwnedFd, E
     let procs = directory.join("cgroup.procs");
     let open = OpenOptions::new().write(true).open(&procs);
     open.map(OwnedFd::from).map_err(Error::file("open", &procs))
+}
+
+fn open(place: &Place, name: &str, app: &AppCgroup<'_>) -> Result<OwnedFd, Error> {
+    let directory = place.parent.join(name).join(app.limits.app.as_str());
+    fs::File::open(&directory).map(OwnedFd::from).map_err(Error::file("open", &directory))
 }
 
 /// Removes the cgroups that the pod's directory tells of; those that are gone already are no error.

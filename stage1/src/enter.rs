@@ -4,16 +4,15 @@
 use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use ::pod::abi::{EnterArguments, PodDirectory};
+use ::pod::abi::EnterArguments;
 use ::pod::control::{ExitStatus, Stream};
-use ::pod::session::{FromClient, MAX_PACKET_BYTES, Session, SessionTerminal, ToClient, decode, encode};
+use ::pod::session::{FromClient, Session, SessionTerminal, ToClient};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::SockType;
-use relay::{Carrier, Sink, SinkEnd, Source, packets};
+use relay::{Carrier, Sink, SinkEnd, Source};
 
 use crate::Error;
-use crate::entrance::connect_to;
+use crate::client::Parent;
 use crate::error::Causes;
 use crate::signals::{Meaning, Signals};
 use crate::terminal::RawTerminal;
@@ -22,8 +21,7 @@ use crate::terminal::RawTerminal;
 pub fn enter(arguments: impl Iterator<Item = String>) -> Result<ExitStatus, Error> {
     let arguments = EnterArguments::parse(arguments)
         .map_err(|source| Error::Pod { what: "cannot carry out these arguments".into(), source })?;
-    let socket =
-        connect_to(&PodDirectory::new(".").entrance(), SockType::SeqPacket).map_err(Error::NotReached)?;
+    let parent = Parent::call()?;
     let terminal = CallerTerminal::take()?;
     let session = Session {
         app: arguments.app,
@@ -32,8 +30,8 @@ pub fn enter(arguments: impl Iterator<Item = String>) -> Result<ExitStatus, Erro
             .as_ref()
             .map(|terminal| SessionTerminal { size: terminal.raw.size(), term: std::env::var("TERM").ok() }),
     };
-    let mut client = Client { socket, terminal, session, inputs: Vec::new(), outputs: Vec::new() };
-    client.say(&FromClient::Begin(client.session.clone()))?;
+    let mut client = Client { parent, terminal, session, inputs: Vec::new(), outputs: Vec::new() };
+    client.parent.say(&FromClient::Begin(client.session.clone()))?;
     client.run()
 }
 
@@ -55,7 +53,7 @@ impl CallerTerminal {
 }
 
 struct Client {
-    socket: OwnedFd,
+    parent: Parent,
     terminal: Option<CallerTerminal>,
     session: Session,
     inputs: Vec<Carrier>,
@@ -91,7 +89,7 @@ impl Client {
         let wanted = PollFlags::POLLIN;
         let mut set = Vec::new();
         set.extend(self.terminal.iter().map(|terminal| PollFd::new(terminal.signals.as_fd(), wanted)));
-        set.extend(listening.then(|| PollFd::new(self.socket.as_fd(), wanted)));
+        set.extend(listening.then(|| PollFd::new(self.parent.as_fd(), wanted)));
         self.inputs.iter().chain(&self.outputs).for_each(|carrier| carrier.interests(&mut set));
         match poll(&mut set, PollTimeout::NONE) {
             Ok(_) => Ok(set.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect()),
@@ -106,36 +104,18 @@ impl Client {
         while let Some(meaning) = terminal.signals.next() {
             match meaning {
                 Meaning::End => return Ok(true),
-                Meaning::Resized => self.say(&FromClient::Resize(terminal.raw.size()))?,
+                Meaning::Resized => self.parent.say(&FromClient::Resize(terminal.raw.size()))?,
             }
         }
         Ok(false)
     }
 
-    fn say(&self, message: &FromClient) -> Result<(), Error> {
-        let packet = encode(message)
-            .map_err(|source| Error::Pod { what: "cannot ask the pod for this".into(), source })?;
-        match packets::send(&self.socket, &packet, &[]) {
-            // Reading tells why nobody listens any more.
-            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
-            Err(source) => Err(Error::System { action: "ask the pod", source }),
-        }
-    }
-
     /// Hears the parent; how the command has ended, if it has.
     fn listen(&mut self) -> Result<Option<ExitStatus>, Error> {
-        let packet = match packets::receive(&self.socket, MAX_PACKET_BYTES) {
-            Ok(Some(packet)) => packet,
-            Ok(None) => return Err(Error::PodGone),
-            // A parent that has not heard everything may have said something before it closed: that comes next.
-            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNRESET) => return Ok(None),
-            Err(source) => return Err(Error::System { action: "hear from the pod", source }),
-        };
-        let message = decode(&packet.bytes)
-            .map_err(|source| Error::Pod { what: "cannot understand the pod's parent".into(), source })?;
+        let Some((message, descriptors)) = self.parent.hear()? else { return Ok(None) };
         match message {
             ToClient::Connected => {
-                self.connect_all(packet.descriptors)
+                self.connect_all(descriptors)
                     .map_err(|source| Error::System { action: "carry the standard streams", source })?;
                 Ok(None)
             }

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use ::pod::session::Action;
 use ::pod::types::AcName;
 use uuid::Uuid;
 
@@ -121,6 +122,17 @@ pub enum Error {
     NotEntered {
         /// Which.
         app: AcName,
+        /// The chain of causes.
+        #[source]
+        source: Causes,
+    },
+    /// An app could not be changed.
+    #[error("cannot {action} app \"{app}\"")]
+    NotChanged {
+        /// Which.
+        app: AcName,
+        /// How.
+        action: Action,
         /// The chain of causes.
         #[source]
         source: Causes,

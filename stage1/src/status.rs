@@ -14,6 +14,22 @@ pub fn write_exit(directory: &PodDirectory, app: &AcName, status: ExitStatus) ->
     write(directory.status(app), status.code().to_string().as_bytes())
 }
 
+/// Forgets how an app has ended, which runs again.
+pub fn remove_exit(directory: &PodDirectory, app: &AcName) -> Result<(), Error> {
+    let path = directory.status(app);
+    match std::fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::File { action: "remove", path, source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes how often an app has been started again.
+pub fn write_restarts(directory: &PodDirectory, app: &AcName, restarts: u32) -> Result<(), Error> {
+    write(directory.restarts(app), restarts.to_string().as_bytes())
+}
+
 /// Writes that this process is the pod's parent, which `stop` signals.
 pub fn write_parent(directory: &PodDirectory) -> Result<(), Error> {
     write(directory.ppid(), format!("{}\n", std::process::id()).as_bytes())
@@ -71,6 +87,11 @@ mod tests {
         write_ready(&directory).unwrap();
         write_exit(&directory, &app, ExitStatus::Signal(9)).unwrap();
         assert_eq!(std::fs::read_to_string(directory.status(&app)).unwrap(), "137");
+        write_restarts(&directory, &app, 3).unwrap();
+        assert_eq!(std::fs::read_to_string(directory.restarts(&app)).unwrap(), "3");
+        remove_exit(&directory, &app).unwrap();
+        remove_exit(&directory, &app).unwrap();
+        assert!(!directory.status(&app).exists());
         write_flavor(&directory, "nspawn").unwrap();
         write_flavor(&directory, "nspawn").unwrap();
         assert_eq!(std::fs::read_link(directory.flavor()).unwrap(), Path::new("nspawn"));

@@ -1,21 +1,28 @@
-//! The apps' cgroups where the supervisor makes them: in a VM, whose cgroup v2 hierarchy is the pod's alone.
+//! The apps' cgroups: made here in a VM, whose cgroup v2 hierarchy is the pod's alone, and in both isolations the way to
+//! all that an app has started, wherever it has gone.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::{OFlag, openat};
+use nix::sys::signal::{Signal, kill as signal};
 use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::uio::pread;
+use nix::unistd::Pid;
 use pod::limits::CgroupSetting;
 use pod::plan::{AppPlan, Plan};
 
 use crate::error::Error;
-use crate::sys;
+use crate::{AppCgroups, sys};
+
+/// A cgroup's file with its processes.
+const PROCS: &str = "cgroup.procs";
 
 /// Makes a cgroup for each app, with its limits and its device policy; the `cgroup.procs` files by which processes enter them, in the plan's
 /// order.
-pub fn make(plan: &Plan) -> Result<Vec<Vec<OwnedFd>>, Error> {
+pub fn make(plan: &Plan) -> Result<Vec<AppCgroups>, Error> {
     if plan.apps.iter().all(|app| app.cgroup.is_none()) {
-        return Ok(plan.apps.iter().map(|_| Vec::new()).collect());
+        return Ok(plan.apps.iter().map(|_| AppCgroups::default()).collect());
     }
     // Nothing else needs the hierarchy, so it is mounted nowhere.
     let root = sys::mount_detached(c"cgroup2").map_err(Error::system("mount cgroup2"))?;
@@ -30,7 +37,7 @@ pub fn make(plan: &Plan) -> Result<Vec<Vec<OwnedFd>>, Error> {
     plan.apps.iter().map(|app| make_one(&root, app)).collect()
 }
 
-fn make_one(root: &OwnedFd, app: &AppPlan) -> Result<Vec<OwnedFd>, Error> {
+fn make_one(root: &OwnedFd, app: &AppPlan) -> Result<AppCgroups, Error> {
     let name = app.name.as_str();
     let made = mkdirat(root, name, Mode::from_bits_truncate(0o755))
         .and_then(|()| openat(root, name, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()));
@@ -43,8 +50,45 @@ fn make_one(root: &OwnedFd, app: &AppPlan) -> Result<Vec<OwnedFd>, Error> {
         let failed = |source| Error::Devices { cgroup: name.to_owned(), source };
         devices::confine(cgroup.as_fd(), policy).map_err(failed)?;
     }
-    let procs = openat(&cgroup, "cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
-    Ok(vec![procs.map_err(Error::system(format!("open cgroup {name}")))?])
+    let procs = openat(&cgroup, PROCS, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
+    let procs = procs.map_err(Error::system(format!("open cgroup {name}")))?;
+    Ok(AppCgroups { procs: vec![procs], directory: Some(cgroup) })
+}
+
+/// Kills every process of an app, and tells whether there is none any more: what is forked meanwhile is killed by the next
+/// call. Without cgroups, what the app leaves behind lives on until the pod ends.
+pub fn kill(cgroups: &AppCgroups) -> bool {
+    let Some(directory) = &cgroups.directory else { return true };
+    // Opened each time: cgroup v1 shows the same open file the same processes for as long as it is read.
+    let Ok(procs) = openat(directory, PROCS, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) else {
+        return true;
+    };
+    let (mut bytes, mut offset, mut left) = ([0; 4096], 0, false);
+    while let Ok(count @ 1..) = pread(&procs, &mut bytes, offset) {
+        let whole = whole_lines(bytes.get(..count).unwrap_or_default());
+        if whole.is_empty() {
+            break;
+        }
+        for process in processes(whole) {
+            left = true;
+            let _ = signal(process, Signal::SIGKILL);
+        }
+        offset += i64::try_from(whole.len()).unwrap_or(i64::MAX);
+    }
+    !left
+}
+
+/// A number that is cut is another process's.
+fn whole_lines(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    bytes.get(..end).unwrap_or_default()
+}
+
+/// Processes of other PID namespaces are called 0, which as an argument of kill means something else, as do negative ones.
+fn processes(lines: &[u8]) -> impl Iterator<Item = Pid> {
+    let numbers =
+        lines.split(|byte| *byte == b'\n').filter_map(|line| str::from_utf8(line).ok()?.parse().ok());
+    numbers.filter(|number| *number > 1).map(Pid::from_raw)
 }
 
 fn write(directory: &impl AsFd, file: &str, value: &str) -> nix::Result<()> {
@@ -54,4 +98,30 @@ fn write(directory: &impl AsFd, file: &str, value: &str) -> nix::Result<()> {
 
 fn unless_required(result: nix::Result<()>, required: bool) -> nix::Result<()> {
     if required { result } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_numbers_of_processes_are_taken() {
+        let taken = |text: &str| processes(whole_lines(text.as_bytes())).map(Pid::as_raw).collect::<Vec<_>>();
+        assert_eq!(taken("7\n0\n1\n-1\n23\n456"), [7, 23]);
+        assert_eq!(taken("45"), [] as [i32; 0]);
+    }
+
+    #[test]
+    fn all_are_killed() {
+        let cgroup = tempfile::tempdir().unwrap();
+        let write = |text: String| std::fs::write(cgroup.path().join(PROCS), text).unwrap();
+        let directory = std::fs::File::open(cgroup.path()).unwrap();
+        let cgroups = AppCgroups { procs: Vec::new(), directory: Some(directory.into()) };
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        write(format!("{}\n", child.id()));
+        assert!(!kill(&cgroups));
+        assert!(!child.wait().unwrap().success());
+        write(String::new());
+        assert!(kill(&cgroups) && kill(&AppCgroups::default()));
+    }
 }

@@ -9,11 +9,13 @@ use pod::session::SessionId;
 
 mod app;
 mod cgroup;
+mod changes;
 mod channel;
 mod confine;
 mod control;
 mod error;
 mod interpreter;
+mod life;
 mod operations;
 mod program;
 mod scope;
@@ -63,6 +65,15 @@ pub trait SessionStreams: std::fmt::Debug {
     fn open(&mut self, session: SessionId, terminal: bool) -> Result<AppStreams, Error>;
 }
 
+/// The cgroups of an app.
+#[derive(Debug, Default)]
+pub struct AppCgroups {
+    /// Open `cgroup.procs` files, which its processes enter before they do anything else.
+    pub procs: Vec<OwnedFd>,
+    /// One of them as a directory, to find what the app has started: it is in all of them alike.
+    pub directory: Option<OwnedFd>,
+}
+
 /// What the supervisor is connected to.
 #[derive(Debug)]
 pub struct Connections {
@@ -70,9 +81,8 @@ pub struct Connections {
     pub control: OwnedFd,
     /// Every app's streams, in the plan's order.
     pub streams: Vec<AppStreams>,
-    /// Every app's cgroups, in the plan's order: open `cgroup.procs` files that its process enters before it does
-    /// anything else. Empty where the plan's own `cgroup` settings are to be carried out (VM).
-    pub cgroups: Vec<Vec<OwnedFd>>,
+    /// Every app's cgroups, in the plan's order. Empty where the plan's own `cgroup` settings are to be carried out (VM).
+    pub cgroups: Vec<AppCgroups>,
     /// Where the streams of sessions come from.
     pub sessions: Box<dyn SessionStreams>,
     /// Whether the kernel is the pod's alone (VM): then file systems are synced before the pod is said to have exited.

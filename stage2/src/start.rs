@@ -2,13 +2,14 @@
 
 use std::convert::Infallible;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pod::plan::{AppPlan, Operation, Process};
 
+use crate::AppCgroups;
 use crate::channel::{Listener, Reporter, pair};
 use crate::confine::{adjust_oom_score, confine};
 use crate::error::{Error, errno};
@@ -27,7 +28,7 @@ pub struct Material<'a> {
     /// Its standard streams.
     pub streams: &'a OwnEnds,
     /// Its cgroups.
-    pub cgroups: &'a [OwnedFd],
+    pub cgroups: &'a AppCgroups,
 }
 
 /// Where an app is: what its further processes join.
@@ -36,7 +37,7 @@ pub struct Place<'a> {
     /// Its mount namespace.
     pub namespace: BorrowedFd<'a>,
     /// Its cgroups.
-    pub cgroups: &'a [OwnedFd],
+    pub cgroups: &'a AppCgroups,
 }
 
 impl Place<'_> {
@@ -137,8 +138,8 @@ fn scope(app: &AppPlan) -> Result<Scope, Error> {
 }
 
 /// The cgroup that the process is in by then is what it sees as the root of its cgroups.
-fn enter_cgroups(cgroups: &[OwnedFd]) -> Result<(), Error> {
-    for procs in cgroups {
+fn enter_cgroups(cgroups: &AppCgroups) -> Result<(), Error> {
+    for procs in &cgroups.procs {
         nix::unistd::write(procs, b"0").map_err(Error::system("enter the app's cgroup"))?;
     }
     unshare(CloneFlags::CLONE_NEWCGROUP).map_err(Error::system("make a cgroup namespace"))

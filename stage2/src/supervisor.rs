@@ -1,5 +1,6 @@
 //! The supervisor's loop: one thread, one poll, nothing to do when nothing happens.
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,28 +13,30 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pod::control::{ExitStatus, FromSupervisor, ToSupervisor};
+use pod::life::ExitPolicy;
 use pod::plan::Plan;
 use pod::types::AcName;
 use relay::Carrier;
 
 use crate::app::App;
+use crate::changes::Changes;
 use crate::control::{Control, Received};
 use crate::error::{Error, causes};
 use crate::operations::carry_out;
 use crate::scope::Scope;
 use crate::sessions::Sessions;
-use crate::{AppStreams, Connections, cgroup, streams};
+use crate::{AppCgroups, AppStreams, Connections, cgroup, streams};
 
 /// Everything that a kill reaches: all processes but PID 1 itself.
 const EVERYTHING: Pid = Pid::from_raw(-1);
 
 /// How far the pod's end has been ordered.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
     /// Not at all.
     Run,
-    /// The apps were asked to end; at this time they are made to.
-    Stop(Instant),
+    /// Every app was asked to end, and is made to when its time is over.
+    Stop,
     /// Everything was killed, and nobody waits for output.
     Kill,
 }
@@ -45,8 +48,9 @@ struct Supervisor<'a> {
     inputs: Vec<Carrier>,
     outputs: Vec<Carrier>,
     sessions: Sessions,
+    changes: Changes,
     order: Order,
-    grace_period: Duration,
+    exit_policy: ExitPolicy,
     has_children: bool,
     has_parent: bool,
     first_failure: Option<ExitStatus>,
@@ -65,8 +69,9 @@ pub(crate) fn run(plan: &Plan, connections: Connections) -> ExitStatus {
         inputs: Vec::new(),
         outputs: Vec::new(),
         sessions: Sessions::new(sessions),
+        changes: Changes::default(),
         order: Order::Run,
-        grace_period: Duration::from_millis(plan.grace_period_ms),
+        exit_policy: plan.exit_policy,
         has_children: true,
         has_parent: true,
         first_failure: None,
@@ -92,7 +97,7 @@ fn take_signals() -> Result<SignalFd, Error> {
 }
 
 impl<'a> Supervisor<'a> {
-    fn run(&mut self, plan: &'a Plan, streams: Vec<AppStreams>, cgroups: Vec<Vec<OwnedFd>>) {
+    fn run(&mut self, plan: &'a Plan, streams: Vec<AppStreams>, cgroups: Vec<AppCgroups>) {
         match set_up(plan, cgroups) {
             Ok(cgroups) => self.start_apps(plan, streams, cgroups),
             Err(error) => return self.fail(None, &error),
@@ -102,17 +107,16 @@ impl<'a> Supervisor<'a> {
         self.inputs.clear();
         self.until_childless();
         self.sessions.wind_up();
-        // An orderly end has succeeded by now: what is left to do is not under its deadline.
-        if matches!(self.order, Order::Stop(_)) {
-            self.order = Order::Run;
+        if self.order != Order::Kill {
+            self.order = Order::Stop;
         }
         for index in 0..self.apps.len() {
-            if !matches!(self.order, Order::Kill) {
+            if self.order != Order::Kill {
                 self.post_stop(index);
             }
         }
         self.apps.clear();
-        self.until(|supervisor| matches!(supervisor.order, Order::Kill) || supervisor.is_delivered());
+        self.until(|supervisor| supervisor.order == Order::Kill || supervisor.is_delivered());
     }
 
     fn is_delivered(&self) -> bool {
@@ -134,16 +138,18 @@ impl<'a> Supervisor<'a> {
 
     fn fail(&mut self, app: Option<&AcName>, error: &Error) {
         self.control.send(&FromSupervisor::Failed { app: app.cloned(), causes: causes(error) });
-        self.note(ExitStatus::Code(pod::abi::EXIT_ERROR));
+        self.first_failure.get_or_insert(ExitStatus::Code(pod::abi::EXIT_ERROR));
+        self.stop();
     }
 
     /// Starts every app without waiting for any; one that cannot be started ends the pod.
-    fn start_apps(&mut self, plan: &'a Plan, streams: Vec<AppStreams>, cgroups: Vec<Vec<OwnedFd>>) {
+    fn start_apps(&mut self, plan: &'a Plan, streams: Vec<AppStreams>, cgroups: Vec<AppCgroups>) {
         for ((app, streams), cgroups) in plan.apps.iter().zip(streams).zip(cgroups) {
             let started = streams::prepare(streams).and_then(|prepared| {
                 self.inputs.extend(prepared.inputs);
                 self.outputs.extend(prepared.outputs);
-                App::start(app, prepared.own, prepared.terminal, cgroups)
+                let mut app = App::new(Cow::Borrowed(app), prepared.own, prepared.terminal, cgroups);
+                app.start().map(|()| app)
             });
             match started {
                 Ok(app) => self.apps.push(app),
@@ -167,7 +173,6 @@ impl<'a> Supervisor<'a> {
     /// Runs an app's post-stop handler, if it has one, to its end; what it leaves behind is killed.
     fn post_stop(&mut self, index: usize) {
         let Some(app) = self.apps.get_mut(index) else { return };
-        let name = &app.plan.name;
         match app.start_post_stop() {
             Ok(false) => {}
             Ok(true) => {
@@ -175,7 +180,10 @@ impl<'a> Supervisor<'a> {
                 let _ = kill(EVERYTHING, Signal::SIGKILL);
                 self.until_childless();
             }
-            Err(error) => self.fail(Some(name), &error),
+            Err(error) => {
+                let name = app.plan.name.clone();
+                self.fail(Some(&name), &error);
+            }
         }
     }
 
@@ -206,10 +214,25 @@ impl<'a> Supervisor<'a> {
         if commanded {
             self.receive();
         }
-        self.sessions.enforce(Instant::now());
-        if matches!(self.order, Order::Stop(deadline) if deadline <= Instant::now()) {
-            self.obey(ToSupervisor::Kill);
-        }
+        let now = Instant::now();
+        self.sessions.enforce(now);
+        self.advance_apps(now);
+    }
+
+    /// Whether apps may be started again.
+    fn goes_on(&self) -> bool {
+        self.order == Order::Run
+    }
+
+    /// Takes every app as far as it goes by now.
+    fn advance_apps(&mut self, now: Instant) {
+        let goes_on = self.goes_on();
+        let messages: Vec<_> = self.apps.iter_mut().flat_map(|app| app.advance(now, goes_on)).collect();
+        messages.into_iter().for_each(|message| self.tell(message));
+        // What has just been told may have ended the pod.
+        let goes_on = self.goes_on();
+        let answers = self.changes.advance(&mut self.apps, now, goes_on);
+        answers.into_iter().for_each(|message| self.tell(message));
     }
 
     /// The answers of poll in the order that [`Self::round`] takes them in; `None` if it cannot work.
@@ -229,11 +252,8 @@ impl<'a> Supervisor<'a> {
     }
 
     fn timeout(&self) -> PollTimeout {
-        let order = match self.order {
-            Order::Stop(deadline) => Some(deadline),
-            Order::Run | Order::Kill => None,
-        };
-        let deadline = order.into_iter().chain(self.sessions.deadline()).min();
+        let apps = self.apps.iter().filter_map(App::deadline);
+        let deadline = apps.chain(self.sessions.deadline()).min();
         deadline.map_or(PollTimeout::NONE, |deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             // Rounded up, for else the last millisecond is spent asking.
@@ -265,8 +285,8 @@ impl<'a> Supervisor<'a> {
                 let _ = kill(EVERYTHING, Signal::SIGKILL);
             }
             ToSupervisor::Signal(number) => {
-                if let Ok(signal) = Signal::try_from(number) {
-                    self.apps.iter().for_each(|app| app.signal(signal));
+                if Signal::try_from(number).is_ok() {
+                    self.apps.iter().for_each(|app| app.signal(number));
                 }
             }
             ToSupervisor::Resize(size) => self.apps.iter().for_each(|app| app.resize(size)),
@@ -275,15 +295,19 @@ impl<'a> Supervisor<'a> {
                 let failed = self.sessions.begin(session, &request, app);
                 failed.into_iter().for_each(|message| self.tell(message));
             }
+            ToSupervisor::Change { session, change } => {
+                self.changes.add(session, change);
+            }
             ToSupervisor::ResizeSession { session, size } => self.sessions.resize(session, size),
             ToSupervisor::Hangup { session } => self.sessions.hang_up(session),
         }
     }
 
     fn stop(&mut self) {
-        if matches!(self.order, Order::Run) {
-            self.order = Order::Stop(Instant::now() + self.grace_period);
-            self.apps.iter().for_each(|app| app.signal(Signal::SIGTERM));
+        if self.order == Order::Run {
+            self.order = Order::Stop;
+            let now = Instant::now();
+            self.apps.iter_mut().for_each(|app| app.stop(now));
         }
     }
 
@@ -300,7 +324,8 @@ impl<'a> Supervisor<'a> {
                     return;
                 }
             };
-            let of_app = self.apps.iter_mut().find_map(|app| app.ended(pid, status));
+            let goes_on = self.goes_on();
+            let of_app = self.apps.iter_mut().find_map(|app| app.ended(pid, status, goes_on));
             let messages = of_app.or_else(|| self.sessions.ended(pid, status));
             messages.into_iter().flatten().for_each(|message| self.tell(message));
         }
@@ -308,22 +333,28 @@ impl<'a> Supervisor<'a> {
 
     fn tell(&mut self, message: FromSupervisor) {
         self.control.send(&message);
-        if let FromSupervisor::Exited { status, .. } = message {
-            self.note(status);
+        if let FromSupervisor::Exited { app, status } = message {
+            self.note(&app, status);
         }
     }
 
-    /// The first app that fails decides how the pod has ended, and ends it.
-    fn note(&mut self, status: ExitStatus) {
-        if status != ExitStatus::SUCCESS {
+    /// The first app that fails decides how the pod has ended. An app whose end somebody wanted has not failed.
+    fn note(&mut self, app: &AcName, status: ExitStatus) {
+        let has_failed = status != ExitStatus::SUCCESS;
+        if self.apps.iter().any(|known| known.plan.name == *app && known.life.is_held) {
+            return;
+        }
+        if has_failed {
             self.first_failure.get_or_insert(status);
+        }
+        if self.exit_policy.ends(has_failed) {
             self.stop();
         }
     }
 }
 
 /// Carries out what comes before the apps; every app's cgroups.
-fn set_up(plan: &Plan, cgroups: Vec<Vec<OwnedFd>>) -> Result<Vec<Vec<OwnedFd>>, Error> {
+fn set_up(plan: &Plan, cgroups: Vec<AppCgroups>) -> Result<Vec<AppCgroups>, Error> {
     umask(Mode::empty());
     let cgroups = if cgroups.is_empty() { cgroup::make(plan)? } else { cgroups };
     carry_out(&plan.setup, &Scope::new(Path::new("/"))?)?;

@@ -69,6 +69,12 @@ pub fn mount_detached(file_system: &CStr) -> nix::Result<OwnedFd> {
     owned(unsafe { libc::syscall(libc::SYS_fsmount, fd, FSMOUNT_CLOEXEC, 0) })
 }
 
+/// Sends a signal by its number: real-time signals have no name in nix. A process that is gone is no matter.
+pub fn kill(process: Pid, signal: i32) {
+    // SAFETY: no memory is involved.
+    unsafe { libc::kill(process.as_raw(), signal) };
+}
+
 /// A descriptor that is readable when the process, a child of this one, has ended.
 pub fn pidfd_open(child: Pid) -> nix::Result<OwnedFd> {
     // SAFETY: no memory is involved.

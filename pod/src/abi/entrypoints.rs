@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use crate::Error;
+use crate::session::Change;
 use crate::types::AcName;
 
 /// The arguments of the `stop` entrypoint: `[--force] UUID`.
@@ -80,9 +81,35 @@ impl EnterArguments {
     }
 }
 
+/// The arguments of the `app` entrypoint: `start|stop --appname=NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppArguments {
+    /// What is to change.
+    pub change: Change,
+}
+
+impl AppArguments {
+    /// Without the entrypoint itself.
+    pub fn to_arguments(&self) -> Vec<String> {
+        vec![self.change.action.to_string(), format!("--appname={}", self.change.app)]
+    }
+
+    /// From a stage1's command line, without the entrypoint itself.
+    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, Error> {
+        let arguments: Vec<String> = arguments.into_iter().collect();
+        let [action, app] = arguments.as_slice() else {
+            return Err(Error::Invalid("app takes an action and --appname=NAME".into()));
+        };
+        let unknown = || Error::Unsupported(format!("argument {app} of app"));
+        let app = app.strip_prefix("--appname=").ok_or_else(unknown)?.parse()?;
+        Ok(Self { change: Change { app, action: action.parse()? } })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::Action;
 
     fn words(text: &str) -> Vec<String> {
         text.split_whitespace().map(str::to_owned).collect()
@@ -96,6 +123,18 @@ mod tests {
         }
         for bad in ["", "--force", "x", "--now 00000000-0000-0000-0000-000000000007"] {
             assert!(StopArguments::parse(words(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn app() {
+        for action in Action::ALL {
+            let arguments = AppArguments { change: Change { app: "web".parse().unwrap(), action } };
+            assert_eq!(AppArguments::parse(arguments.to_arguments()).unwrap(), arguments);
+        }
+        for bad in ["", "start", "start web", "pause --appname=web", "stop --appname=W", "stop --appname=a x"]
+        {
+            assert!(AppArguments::parse(words(bad)).is_err(), "{bad}");
         }
     }
 

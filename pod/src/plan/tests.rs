@@ -137,6 +137,25 @@ fn interactive_is_for_one_app() {
 }
 
 #[test]
+fn lives_are_part_of_the_plan() {
+    let mut manifest = manifest();
+    let annotation = |name: &str, value: &str| crate::image_manifest::NameValue {
+        name: name.parse().unwrap(),
+        value: value.into(),
+    };
+    manifest.annotations.push(annotation("rkt/pod/exit-policy", "on-any"));
+    manifest.apps[0].annotations.push(annotation("rkt/app/restart", "always"));
+    manifest.apps[0].annotations.push(annotation("rkt/app/kill-timeout-ms", "70000"));
+    let plan = compute(&manifest, &vm()).unwrap();
+    assert_eq!((plan.exit_policy, plan.grace_period_ms), (ExitPolicy::OnAny, 70_000));
+    assert_eq!(plan.apps[0].life.restart, Restart::Always);
+    let interactive = World { interactive: true, ..namespaces() };
+    assert!(compute(&manifest, &interactive).unwrap_err().to_string().contains("--restart=no"));
+    manifest.annotations[0].value = "never".into();
+    assert!(compute(&manifest, &vm()).is_err());
+}
+
+#[test]
 fn a_networks_name_servers_are_written_before_the_root_is_read_only() {
     let mut manifest = manifest();
     manifest.apps[0].read_only_root_fs = true;

@@ -1,10 +1,12 @@
 //! The flags of `run`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser};
 use pod::image_manifest::EnvironmentVariable;
 use pod::isolator::RawIsolator;
+use pod::life::{ExitPolicy, KillSignal, Restart};
 use pod::net::Net;
 use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
@@ -52,6 +54,10 @@ pub struct PodFlags {
     /// An environment variable for all apps
     #[arg(long, value_name = "NAME=VALUE", value_parser = values::variable)]
     pub set_env: Vec<EnvironmentVariable>,
+    /// Which app's end ends the pod: until-all, on-any or on-any-failure
+    #[arg(long, value_parser = values::parsed::<ExitPolicy>, value_name = "POLICY")]
+    #[arg(default_value = "on-any-failure")]
+    pub exit_policy: ExitPolicy,
 }
 
 /// A command line of nothing but one app's flags.
@@ -106,4 +112,13 @@ pub struct AppFlags {
     /// A limit of each process, as setrlimit(2) names it: NOFILE=1024:4096, CORE=0, MEMLOCK=unlimited
     #[arg(long, value_parser = isolators::rlimit, value_name = "NAME=SOFT[:HARD]")]
     pub rlimit: Vec<Rlimit>,
+    /// Whether it is started again when it has ended: no, on-failure or always
+    #[arg(long, value_parser = values::parsed::<Restart>, value_name = "POLICY", default_value = "no")]
+    pub restart: Restart,
+    /// The signal that asks it to end, by name or number; SIGTERM unless its image says otherwise
+    #[arg(long, value_parser = values::parsed::<KillSignal>, value_name = "SIGNAL")]
+    pub kill_signal: Option<KillSignal>,
+    /// How long it then has until it is killed: 90s, 500ms; by default 10s
+    #[arg(long, value_parser = values::kill_timeout, value_name = "DURATION")]
+    pub kill_timeout: Option<Duration>,
 }

@@ -1,8 +1,10 @@
 //! Parsers of flags' values.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use pod::image_manifest::{EnvironmentVariable, check_variable_name};
+use pod::life::MAX_KILL_TIMEOUT;
 use pod::limits::{MIN_CPU_MILLI, MIN_MEMORY_BYTES};
 use pod::net::Net;
 use pod::ports::ExposedPort;
@@ -32,6 +34,19 @@ pub fn variable(text: &str) -> Result<EnvironmentVariable, String> {
     let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE")?;
     check_variable_name(name).map_err(|error| error.to_string())?;
     Ok(EnvironmentVariable { name: name.into(), value: value.into() })
+}
+
+/// What has a parser of its own.
+pub fn parsed<T: FromStr<Err = pod::Error>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: pod::Error| error.to_string())
+}
+
+/// How long an app may take to end.
+pub fn kill_timeout(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        timeout if timeout <= MAX_KILL_TIMEOUT => Ok(timeout),
+        _ => Err(format!("it is more than a day ({}h)", MAX_KILL_TIMEOUT.as_secs() / 3600)),
+    }
 }
 
 /// The name of an app.

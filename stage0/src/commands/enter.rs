@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pod::abi::EnterArguments;
 use pod::pod_manifest::RuntimeApp;
+use pod::types::AcName;
 use uuid::Uuid;
 
 use crate::cli::{EnterFlags, Globals};
@@ -19,7 +20,7 @@ const SHELL: &str = "/bin/sh";
 
 /// Why a pod cannot be entered.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+pub enum Refused {
     #[error("cannot run as unprivileged user: to enter a pod is for root")]
     Unprivileged,
     #[error("pod \"{0}\" is {1}, not running")]
@@ -39,7 +40,7 @@ pub fn enter(globals: &Globals, flags: &EnterFlags) -> Result<Infallible, Box<dy
     let pod = pods.find(&flags.uuid)?;
     let (pod, pid) = wait_for_pid(&pods, pod)?;
     let manifest = pod.manifest()?;
-    let app = choose(&manifest.apps, flags)?;
+    let app = choose(&manifest.apps, flags.app.as_ref())?;
     let command = match flags.command.as_slice() {
         [] => vec![shell(app)],
         command => command.to_vec(),
@@ -49,7 +50,7 @@ pub fn enter(globals: &Globals, flags: &EnterFlags) -> Result<Infallible, Box<dy
 }
 
 /// A pod can be entered as soon as it has told whom to enter (stage1 ABI).
-fn wait_for_pid(pods: &Pods, mut pod: Pod) -> Result<(Pod, u32), Box<dyn Error>> {
+pub fn wait_for_pid(pods: &Pods, mut pod: Pod) -> Result<(Pod, u32), Box<dyn Error>> {
     loop {
         if pod.state != State::Running {
             return Err(Refused::NotRunning(pod.uuid, pod.state).into());
@@ -62,9 +63,10 @@ fn wait_for_pid(pods: &Pods, mut pod: Pod) -> Result<(Pod, u32), Box<dyn Error>>
     }
 }
 
-fn choose<'a>(apps: &'a [RuntimeApp], flags: &EnterFlags) -> Result<&'a RuntimeApp, Refused> {
+/// The app of that name; without one, the only app.
+pub fn choose<'a>(apps: &'a [RuntimeApp], name: Option<&AcName>) -> Result<&'a RuntimeApp, Refused> {
     let names = || apps.iter().map(|app| app.name.as_str()).collect::<Vec<_>>().join(", ");
-    match (&flags.app, apps) {
+    match (name, apps) {
         (None, [only]) => Ok(only),
         (None, _) => Err(Refused::WhichApp(names())),
         (Some(name), apps) => {
@@ -102,10 +104,10 @@ mod tests {
     #[test]
     fn which_app() {
         let (one, two) = (apps(&["a"]), apps(&["a", "b"]));
-        assert_eq!(choose(&one, &flags(None)).unwrap().name.as_str(), "a");
-        assert_eq!(choose(&two, &flags(Some("b"))).unwrap().name.as_str(), "b");
-        assert!(choose(&two, &flags(None)).unwrap_err().to_string().ends_with("a, b"));
-        assert!(choose(&one, &flags(Some("b"))).is_err());
+        assert_eq!(choose(&one, flags(None).app.as_ref()).unwrap().name.as_str(), "a");
+        assert_eq!(choose(&two, flags(Some("b")).app.as_ref()).unwrap().name.as_str(), "b");
+        assert!(choose(&two, flags(None).app.as_ref()).unwrap_err().to_string().ends_with("a, b"));
+        assert!(choose(&one, flags(Some("b")).app.as_ref()).is_err());
     }
 
     #[test]

@@ -74,7 +74,8 @@ pub fn run(
     let images = apps.iter().map(|app| find(globals, flags, &store, app)).collect::<Result<Vec<_>, _>>()?;
     let images_done = timeline::now_us();
     let sources = images.iter().map(|image| Source { id: &image.id, manifest: &image.manifest });
-    let manifest = generate(&sources.zip(apps).collect::<Vec<_>>(), &flags.set_env, &flags.port)?;
+    let manifest =
+        generate(&sources.zip(apps).collect::<Vec<_>>(), &flags.set_env, &flags.port, flags.exit_policy)?;
     check(&manifest, flags, apps, &images)?;
     let pods = Pods::new(&globals.directory);
     let ports = ports::mappings(&manifest)?;

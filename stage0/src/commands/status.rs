@@ -33,13 +33,23 @@ pub fn status(globals: &Globals, choice: &PodChoice, flags: StatusFlags) -> Outc
     let pod = wait(&pods, pod, flags.wait, "has not ended", |pod| Ok(has_ended(pod)))?;
     let pod = wait(&pods, pod, flags.wait_ready, "is not ready", is_ready)?;
     let report = pod.report()?;
-    let mut out = std::io::stdout().lock();
-    match flags.format {
-        StatusFormat::Text => out.write_all(text(&pod, &report).as_bytes())?,
-        StatusFormat::Json => writeln!(out, "{}", serde_json::to_string(&report)?)?,
-        StatusFormat::JsonPretty => writeln!(out, "{}", indented(&report)?)?,
-    }
+    print(flags.format, &report, || text(&pod, &report))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a report in some form, of which `text` is one.
+pub fn print(
+    format: StatusFormat,
+    report: &impl Serialize,
+    text: impl FnOnce() -> String,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let mut out = std::io::stdout().lock();
+    match format {
+        StatusFormat::Text => out.write_all(text().as_bytes())?,
+        StatusFormat::Json => writeln!(out, "{}", serde_json::to_string(report)?)?,
+        StatusFormat::JsonPretty => writeln!(out, "{}", indented(report)?)?,
+    }
+    Ok(())
 }
 
 /// Prints a pod's manifest.
@@ -105,6 +115,8 @@ fn text(pod: &Pod, report: &Report) -> String {
         lines.extend(report.pid.map(|pid| format!("pid={pid}")));
         lines.push(format!("exited={exited}"));
     }
+    let restarted = report.apps.iter().filter(|app| app.restarts > 0);
+    lines.extend(restarted.map(|app| format!("restarts-{}={}", app.name, app.restarts)));
     if pod.state != State::Running {
         let ended = report.apps.iter().filter_map(|app| Some((&app.name, app.exit_code?)));
         lines.extend(ended.map(|(name, code)| format!("app-{name}={code}")));

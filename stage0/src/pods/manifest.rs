@@ -1,7 +1,8 @@
 //! The manifest of a new pod: the images' manifests with the command line's changes.
 
-use pod::image_manifest::{App, EnvironmentVariable, ImageManifest};
+use pod::image_manifest::{App, EnvironmentVariable, ImageManifest, NameValue};
 use pod::isolator::{RawIsolator, names};
+use pod::life::{ExitPolicy, Restart, annotations};
 use pod::pod_manifest::{PodManifest, RuntimeApp, RuntimeImage};
 use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
@@ -9,7 +10,7 @@ use pod::types::{AcName, ImageId};
 use serde_json::json;
 
 use super::Error;
-use crate::cli::AppArguments;
+use crate::cli::{AppArguments, AppFlags};
 use crate::image::{ARCHITECTURE, DEFAULT_ARGUMENTS_ANNOTATION};
 
 /// An app's image as far as the manifest needs it.
@@ -26,11 +27,15 @@ pub fn generate(
     apps: &[(Source<'_>, &AppArguments)],
     set_env: &[EnvironmentVariable],
     ports: &[ExposedPort],
+    exit_policy: ExitPolicy,
 ) -> Result<PodManifest, Error> {
     check_unique(set_env, "--set-env")?;
     let apps = apps.iter().map(|(source, arguments)| runtime_app(*source, arguments, set_env));
     let mut manifest = PodManifest::new(apps.collect::<Result<_, _>>()?);
     manifest.ports = ports.to_vec();
+    if exit_policy != ExitPolicy::default() {
+        manifest.annotations.push(annotation(annotations::EXIT_POLICY, exit_policy)?);
+    }
     manifest.check()?;
     Ok(manifest)
 }
@@ -52,8 +57,30 @@ pub fn runtime_app(
         },
         app: Some(app(image, arguments, set_env)?),
         read_only_root_fs: arguments.flags.readonly_rootfs,
-        annotations: Vec::new(),
+        annotations: life(image, &arguments.flags)?,
     })
+}
+
+/// What is said of an app's life; of all that is not said, stage1 knows the default.
+fn life(image: &ImageManifest, flags: &AppFlags) -> Result<Vec<NameValue>, Error> {
+    let mut life = Vec::new();
+    if flags.restart != Restart::No {
+        life.push(annotation(annotations::RESTART, flags.restart)?);
+    }
+    let of_image =
+        || image.annotations.iter().find(|of| of.name.as_str() == annotations::KILL_SIGNAL).cloned();
+    life.extend(match flags.kill_signal {
+        Some(signal) => Some(annotation(annotations::KILL_SIGNAL, signal)?),
+        None => of_image(),
+    });
+    if let Some(timeout) = flags.kill_timeout {
+        life.push(annotation(annotations::KILL_TIMEOUT_MS, timeout.as_millis())?);
+    }
+    Ok(life)
+}
+
+fn annotation(name: &str, value: impl ToString) -> Result<NameValue, Error> {
+    Ok(NameValue { name: name.parse()?, value: value.to_string() })
 }
 
 /// What `--name` says, or the last part of the image's name.
@@ -191,7 +218,7 @@ mod tests {
         let (_, cli::Action::Run { flags, apps }) = cli::parse(&words).unwrap() else { panic!() };
         let id: ImageId = format!("sha512-{}", "0".repeat(64)).parse().unwrap();
         let sources = images.iter().map(|manifest| Source { id: &id, manifest });
-        generate(&sources.zip(&apps).collect::<Vec<_>>(), &flags.set_env, &flags.port)
+        generate(&sources.zip(&apps).collect::<Vec<_>>(), &flags.set_env, &flags.port, flags.exit_policy)
     }
 
     #[test]
@@ -243,6 +270,24 @@ mod tests {
                 "os/linux/rlimits"
             ]
         );
+    }
+
+    #[test]
+    fn lives() {
+        let pairs = |annotations: &[NameValue]| {
+            annotations.iter().map(|a| format!("{}={}", a.name, a.value)).collect::<Vec<_>>().join(" ")
+        };
+        let stop = r#","annotations":[{"name":"rkt/app/kill-signal","value":"SIGQUIT"}]"#;
+        let images = [image(&format!("{APP}{stop}"))];
+        let life = |line| pairs(&pod(&images, line).unwrap().apps[0].annotations);
+        assert_eq!(life("i"), "rkt/app/kill-signal=SIGQUIT");
+        assert_eq!(
+            life("i --restart=always --kill-signal=int --kill-timeout=1m"),
+            "rkt/app/restart=always rkt/app/kill-signal=SIGINT rkt/app/kill-timeout-ms=60000"
+        );
+        assert_eq!(pairs(&pod(&[image(APP)], "i").unwrap().apps[0].annotations), "");
+        let manifest = pod(&images, "--exit-policy=until-all i").unwrap();
+        assert_eq!(pairs(&manifest.annotations), "rkt/pod/exit-policy=until-all");
     }
 
     #[test]

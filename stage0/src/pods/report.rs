@@ -45,6 +45,9 @@ pub struct AppReport {
     pub finished: Option<SystemTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
+    /// How often it has been started again by itself.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub restarts: u32,
     pub image_id: String,
 }
 
@@ -109,9 +112,14 @@ impl Pod {
             state,
             finished: exit_code.and_then(|_| modified(&status)),
             exit_code,
+            restarts: read_number(&directory.restarts(&app.name))?.unwrap_or(0),
             image_id: app.image.id.to_string(),
         })
     }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {

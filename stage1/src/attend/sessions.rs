@@ -1,4 +1,4 @@
-//! The clients of `rkt enter`, and what the supervisor is told for them. Their streams do not pass through here: each
+//! The clients of `rkt enter` and `rkt app`, and what the supervisor is told for them. Their streams do not pass through here: each
 //! client gets its ends, and the supervisor the others.
 
 use std::collections::HashSet;
@@ -6,15 +6,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ::pod::control::{FromSupervisor, Stream, TerminalSize, ToSupervisor};
-use ::pod::plan::Plan;
 use ::pod::session::{
-    FromClient, MAX_PACKET_BYTES, MAX_SESSIONS, Session, SessionId, ToClient, decode, encode,
+    Change, FromClient, MAX_PACKET_BYTES, MAX_SESSIONS, Session, SessionId, ToClient, decode, encode,
 };
-use ::pod::types::AcName;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 use relay::packets;
 
+use super::apps::Apps;
 use crate::entrance::Entrance;
 
 /// Makes the connections for a session's streams, in their order: the other ends are on their way to the supervisor,
@@ -31,9 +30,6 @@ pub struct Sessions<'d> {
     clients: Vec<Client>,
     /// Sessions whose clients have gone, until the supervisor says that they are over: their numbers are not free.
     left: HashSet<SessionId>,
-    /// What is known of the apps.
-    started: HashSet<AcName>,
-    ended: HashSet<AcName>,
     /// Until when clients are waited for, once the pod is over.
     farewell: Option<Instant>,
 }
@@ -51,21 +47,15 @@ enum State {
     Waiting(Session),
     /// The supervisor knows of it.
     Running,
+    /// The supervisor knows of the change that it wants.
+    Changing,
     /// It has been told how its process ended, and takes the rest of the output.
     Over,
 }
 
 impl<'d> Sessions<'d> {
     pub fn new(entrance: Entrance, door: Box<Door<'d>>) -> Self {
-        Self {
-            entrance: Some(entrance),
-            door,
-            clients: Vec::new(),
-            left: HashSet::new(),
-            started: HashSet::new(),
-            ended: HashSet::new(),
-            farewell: None,
-        }
+        Self { entrance: Some(entrance), door, clients: Vec::new(), left: HashSet::new(), farewell: None }
     }
 
     pub fn interests<'s>(&'s self, set: &mut Vec<PollFd<'s>>) {
@@ -77,7 +67,7 @@ impl<'d> Sessions<'d> {
     /// Does what `answers` allow; what the supervisor is to be told.
     pub fn advance(
         &mut self,
-        plan: &Plan,
+        apps: &Apps,
         answers: &mut impl Iterator<Item = PollFlags>,
     ) -> Vec<ToSupervisor> {
         let mut happened = || answers.next().is_some_and(|answer| !answer.is_empty());
@@ -86,7 +76,7 @@ impl<'d> Sessions<'d> {
         let clients = std::mem::take(&mut self.clients);
         let mut messages = Vec::new();
         for (client, spoke) in clients.into_iter().zip(spoke) {
-            let kept = if spoke { self.listen(client, plan, &mut messages) } else { Some(client) };
+            let kept = if spoke { self.listen(client, apps, &mut messages) } else { Some(client) };
             self.clients.extend(kept);
         }
         if called {
@@ -115,7 +105,7 @@ impl<'d> Sessions<'d> {
     fn listen(
         &mut self,
         mut client: Client,
-        plan: &Plan,
+        apps: &Apps,
         messages: &mut Vec<ToSupervisor>,
     ) -> Option<Client> {
         let packet = match packets::receive(&client.socket, MAX_PACKET_BYTES) {
@@ -126,7 +116,10 @@ impl<'d> Sessions<'d> {
         match (packet, &client.state) {
             (Some(FromClient::Begin(request)), State::Silent) => {
                 client.state = State::Waiting(request);
-                return self.consider(client, plan, messages);
+                return self.consider(client, apps, messages);
+            }
+            (Some(FromClient::Change(change)), State::Silent) => {
+                return client.change(change, apps, messages);
             }
             (Some(FromClient::Resize(size)), State::Running) => {
                 messages.push(resize(client.id, size));
@@ -134,6 +127,10 @@ impl<'d> Sessions<'d> {
             }
             // It gets its terminal's size at the beginning, or needs none any more.
             (Some(FromClient::Resize(_)), State::Waiting(_) | State::Over) => return Some(client),
+            // The change is made all the same.
+            (_, State::Changing) => {
+                self.left.insert(client.id);
+            }
             (_, State::Running) => {
                 self.left.insert(client.id);
                 messages.push(ToSupervisor::Hangup { session: client.id });
@@ -147,18 +144,18 @@ impl<'d> Sessions<'d> {
     fn consider(
         &mut self,
         mut client: Client,
-        plan: &Plan,
+        apps: &Apps,
         messages: &mut Vec<ToSupervisor>,
     ) -> Option<Client> {
         let State::Waiting(request) = &client.state else { return Some(client) };
         let app = &request.app;
-        if !plan.apps.iter().any(|planned| planned.name == *app) {
+        if !apps.has(app) {
             return client.refuse(format!("the pod has no app \"{app}\""));
         }
-        if self.ended.contains(app) {
+        if apps.has_ended(app) {
             return client.refuse(format!("app \"{app}\" has ended"));
         }
-        if !self.started.contains(app) {
+        if !apps.is_running(app) {
             return Some(client);
         }
         let connected = (self.door)(client.id, request.streams()).and_then(|ends| {
@@ -174,10 +171,9 @@ impl<'d> Sessions<'d> {
     }
 
     /// Hears what concerns sessions of what the supervisor says; what it is to be told.
-    pub fn hear(&mut self, message: &FromSupervisor, plan: &Plan) -> Vec<ToSupervisor> {
+    pub fn hear(&mut self, message: &FromSupervisor, apps: &Apps) -> Vec<ToSupervisor> {
         match message {
-            FromSupervisor::Started { app } => self.started.insert(app.clone()),
-            FromSupervisor::Exited { app, .. } => self.ended.insert(app.clone()),
+            FromSupervisor::Started { .. } | FromSupervisor::Exited { .. } => {}
             FromSupervisor::SessionFailed { session, causes } => {
                 self.finish(*session, &ToClient::Failed(causes.clone()));
                 return Vec::new();
@@ -187,10 +183,10 @@ impl<'d> Sessions<'d> {
                 return Vec::new();
             }
             _ => return Vec::new(),
-        };
+        }
         let mut messages = Vec::new();
         for client in std::mem::take(&mut self.clients) {
-            let kept = self.consider(client, plan, &mut messages);
+            let kept = self.consider(client, apps, &mut messages);
             self.clients.extend(kept);
         }
         messages
@@ -201,7 +197,8 @@ impl<'d> Sessions<'d> {
         if self.left.remove(&id) {
             return;
         }
-        let is_meant = |client: &Client| client.id == id && matches!(client.state, State::Running);
+        let is_meant =
+            |client: &Client| client.id == id && matches!(client.state, State::Running | State::Changing);
         let Some(place) = self.clients.iter().position(is_meant) else { return };
         let mut client = self.clients.swap_remove(place);
         // One that cannot be told finds out by the end of the connection.
@@ -230,6 +227,16 @@ impl<'d> Sessions<'d> {
 }
 
 impl Client {
+    /// Asks for a change of an app.
+    fn change(mut self, change: Change, apps: &Apps, messages: &mut Vec<ToSupervisor>) -> Option<Self> {
+        if !apps.has(&change.app) {
+            return self.refuse(format!("the pod has no app \"{}\"", change.app));
+        }
+        messages.push(ToSupervisor::Change { session: self.id, change });
+        self.state = State::Changing;
+        Some(self)
+    }
+
     /// Tells it why not; it is not kept.
     fn refuse(&self, why: String) -> Option<Self> {
         let _ = tell(&self.socket, &ToClient::Failed(vec![why]), &[]);

@@ -9,7 +9,7 @@ use ::pod::abi::{PodDirectory, RunArguments};
 use ::pod::control::{Decoder, MAX_TO_SUPERVISOR_BYTES, Stream, TerminalSize, encode};
 use ::pod::plan::AppPlan;
 use ::pod::pod_manifest::PodManifest;
-use ::pod::session::{FromClient, Session, SessionId, ToClient};
+use ::pod::session::{Action, Change, FromClient, Session, SessionId, ToClient};
 use ::pod::types::AcName;
 use nix::sys::eventfd::EventFd;
 use tempfile::TempDir;
@@ -76,7 +76,13 @@ fn plan() -> Plan {
         "working_directory":"/","environment":[],"capabilities":0,"no_new_privileges":false,"oom_score_adj":null,"rlimits":[],"filter":null},
         "pre_start":null,"post_stop":null,"stdio":"streams","cgroup":null}"#;
     let app: AppPlan = serde_json::from_str(json).unwrap();
-    Plan { setup: Vec::new(), apps: vec![app], network: Default::default(), grace_period_ms: 0 }
+    Plan {
+        setup: Vec::new(),
+        apps: vec![app],
+        network: Default::default(),
+        grace_period_ms: 0,
+        exit_policy: Default::default(),
+    }
 }
 
 struct Guest {
@@ -265,6 +271,51 @@ fn sessions_from_their_beginning_to_their_end() {
         say(&mut control, &FromSupervisor::PodExited { status: ExitStatus::SUCCESS });
     });
     assert_eq!(result.unwrap(), ExitStatus::SUCCESS);
+}
+
+#[test]
+fn changes_from_their_beginning_to_their_end() {
+    let (result, _, home) = Machine::new().attend(|mut guest| {
+        let mut control = ready(&mut guest);
+        let directory = PodDirectory::new(&guest.home);
+        let app = || "web".parse::<AcName>().unwrap();
+        let status = || directory.status(&app());
+        let begin = |app: &str, action| {
+            let path = directory.entrance();
+            let client =
+                Client(crate::entrance::connect_to(&path, nix::sys::socket::SockType::SeqPacket).unwrap());
+            client.say(&FromClient::Change(Change { app: app.parse().unwrap(), action }));
+            client
+        };
+        say(&mut control, &FromSupervisor::Started { app: app() });
+        assert!(begin("other", Action::Stop).refusal().contains("no app \"other\""));
+        let stopping = begin("web", Action::Stop);
+        let change = |action| Change { app: app(), action };
+        let told = ToSupervisor::Change { session: 0, change: change(Action::Stop) };
+        assert_eq!(guest.hear(&mut control), told);
+        say(&mut control, &FromSupervisor::Exited { app: app(), status: ExitStatus::Signal(15) });
+        say(&mut control, &FromSupervisor::SessionExited { session: 0, status: ExitStatus::SUCCESS });
+        assert_eq!(stopping.hear(), Some((ToClient::Exited(ExitStatus::SUCCESS), 0)));
+        assert_eq!(std::fs::read_to_string(status()).unwrap(), "143");
+        // It is made all the same if the client goes; the number is free only then.
+        drop(stopping);
+        drop(begin("web", Action::Start));
+        let told = ToSupervisor::Change { session: 0, change: change(Action::Start) };
+        assert_eq!(guest.hear(&mut control), told);
+        let other = begin("web", Action::Start);
+        let told = ToSupervisor::Change { session: 1, change: change(Action::Start) };
+        assert_eq!(guest.hear(&mut control), told);
+        say(&mut control, &FromSupervisor::Restarting { app: app(), restarts: 2 });
+        say(&mut control, &FromSupervisor::SessionExited { session: 0, status: ExitStatus::SUCCESS });
+        let causes = vec!["no".to_owned()];
+        say(&mut control, &FromSupervisor::SessionFailed { session: 1, causes: causes.clone() });
+        assert_eq!(other.hear(), Some((ToClient::Failed(causes), 0)));
+        assert!(!status().exists(), "it has not ended any more");
+        say(&mut control, &FromSupervisor::PodExited { status: ExitStatus::SUCCESS });
+    });
+    assert_eq!(result.unwrap(), ExitStatus::SUCCESS);
+    let restarts = PodDirectory::new(home.path()).restarts(&"web".parse().unwrap());
+    assert_eq!(std::fs::read_to_string(restarts).unwrap(), "2");
 }
 
 #[test]

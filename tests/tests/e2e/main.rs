@@ -24,6 +24,7 @@ mod exit_status;
 mod harness;
 mod images;
 mod kvm;
+mod life;
 mod lifecycle;
 mod limits;
 mod network;

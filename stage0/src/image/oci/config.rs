@@ -1,11 +1,13 @@
 //! An OCI configuration as an appc image manifest.
 //!
 //! What appc cannot say is left out: labels whose names are no AC Identifiers, environment variables without a proper
-//! name, malformed ports, the health check and the stop signal.
+//! name, malformed ports and stop signals, and the health check.
 
 use std::collections::BTreeMap;
 
 use pod::image_manifest::{App, EnvironmentVariable, ImageManifest, MountPoint, NameValue, Port};
+use pod::life::KillSignal;
+use pod::life::annotations::KILL_SIGNAL;
 use pod::pod_manifest::AC_VERSION;
 use pod::types::{AcIdentifier, AcName};
 
@@ -24,6 +26,8 @@ pub fn manifest(config: &Config, reference: &Reference, accounts: &Accounts) -> 
     let oci_labels = execution.and_then(|execution| execution.labels.as_ref()).unwrap_or(&empty);
     let default_arguments = execution.and_then(default_arguments);
     let default_arguments = default_arguments.as_deref().map(|json| (DEFAULT_ARGUMENTS_ANNOTATION, json));
+    let stop_signal = execution.and_then(stop_signal);
+    let stop_signal = stop_signal.as_deref().map(|signal| (KILL_SIGNAL, signal));
     let created = config.created.as_deref().map(|created| ("created", created));
     let annotations = oci_labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let manifest = ImageManifest {
@@ -36,8 +40,9 @@ pub fn manifest(config: &Config, reference: &Reference, accounts: &Accounts) -> 
         path_whitelist: Vec::new(),
         annotations: named(
             annotations
-                .filter(|(name, _)| !matches!(*name, "created" | DEFAULT_ARGUMENTS_ANNOTATION))
+                .filter(|(name, _)| !matches!(*name, "created" | DEFAULT_ARGUMENTS_ANNOTATION | KILL_SIGNAL))
                 .chain(created)
+                .chain(stop_signal)
                 .chain(default_arguments),
         ),
     };
@@ -52,6 +57,11 @@ pub fn manifest(config: &Config, reference: &Reference, accounts: &Accounts) -> 
 fn default_arguments(execution: &Execution) -> Option<String> {
     execution.entrypoint.as_ref().filter(|entrypoint| !entrypoint.is_empty())?;
     serde_json::to_string(execution.cmd.as_deref().filter(|cmd| !cmd.is_empty())?).ok()
+}
+
+/// The app's default kill signal (OCI image spec, "config.StopSignal").
+fn stop_signal(execution: &Execution) -> Option<String> {
+    execution.stop_signal.as_deref()?.parse().ok().map(|signal: KillSignal| signal.to_string())
 }
 
 fn app(execution: &Execution, accounts: &Accounts) -> App {
@@ -153,6 +163,21 @@ mod tests {
         let ports: Vec<_> = app.ports.iter().map(|p| (p.name.as_str(), p.port, p.count)).collect();
         assert_eq!(ports, [("80-tcp", 80, 1), ("8000-8001-udp", 8000, 2)]);
         assert_eq!(app.mount_points[0].path, "/data");
+    }
+
+    #[test]
+    fn stop_signals() {
+        let signal = |execution: &str| {
+            let annotations = convert(execution).annotations;
+            annotations.into_iter().find(|a| a.name.as_str() == KILL_SIGNAL).map(|a| a.value)
+        };
+        assert_eq!(signal(r#"{"StopSignal":"SIGRTMIN+3"}"#).as_deref(), Some("SIGRTMIN+3"));
+        assert_eq!(signal(r#"{"StopSignal":"3"}"#).as_deref(), Some("SIGQUIT"));
+        for none in
+            [r#"{"StopSignal":"x"}"#, r#"{"StopSignal":null,"Labels":{"rkt/app/kill-signal":"SIGINT"}}"#]
+        {
+            assert_eq!(signal(none), None, "{none}");
+        }
     }
 
     #[test]

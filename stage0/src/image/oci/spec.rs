@@ -85,6 +85,7 @@ pub struct Execution {
     pub labels: Option<BTreeMap<String, String>>,
     pub exposed_ports: Option<BTreeMap<String, serde_json::Value>>,
     pub volumes: Option<BTreeMap<String, serde_json::Value>>,
+    pub stop_signal: Option<String>,
 }
 
 /// An image of `manifest.json` of `docker save`.

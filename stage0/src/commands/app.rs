@@ -1,0 +1,66 @@
+//! `rkt app`: what concerns single apps of a pod.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::process::ExitCode;
+
+use pod::abi::AppArguments;
+use pod::session::{Action, Change};
+
+use super::{Outcome, enter, status, table};
+use crate::cli::{AppChoice, Globals, PodChoice, StatusFormat};
+use crate::pods::report::AppReport;
+use crate::pods::{Pod, Pods};
+use crate::stage1;
+
+/// Prints a pod's apps.
+pub fn list(globals: &Globals, choice: &PodChoice, no_legend: bool) -> Outcome {
+    let report = Pods::new(&globals.directory).choose(choice)?.report()?;
+    let mut rows = Vec::new();
+    rows.extend((!no_legend).then(|| vec!["NAME".to_owned(), "STATE".into()]));
+    rows.extend(report.apps.into_iter().map(|app| vec![app.name, app.state.to_owned()]));
+    table::write(&mut std::io::stdout().lock(), &rows)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what an app is doing, or has done.
+pub fn tell(globals: &Globals, choice: &AppChoice, format: StatusFormat) -> Outcome {
+    let (pod, name) = find(globals, choice)?;
+    let Some(report) = pod.report()?.apps.into_iter().find(|app| app.name == name) else {
+        return Err(enter::Refused::NoApp(name, "no longer".into()).into());
+    };
+    status::print(format, &report, || text(&report))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A `key=value` a line.
+fn text(app: &AppReport) -> String {
+    let mut lines = vec![
+        format!("name={}", app.name),
+        format!("state={}", app.state),
+        format!("image_id={}", app.image_id),
+        format!("restarts={}", app.restarts),
+    ];
+    lines.extend(app.finished.map(|time| format!("finished_at={}", super::timestamp::timestamp(time))));
+    lines.extend(app.exit_code.map(|code| format!("exit_code={code}")));
+    lines.join("\n") + "\n"
+}
+
+/// Changes an app of a running pod; returns only if that fails.
+pub fn change(globals: &Globals, choice: &AppChoice, action: Action) -> Result<Infallible, Box<dyn Error>> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(enter::Refused::Unprivileged.into());
+    }
+    let (pod, name) = find(globals, choice)?;
+    // By then its parent can be talked to.
+    let (pod, _) = enter::wait_for_pid(&Pods::new(&globals.directory), pod)?;
+    let arguments = AppArguments { change: Change { app: name.parse()?, action } };
+    Ok(stage1::change(&pod.path, pod.uuid, &arguments)?)
+}
+
+fn find(globals: &Globals, choice: &AppChoice) -> Result<(Pod, String), Box<dyn Error>> {
+    let pod = Pods::new(&globals.directory).choose(&choice.pod)?;
+    let manifest = pod.manifest()?;
+    let app = enter::choose(&manifest.apps, choice.app.as_ref())?;
+    Ok((pod, app.name.to_string()))
+}
