@@ -212,6 +212,11 @@ impl PodDirectory {
         self.path.join("stage1/rootfs/rkt/status").join(app.as_str())
     }
 
+    /// The directory of an app's log, whose files are `1.log`, `2.log`, ... ([`crate::log`]).
+    pub fn log(&self, app: &AcName) -> PathBuf {
+        self.path.join("logs").join(app.as_str())
+    }
+
     /// What is recorded of the pod's network.
     pub fn network(&self) -> PathBuf {
         self.path.join("net")

@@ -10,6 +10,7 @@ pub mod guest_network;
 pub mod image_manifest;
 pub mod isolator;
 pub mod limits;
+pub mod log;
 pub mod net;
 pub mod plan;
 pub mod pod_manifest;
@@ -18,6 +19,7 @@ pub mod quantity;
 pub mod rlimit;
 pub mod seccomp;
 pub mod session;
+pub mod streams;
 pub mod types;
 
 pub use error::Error;

@@ -17,11 +17,11 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use pod::abi::EXIT_ERROR;
 
 pub use apps::AppArguments;
-use flags::{AppCommand, AppFlags};
-pub use flags::{PodFlags, Stage1};
+use flags::AppCommand;
+pub use flags::{AppFlags, PodFlags, Stage1};
 pub use insecure::InsecureOptions;
 use insecure::parse_option;
-pub use pods::{EnterFlags, PodChoice, StatusFlags, StatusFormat, Wait};
+pub use pods::{EnterFlags, LogsFlags, PodChoice, StatusFlags, StatusFormat, Wait};
 use pods::{OnePod, SomePods};
 
 /// Where images and pods are unless `--dir` says otherwise.
@@ -108,6 +108,15 @@ enum Command {
     Status {
         #[command(flatten)]
         flags: StatusFlags,
+        #[command(flatten)]
+        pod: OnePod,
+    },
+    /// Print what the apps of a pod have written to their logs
+    ///
+    /// Of apps that were run with --stdout=log or --stderr=log; of running pods and of those that have ended.
+    Logs {
+        #[command(flatten)]
+        flags: LogsFlags,
         #[command(flatten)]
         pod: OnePod,
     },
@@ -204,6 +213,8 @@ pub enum Action {
     Stop { pods: Vec<PodChoice>, force: bool },
     /// `status`.
     Status { pod: PodChoice, flags: StatusFlags },
+    /// `logs`.
+    Logs { pod: PodChoice, flags: LogsFlags },
     /// `cat-manifest`.
     CatManifest { pod: PodChoice, pretty: bool },
     /// `list`.
@@ -227,6 +238,7 @@ impl Action {
             Self::Enter(_) => "enter",
             Self::Stop { .. } => "stop",
             Self::Status { .. } => "status",
+            Self::Logs { .. } => "logs",
             Self::CatManifest { .. } => "cat-manifest",
             Self::List(_) => "list",
             Self::ImageList(_) => "image",
@@ -339,6 +351,7 @@ fn action(command: Command) -> Action {
         Command::Enter(flags) => Action::Enter(flags),
         Command::Stop { force, pods } => Action::Stop { pods: pods.into(), force },
         Command::Status { flags, pod } => Action::Status { pod: pod.into(), flags },
+        Command::Logs { flags, pod } => Action::Logs { pod: pod.into(), flags },
         Command::CatManifest { pretty_print, pod } => {
             Action::CatManifest { pod: pod.into(), pretty: pretty_print }
         }

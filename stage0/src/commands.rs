@@ -2,6 +2,7 @@
 
 pub mod enter;
 pub mod images;
+pub mod logs;
 pub mod pods;
 pub mod run;
 pub mod status;

@@ -12,6 +12,7 @@ pub mod entrance;
 pub mod error;
 pub mod gc;
 pub mod lock;
+mod logs;
 pub mod network;
 pub mod pod;
 pub mod signals;

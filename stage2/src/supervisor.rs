@@ -270,6 +270,9 @@ impl<'a> Supervisor<'a> {
                 }
             }
             ToSupervisor::Resize(size) => self.apps.iter().for_each(|app| app.resize(size)),
+            ToSupervisor::ResizeApp { app, size } => {
+                self.apps.iter().filter(|running| running.plan.name == app).for_each(|app| app.resize(size));
+            }
             ToSupervisor::Enter { session, request } => {
                 let app = self.apps.iter().find(|app| app.plan.name == request.app);
                 let failed = self.sessions.begin(session, &request, app);

@@ -1,15 +1,18 @@
 //! The manifest of a new pod: the images' manifests with the command line's changes.
 
-use pod::image_manifest::{App, EnvironmentVariable, ImageManifest};
+use pod::image_manifest::{App, EnvironmentVariable, ImageManifest, NameValue};
 use pod::isolator::{RawIsolator, names};
 use pod::pod_manifest::{PodManifest, RuntimeApp, RuntimeImage};
 use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
+use pod::streams::{
+    ANNOTATION_LOG_MAX_FILES, ANNOTATION_LOG_MAX_SIZE, ANNOTATION_STDERR, ANNOTATION_STDIN, ANNOTATION_STDOUT,
+};
 use pod::types::{AcName, ImageId};
 use serde_json::json;
 
 use super::Error;
-use crate::cli::AppArguments;
+use crate::cli::{AppArguments, AppFlags};
 use crate::image::{ARCHITECTURE, DEFAULT_ARGUMENTS_ANNOTATION};
 
 /// An app's image as far as the manifest needs it.
@@ -52,8 +55,21 @@ pub fn runtime_app(
         },
         app: Some(app(image, arguments, set_env)?),
         read_only_root_fs: arguments.flags.readonly_rootfs,
-        annotations: Vec::new(),
+        annotations: stream_annotations(&arguments.flags)?,
     })
+}
+
+/// What the command line says of the app's streams.
+fn stream_annotations(flags: &AppFlags) -> Result<Vec<NameValue>, pod::Error> {
+    let said = [
+        (ANNOTATION_STDIN, flags.stdin.map(|mode| mode.to_string())),
+        (ANNOTATION_STDOUT, flags.stdout.map(|mode| mode.to_string())),
+        (ANNOTATION_STDERR, flags.stderr.map(|mode| mode.to_string())),
+        (ANNOTATION_LOG_MAX_SIZE, flags.log_max_size.map(|bytes| bytes.to_string())),
+        (ANNOTATION_LOG_MAX_FILES, flags.log_max_files.map(|files| files.to_string())),
+    ];
+    let said = said.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    said.map(|(name, value)| Ok(NameValue { name: name.parse()?, value })).collect()
 }
 
 /// What `--name` says, or the last part of the image's name.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ::pod::control::{FromSupervisor, Stream, TerminalSize, ToSupervisor};
 use ::pod::plan::Plan;
 use ::pod::session::{
-    FromClient, MAX_PACKET_BYTES, MAX_SESSIONS, Session, SessionId, ToClient, decode, encode,
+    Attach, FromClient, MAX_PACKET_BYTES, MAX_SESSIONS, Session, SessionId, ToClient, decode, encode,
 };
 use ::pod::types::AcName;
 use nix::errno::Errno;
@@ -29,6 +29,8 @@ pub struct Sessions<'d> {
     entrance: Option<Entrance>,
     door: Box<Door<'d>>,
     clients: Vec<Client>,
+    /// Clients that want to attach, who are no concern of ours.
+    attaching: Vec<(OwnedFd, Attach)>,
     /// Sessions whose clients have gone, until the supervisor says that they are over: their numbers are not free.
     left: HashSet<SessionId>,
     /// What is known of the apps.
@@ -61,6 +63,7 @@ impl<'d> Sessions<'d> {
             entrance: Some(entrance),
             door,
             clients: Vec::new(),
+            attaching: Vec::new(),
             left: HashSet::new(),
             started: HashSet::new(),
             ended: HashSet::new(),
@@ -128,6 +131,10 @@ impl<'d> Sessions<'d> {
                 client.state = State::Waiting(request);
                 return self.consider(client, plan, messages);
             }
+            (Some(FromClient::Attach(request)), State::Silent) => {
+                self.attaching.push((client.socket, request));
+                return None;
+            }
             (Some(FromClient::Resize(size)), State::Running) => {
                 messages.push(resize(client.id, size));
                 return Some(client);
@@ -141,6 +148,11 @@ impl<'d> Sessions<'d> {
             _ => {}
         }
         None
+    }
+
+    /// Who wants to attach since this was asked.
+    pub fn take_attaching(&mut self) -> Vec<(OwnedFd, Attach)> {
+        std::mem::take(&mut self.attaching)
     }
 
     /// Begins the session of a waiting client if its app runs.
@@ -241,7 +253,8 @@ fn resize(session: SessionId, size: TerminalSize) -> ToSupervisor {
     ToSupervisor::ResizeSession { session, size }
 }
 
-fn tell(socket: &OwnedFd, message: &ToClient, descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
+/// Sends a client a message, which it may be too slow to take.
+pub fn tell(socket: &OwnedFd, message: &ToClient, descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
     let packet = encode(message).map_err(|_| Errno::EMSGSIZE)?;
     packets::send(socket, &packet, descriptors)
 }
