@@ -11,7 +11,7 @@ use crate::Error;
 use crate::net::Net;
 use crate::types::AcName;
 
-pub use entrypoints::{EnterArguments, StopArguments};
+pub use entrypoints::{AttachArguments, EnterArguments, StopArguments};
 
 /// The interface version that this crate speaks.
 pub const INTERFACE_VERSION: u32 = 6;
@@ -23,6 +23,8 @@ pub const ANNOTATION_RUN: &str = "coreos.com/rkt/stage1/run";
 pub const ANNOTATION_GC: &str = "coreos.com/rkt/stage1/gc";
 /// Annotation of a stage1 image: the entrypoint that runs a command in an app.
 pub const ANNOTATION_ENTER: &str = "coreos.com/rkt/stage1/enter";
+/// Annotation of a stage1 image: the entrypoint that connects to an app's streams; not every stage1 has it.
+pub const ANNOTATION_ATTACH: &str = "coreos.com/rkt/stage1/attach";
 /// Annotation of a stage1 image: the entrypoint that ends a pod; not every stage1 has it.
 pub const ANNOTATION_STOP: &str = "coreos.com/rkt/stage1/stop";
 /// Annotation of a stage1 image that mounts the apps' images itself, from `appsinfo/<app>/image.erofs`, so that stage0

@@ -21,7 +21,7 @@ use flags::AppCommand;
 pub use flags::{AppFlags, PodFlags, Stage1};
 pub use insecure::InsecureOptions;
 use insecure::parse_option;
-pub use pods::{EnterFlags, LogsFlags, PodChoice, StatusFlags, StatusFormat, Wait};
+pub use pods::{AttachFlags, EnterFlags, LogsFlags, PodChoice, StatusFlags, StatusFormat, Wait};
 use pods::{OnePod, SomePods};
 
 /// Where images and pods are unless `--dir` says otherwise.
@@ -94,6 +94,16 @@ enum Command {
     /// shell.
     #[command(override_usage = "rkt enter [--app=NAME] UUID [COMMAND [ARGS...]]")]
     Enter(EnterFlags),
+    /// Connect to the streams of an app of a running pod
+    ///
+    /// Of one that was run with --stdin=tty, or with --stdin=stream, --stdout=stream, --stderr=stream. The app goes on when
+    /// the client goes; on a terminal, press Ctrl-] three times within a second.
+    Attach {
+        #[command(flatten)]
+        flags: AttachFlags,
+        #[command(flatten)]
+        pod: OnePod,
+    },
     /// End running pods
     ///
     /// Each app gets SIGTERM and 10 seconds, as after a signal to rkt itself.
@@ -209,6 +219,8 @@ pub enum Action {
     Rm { uuids: Vec<String> },
     /// `enter`.
     Enter(EnterFlags),
+    /// `attach`.
+    Attach { pod: PodChoice, flags: AttachFlags },
     /// `stop`.
     Stop { pods: Vec<PodChoice>, force: bool },
     /// `status`.
@@ -236,6 +248,7 @@ impl Action {
             Self::Gc { .. } => "gc",
             Self::Rm { .. } => "rm",
             Self::Enter(_) => "enter",
+            Self::Attach { .. } => "attach",
             Self::Stop { .. } => "stop",
             Self::Status { .. } => "status",
             Self::Logs { .. } => "logs",
@@ -349,6 +362,7 @@ fn action(command: Command) -> Action {
         Command::Gc { grace_period, mark_only } => Action::Gc { grace_period, mark_only },
         Command::Rm { uuids } => Action::Rm { uuids },
         Command::Enter(flags) => Action::Enter(flags),
+        Command::Attach { flags, pod } => Action::Attach { pod: pod.into(), flags },
         Command::Stop { force, pods } => Action::Stop { pods: pods.into(), force },
         Command::Status { flags, pod } => Action::Status { pod: pod.into(), flags },
         Command::Logs { flags, pod } => Action::Logs { pod: pod.into(), flags },

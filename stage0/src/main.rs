@@ -46,6 +46,10 @@ fn main() -> ExitCode {
             Ok(never) => match never {},
             Err(error) => Err(error),
         },
+        Action::Attach { pod, flags } => match commands::enter::attach(&globals, &pod, &flags) {
+            Ok(never) => match never {},
+            Err(error) => Err(error),
+        },
         Action::Stop { pods, force } => commands::stop::stop(&globals, &pods, force),
         Action::Status { pod, flags } => commands::status::status(&globals, &pod, flags),
         Action::Logs { pod, flags } => commands::logs::logs(&globals, &pod, &flags),

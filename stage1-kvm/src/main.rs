@@ -30,6 +30,7 @@ fn entrypoint() -> Result<ExitCode, Error> {
         Some("init") => run::run(arguments),
         Some("gc") => Ok(stage1::gc::gc(arguments).map(|()| ExitCode::SUCCESS)?),
         Some("enter") => Ok(ExitCode::from(stage1::enter::enter(arguments)?.code())),
+        Some("attach") => Ok(ExitCode::from(stage1::attach::attach(arguments)?.code())),
         Some("stop") => Ok(stage1::stop::stop(arguments).map(|()| ExitCode::SUCCESS)?),
         _ => Err(Error::Entrypoint(called)),
     }

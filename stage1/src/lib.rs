@@ -3,10 +3,12 @@
 //!
 //! A stage1's `run` entrypoint, whatever the isolation: [`lock::take`], [`pod::Pod::open`], [`signals::Signals::block`],
 //! [`pod::Pod::plan`], make the isolation, [`attend::attend`], exit; [`error::exit_code`] for what went wrong. The other
-//! entrypoints are [`enter::enter`], [`stop::stop`] and [`gc::gc`].
+//! entrypoints are [`enter::enter`], [`attach::attach`], [`stop::stop`] and [`gc::gc`].
 
+pub mod attach;
 pub mod attend;
 pub mod cgroup;
+mod client;
 pub mod enter;
 pub mod entrance;
 pub mod error;

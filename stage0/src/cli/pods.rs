@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use pod::attach::AttachMode;
 use pod::types::AcName;
 
 use super::values;
@@ -71,6 +72,17 @@ pub struct EnterFlags {
     pub command: Vec<String>,
 }
 
+/// What to attach to.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct AttachFlags {
+    /// The app; needed if the pod has several
+    #[arg(long, value_parser = values::name, value_name = "NAME")]
+    pub app: Option<AcName>,
+    /// What to attach to: list prints what there is, auto is all of it; tty, tty-in, tty-out, or some of stdin,stdout,stderr
+    #[arg(long, value_parser = attach_mode, default_value = "auto")]
+    pub mode: AttachMode,
+}
+
 /// What of a pod's logs is wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct LogsFlags {
@@ -124,6 +136,10 @@ pub enum StatusFormat {
     Json,
     /// JSON, indented.
     JsonPretty,
+}
+
+fn attach_mode(text: &str) -> Result<AttachMode, String> {
+    text.parse().map_err(|error: pod::Error| error.to_string())
 }
 
 fn since(text: &str) -> Result<SystemTime, String> {
