@@ -17,23 +17,36 @@ pub trait Observer: std::fmt::Debug {
     fn observe(&mut self, bytes: &[u8]);
 }
 
+/// Changes what comes from a source before it is carried on.
+pub trait Filter: std::fmt::Debug {
+    /// Takes what has come, and appends what goes on to `output`.
+    fn push(&mut self, input: &[u8], output: &mut Vec<u8>);
+    /// Nothing more will come: appends what was kept back.
+    fn finish(&mut self, output: &mut Vec<u8>);
+}
+
 /// Where bytes come from.
 #[derive(Debug)]
 pub struct Source {
     fd: OwnedFd,
-    lines: Option<Lines>,
+    filter: Option<Box<dyn Filter>>,
     observers: Vec<Box<dyn Observer>>,
 }
 
 impl Source {
     /// Bytes as they are.
     pub fn new(fd: OwnedFd) -> Self {
-        Self { fd, lines: None, observers: Vec::new() }
+        Self { fd, filter: None, observers: Vec::new() }
     }
 
     /// Lines, each with a name before it.
     pub fn named(fd: OwnedFd, name: &str) -> Self {
-        Self { fd, lines: Some(Lines::new(name)), observers: Vec::new() }
+        Self::new(fd).filtered(Box::new(Lines::new(name)))
+    }
+
+    /// One whose bytes are changed.
+    pub fn filtered(self, filter: Box<dyn Filter>) -> Self {
+        Self { filter: Some(filter), ..self }
     }
 
     /// One that shows its bytes to these, too.
@@ -52,16 +65,16 @@ impl Source {
         };
         let bytes = chunk.get(..count).unwrap_or_default();
         self.observers.iter_mut().for_each(|observer| observer.observe(bytes));
-        match &mut self.lines {
-            Some(lines) => lines.push(bytes, pending),
+        match &mut self.filter {
+            Some(filter) => filter.push(bytes, pending),
             None => pending.extend_from_slice(bytes),
         }
         Ok(false)
     }
 
     fn finish(&mut self, pending: &mut Vec<u8>) {
-        if let Some(lines) = &mut self.lines {
-            lines.finish(pending);
+        if let Some(filter) = &mut self.filter {
+            filter.finish(pending);
         }
     }
 }

@@ -12,6 +12,6 @@ mod lines;
 mod listener;
 pub mod packets;
 
-pub use carrier::{Carrier, Observer, Source};
+pub use carrier::{Carrier, Filter, Observer, Source};
 pub use ends::{Sink, SinkEnd};
 pub use listener::{Listener, Standing};

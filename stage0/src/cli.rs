@@ -97,7 +97,7 @@ enum Command {
     /// Connect to the streams of an app of a running pod
     ///
     /// Of one that was run with --stdin=tty, or with --stdin=stream, --stdout=stream, --stderr=stream. The app goes on when
-    /// the client goes; on a terminal, press Ctrl-] three times within a second.
+    /// the client goes; on a terminal, press Ctrl-] three times.
     Attach {
         #[command(flatten)]
         flags: AttachFlags,

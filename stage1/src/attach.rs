@@ -4,14 +4,13 @@
 use std::cell::Cell;
 use std::io::Write;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use ::pod::abi::AttachArguments;
 use ::pod::attach::{AttachMode, Endpoints};
 use ::pod::control::ExitStatus;
 use ::pod::session::{Attach, FromClient};
 use ::pod::streams::StreamModes;
-use relay::Observer;
+use relay::Filter;
 
 use crate::Error;
 use crate::client::{CallerTerminal, Client, Task};
@@ -19,9 +18,8 @@ use crate::pod;
 
 /// Ctrl-], by which systemd-nspawn is left, too.
 const LEAVING_KEY: u8 = 0x1d;
-/// How often it is to be pressed, and how quickly.
-const LEAVING_TIMES: u32 = 3;
-const LEAVING_PERIOD: Duration = Duration::from_secs(1);
+/// How often it is to be pressed, with no other key in between.
+const LEAVING_TIMES: usize = 3;
 
 /// Attaches to an app of the pod in the working directory, or lists what it can be attached to; how the app has ended, or
 /// success if it goes on.
@@ -39,8 +37,8 @@ pub fn attach(arguments: impl Iterator<Item = String>) -> Result<ExitStatus, Err
     let terminal = if endpoints.tty_in { CallerTerminal::take()? } else { None };
     let size = terminal.as_ref().map(|terminal| terminal.raw.size());
     let leave = Rc::new(Cell::new(false));
-    let keys = LeavingKeys { pressed: 0, since: Instant::now(), leave: Rc::clone(&leave) };
-    let watch = size.is_some().then(|| Box::new(keys) as Box<dyn Observer>);
+    let keys = LeavingKeys { pressed: 0, leave: Rc::clone(&leave) };
+    let filter = size.is_some().then(|| Box::new(keys) as Box<dyn Filter>);
     let task = Task {
         app: app.clone(),
         streams: endpoints.streams(),
@@ -51,7 +49,7 @@ pub fn attach(arguments: impl Iterator<Item = String>) -> Result<ExitStatus, Err
         refused: |app, source| Error::NotAttached { app, source },
     };
     let request = FromClient::Attach(Attach { app, streams: endpoints.streams() });
-    let client = Client::connect(task, terminal, watch, &request)?;
+    let client = Client::connect(task, terminal, filter, &request)?;
     if let Some(size) = size {
         client.say(&FromClient::Resize(size))?;
     }
@@ -71,29 +69,31 @@ fn unattached(source: ::pod::Error) -> Error {
     Error::Pod { what: "cannot attach".into(), source }
 }
 
-/// Sees when the caller wants to leave. The app gets the keys all the same.
+/// Sees when the caller wants to leave; keeps the keys back until it is clear that he does not.
 #[derive(Debug)]
 struct LeavingKeys {
-    pressed: u32,
-    since: Instant,
+    pressed: usize,
     leave: Rc<Cell<bool>>,
 }
 
-impl Observer for LeavingKeys {
-    fn observe(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            if *byte != LEAVING_KEY {
-                self.pressed = 0;
-                continue;
-            }
-            if self.pressed == 0 || self.since.elapsed() > LEAVING_PERIOD {
-                (self.pressed, self.since) = (0, Instant::now());
-            }
-            self.pressed += 1;
-            if self.pressed >= LEAVING_TIMES {
-                self.leave.set(true);
+impl Filter for LeavingKeys {
+    fn push(&mut self, input: &[u8], output: &mut Vec<u8>) {
+        for byte in input {
+            if *byte == LEAVING_KEY {
+                self.pressed += 1;
+                if self.pressed == LEAVING_TIMES {
+                    self.leave.set(true);
+                    self.pressed = 0;
+                }
+            } else {
+                self.finish(output);
+                output.push(*byte);
             }
         }
+    }
+
+    fn finish(&mut self, output: &mut Vec<u8>) {
+        output.extend(std::iter::repeat_n(LEAVING_KEY, std::mem::take(&mut self.pressed)));
     }
 }
 
@@ -103,13 +103,16 @@ mod tests {
 
     #[test]
     fn three_times_the_key() {
-        let leaves = |inputs: &[&[u8]]| {
+        let run = |inputs: &[&[u8]]| {
             let leave = Rc::default();
-            let mut keys = LeavingKeys { pressed: 0, since: Instant::now(), leave: Rc::clone(&leave) };
-            inputs.iter().for_each(|input| keys.observe(input));
-            leave.get()
+            let mut keys = LeavingKeys { pressed: 0, leave: Rc::clone(&leave) };
+            let mut output = Vec::new();
+            inputs.iter().for_each(|input| keys.push(input, &mut output));
+            (leave.get(), output)
         };
-        assert!(leaves(&[b"\x1d\x1d\x1d"]) && leaves(&[b"a\x1d", b"\x1d", b"\x1db"]));
-        assert!(!leaves(&[b"\x1d\x1d"]) && !leaves(&[b"\x1d\x1da\x1d"]));
+        assert_eq!(run(&[b"\x1d\x1d\x1d"]), (true, b"".to_vec()));
+        assert_eq!(run(&[b"a\x1d", b"\x1d", b"\x1d"]), (true, b"a".to_vec()));
+        assert_eq!(run(&[b"\x1d\x1d"]), (false, b"".to_vec()));
+        assert_eq!(run(&[b"\x1d\x1d", b"a\x1d"]), (false, b"\x1d\x1da".to_vec()));
     }
 }

@@ -12,7 +12,7 @@ use ::pod::types::AcName;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::SockType;
-use relay::{Carrier, Observer, Sink, SinkEnd, Source, packets};
+use relay::{Carrier, Filter, Sink, SinkEnd, Source, packets};
 
 use crate::Error;
 use crate::entrance::connect_to;
@@ -60,8 +60,8 @@ pub struct Client {
     socket: OwnedFd,
     terminal: Option<CallerTerminal>,
     task: Task,
-    /// Sees the caller's input.
-    watch: Option<Box<dyn Observer>>,
+    /// What the caller's input goes through.
+    filter: Option<Box<dyn Filter>>,
     connected: bool,
     inputs: Vec<Carrier>,
     outputs: Vec<Carrier>,
@@ -72,13 +72,20 @@ impl Client {
     pub fn connect(
         task: Task,
         terminal: Option<CallerTerminal>,
-        watch: Option<Box<dyn Observer>>,
+        filter: Option<Box<dyn Filter>>,
         first: &FromClient,
     ) -> Result<Self, Error> {
         let socket =
             connect_to(&PodDirectory::new(".").entrance(), SockType::SeqPacket).map_err(Error::NotReached)?;
-        let client =
-            Self { socket, terminal, task, watch, connected: false, inputs: Vec::new(), outputs: Vec::new() };
+        let client = Self {
+            socket,
+            terminal,
+            task,
+            filter,
+            connected: false,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+        };
         client.say(first)?;
         Ok(client)
     }
@@ -194,8 +201,11 @@ impl Client {
                     self.carry_out(duplicate(fd.as_fd())?, stdout().as_fd())?;
                 }
                 if self.task.input {
-                    let source = Source::new(duplicate(stdin().as_fd())?)
-                        .observed(self.watch.take().into_iter().collect());
+                    let source = Source::new(duplicate(stdin().as_fd())?);
+                    let source = match self.filter.take() {
+                        Some(filter) => source.filtered(filter),
+                        None => source,
+                    };
                     self.inputs.push(Carrier::new(vec![source], Sink::new(fd, SinkEnd::HalfClose)?));
                 }
                 Ok(())

@@ -15,6 +15,7 @@
 )]
 
 mod apps;
+mod attach;
 mod bad_images;
 mod cleanup;
 mod confinement;
@@ -26,6 +27,7 @@ mod images;
 mod kvm;
 mod lifecycle;
 mod limits;
+mod logs;
 mod network;
 mod real_programs;
 mod signals;
