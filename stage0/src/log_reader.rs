@@ -1,5 +1,6 @@
 //! Reads an app's log while it is written: goes from file to file as they are numbered, and past what is removed.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -154,14 +155,15 @@ impl LogReader {
 
     /// The number of the file after the present one.
     fn next_file(&self) -> io::Result<Option<u64>> {
-        let mut next = None;
-        for entry in fs::read_dir(self.directory())? {
-            let name = entry?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".log")?.parse::<u64>().ok());
-            let later = number.filter(|number| *number > self.position.file);
-            next = next.into_iter().chain(later).min();
-        }
-        Ok(next)
+        let entries = fs::read_dir(self.directory()).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let entries = match entries {
+            // The pod is being removed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            other => other?,
+        };
+        let number = |name: &OsStr| name.to_str()?.strip_suffix(".log")?.parse::<u64>().ok();
+        let numbers = entries.iter().filter_map(|entry| number(&entry.file_name()));
+        Ok(numbers.filter(|number| *number > self.position.file).min())
     }
 
     fn open_file(&self, number: u64) -> io::Result<Option<File>> {
@@ -222,6 +224,14 @@ mod tests {
         log.write(13, &line("five"));
         log.remove(12);
         assert_eq!(all(&mut reader), ["five"]);
+    }
+
+    #[test]
+    fn a_log_that_is_removed_has_no_more() {
+        let (log, mut reader) = Log::new();
+        log.write(1, &line("one"));
+        fs::remove_dir_all(log.0.path()).unwrap();
+        assert!(all(&mut reader).is_empty());
     }
 
     #[test]

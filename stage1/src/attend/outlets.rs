@@ -93,3 +93,49 @@ impl Drop for Speaker {
         hall.listeners.drain(..).for_each(|listener| listener.end());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    use relay::{Sink, SinkEnd};
+
+    fn listener() -> (std::fs::File, Rc<Listener>) {
+        let (read, write) = nix::unistd::pipe().unwrap();
+        (read.into(), Rc::new(Listener::new(Sink::new(write, SinkEnd::Close).unwrap())))
+    }
+
+    fn app() -> AppPlan {
+        let json = r#"{"name":"web","setup":[],"process":{"exec":["x"],"user":"0","group":"0","supplementary_gids":[],
+            "working_directory":"/","environment":[],"capabilities":0,"no_new_privileges":false,"oom_score_adj":null,
+            "rlimits":[],"filter":null},"pre_start":null,"post_stop":null,"stdio":{"streams":["stdout"]},"cgroup":null}"#;
+        let mut app: AppPlan = serde_json::from_str(json).unwrap();
+        app.streams.stdout = "stream".parse().unwrap();
+        app
+    }
+
+    #[test]
+    fn who_comes_and_goes_leaves_nothing() {
+        let mut outlets = Outlets { logs: HashMap::new(), audiences: HashMap::new() };
+        assert!(!outlets.listen(0, Stream::Stdout, &listener().1), "there is no such stream");
+        let mut speakers = outlets.observers(0, &app(), Stream::Stdout);
+        for _ in 0..100 {
+            let (_far, gone) = listener();
+            assert!(outlets.listen(0, Stream::Stdout, &gone));
+            gone.leave();
+        }
+        let Audience(hall) = &outlets.audiences[&(0, Stream::Stdout)];
+        assert!(hall.borrow().listeners.len() <= 1, "the app says nothing");
+        let (mut far, stays) = listener();
+        assert!(outlets.listen(0, Stream::Stdout, &stays));
+        speakers.iter_mut().for_each(|speaker| speaker.observe(b"word"));
+        drop(speakers);
+        assert!(!outlets.listen(0, Stream::Stdout, &listener().1), "it has ended");
+        assert_eq!(stays.standing(), Standing::Gone);
+        drop(stays);
+        let mut text = String::new();
+        far.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "word");
+    }
+}

@@ -4,9 +4,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
-use crate::harness::{Finished, Host, Process};
+use nix::sys::signal::Signal;
+
+use crate::harness::{BUSYBOX, Finished, Host, Process, image, wait_until};
 use crate::terminal::Session;
 
 fn attach(host: &Host, arguments: &[&str]) -> Command {
@@ -53,7 +54,7 @@ fn several_clients_at_streams() {
     let mut two = Process::start(&mut attach(&host, &["--mode=stdout,stderr"]));
     let mut gone = Process::start(&mut attach(&host, &[]));
     until_heard(&host, &mut [&mut one, &mut two, &mut gone]);
-    gone.signal(nix::sys::signal::Signal::SIGKILL);
+    gone.signal(Signal::SIGKILL);
     drop(gone);
     say(&host, "end\n").success();
     assert!(one.finish().exited(7).text().ends_with("got end\n"));
@@ -70,9 +71,7 @@ fn an_app_waits_for_no_client() {
         flood) head -c 20000000 /dev/zero;; end) exit 0;; esac; done";
     let host = Host::new();
     let pod = Process::start(&mut host.shell(&["--stdin=stream", "--stdout=stream"], SCRIPT));
-    while host.pods().first().is_none_or(|pod| !pod.join("pid").exists()) {
-        thread::sleep(Duration::from_millis(20));
-    }
+    wait_until("running", || host.pods().first().is_some_and(|pod| pod.join("pid").exists()));
     let mut slow = Process::start(&mut attach(&host, &["--mode=stdout"]));
     until_heard(&host, &mut [&mut slow]);
     // From here on it does not read.
@@ -86,13 +85,10 @@ fn an_app_waits_for_no_client() {
 #[test]
 fn a_terminal_outlives_its_clients() {
     let host = Host::new();
-    let mut command =
-        host.run(&[&crate::harness::image(crate::harness::BUSYBOX), "--stdin=tty", "--stdout=tty,log"]);
+    let mut command = host.run(&[&image(BUSYBOX), "--stdin=tty", "--stdout=tty,log"]);
     command.arg("--exec=/bin/sh");
     let pod = Process::start(&mut command);
-    while host.pods().first().is_none_or(|pod| !pod.join("pid").exists()) {
-        thread::sleep(Duration::from_millis(20));
-    }
+    wait_until("running", || host.pods().first().is_some_and(|pod| pod.join("pid").exists()));
     let list = Process::start(&mut attach(&host, &["--mode=list"])).finish().success();
     assert_eq!(list.text(), "tty-in\ntty-out\n");
     let mut one = Session::start(attach(&host, &[]), 24, 80);
