@@ -94,7 +94,7 @@ fn following_several_apps_until_the_pod_ends() {
 fn a_log_is_bounded_whatever_the_app_writes() {
     let host = Host::new();
     // The same code in both isolations; an emulated machine has to be spared.
-    let (bytes, lines) = if stage1() == "nspawn" { (200_000_000, 1_000_000) } else { (20_000_000, 100_000) };
+    let (bytes, lines) = if stage1() == "nspawn" { (200_000_000, 1_000_000) } else { (5_000_000, 50_000) };
     let script = format!(
         "{{ head -c {bytes} /dev/zero; echo; seq {lines}; }} >&2; trap 'exit 0' TERM; echo done; \
         while :; do sleep 0.1; done"
@@ -120,13 +120,16 @@ fn a_log_is_bounded_whatever_the_app_writes() {
 
 #[test]
 fn a_full_disk_does_not_stop_the_app() {
+    if stage1() == "kvm" {
+        // The pod's parent has the same code, and a disk with room for a VM's writable layer takes long to fill.
+        return;
+    }
     let host = Host::new();
     // A record has some forty bytes before its content, here with none.
-    let script = "yes '' | head -n 3000000; echo alive >&2";
+    let script = "yes '' | head -n 1000000; echo alive >&2";
     let options = ["--stdout=log", "--log-max-size=1Gi"];
     let run = host.shell(&options, script);
-    // Less than 64 MiB is too little for the writable layer of a VM.
-    let disk = "mount -t tmpfs -o size=96m none \"$1\"";
+    let disk = "mount -t tmpfs -o size=24m none \"$1\"";
     let finished =
         Process::start(&mut in_namespace(disk, host.path().to_str().unwrap(), &run)).finish().success();
     assert!(finished.stderr.contains("alive\n"), "{}", finished.stderr);
