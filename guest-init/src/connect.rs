@@ -24,17 +24,17 @@ pub fn streams(plan: &Plan) -> Result<Vec<AppStreams>, Error> {
         .enumerate()
         .map(|(index, app)| {
             let app_index = u16::try_from(index).map_err(|_| Error::TooManyApps)?;
-            app_streams(app.stdio, |stream| open_stream(StreamHello { app: app_index, stream }))
+            app_streams(&app.stdio, |stream| open_stream(StreamHello { app: app_index, stream }))
         })
         .collect()
 }
 
 /// Sorts the connections that `open` makes for an app's streams.
 pub fn app_streams<E>(
-    stdio: Stdio,
+    stdio: &Stdio,
     mut open: impl FnMut(Stream) -> Result<OwnedFd, E>,
 ) -> Result<AppStreams, E> {
-    if stdio == Stdio::Terminal {
+    if *stdio == Stdio::Terminal {
         return Ok(AppStreams::Terminal { carrier: open(Stream::Stdin)? });
     }
     let (mut stdin, mut stdout, mut stderr) = (None, None, None);
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn connections_are_those_of_the_plan() {
-        let opened = |stdio| {
+        let opened = |stdio: &Stdio| {
             let mut opened = Vec::new();
             let null = || OwnedFd::from(File::open("/dev/null").unwrap());
             let streams = app_streams(stdio, |stream| -> Result<_, Error> {
@@ -78,10 +78,10 @@ mod tests {
             });
             (opened, streams.unwrap())
         };
-        let (order, streams) = opened(Stdio::Output);
+        let (order, streams) = opened(&Stdio::Streams(vec![Stream::Stdout, Stream::Stderr]));
         assert_eq!(order, [Stream::Stdout, Stream::Stderr]);
         assert!(matches!(streams, AppStreams::Carried { stdin: None, stdout: Some(_), stderr: Some(_) }));
-        let (order, streams) = opened(Stdio::Terminal);
+        let (order, streams) = opened(&Stdio::Terminal);
         assert_eq!(order, [Stream::Stdin]);
         assert!(matches!(streams, AppStreams::Terminal { .. }));
     }

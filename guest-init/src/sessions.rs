@@ -103,8 +103,8 @@ impl SessionStreams for HostSessions {
     fn open(&mut self, session: SessionId, terminal: bool) -> Result<AppStreams, stage2::Error> {
         let failed = |source| stage2::Error::System { action: "take the session's streams".into(), source };
         let mut streams = self.collect(session, session_streams(terminal)).map_err(failed)?;
-        let stdio = if terminal { Stdio::Terminal } else { Stdio::Streams };
-        app_streams(stdio, |stream| streams.remove(&stream).ok_or_else(|| failed(Errno::ENOENT)))
+        let stdio = if terminal { Stdio::Terminal } else { Stdio::Streams(Stdio::THREE.to_vec()) };
+        app_streams(&stdio, |stream| streams.remove(&stream).ok_or_else(|| failed(Errno::ENOENT)))
     }
 }
 

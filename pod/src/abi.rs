@@ -11,7 +11,7 @@ use crate::Error;
 use crate::net::Net;
 use crate::types::AcName;
 
-pub use entrypoints::{AppArguments, EnterArguments, StopArguments};
+pub use entrypoints::{AppArguments, AttachArguments, EnterArguments, StopArguments};
 
 /// The interface version that this crate speaks.
 pub const INTERFACE_VERSION: u32 = 6;
@@ -23,6 +23,8 @@ pub const ANNOTATION_RUN: &str = "coreos.com/rkt/stage1/run";
 pub const ANNOTATION_GC: &str = "coreos.com/rkt/stage1/gc";
 /// Annotation of a stage1 image: the entrypoint that runs a command in an app.
 pub const ANNOTATION_ENTER: &str = "coreos.com/rkt/stage1/enter";
+/// Annotation of a stage1 image: the entrypoint that connects to an app's streams; not every stage1 has it.
+pub const ANNOTATION_ATTACH: &str = "coreos.com/rkt/stage1/attach";
 /// Annotation of a stage1 image: the entrypoint that ends a pod; not every stage1 has it.
 pub const ANNOTATION_STOP: &str = "coreos.com/rkt/stage1/stop";
 /// Annotation of a stage1 image: the entrypoint that changes an app of a running pod. Ours: upstream has one for each change.
@@ -217,6 +219,11 @@ impl PodDirectory {
     /// How often an app has been started again, as text; nothing if it has not.
     pub fn restarts(&self, app: &AcName) -> PathBuf {
         self.path.join("stage1/rootfs/rkt/restarts").join(app.as_str())
+    }
+
+    /// The directory of an app's log, whose files are `1.log`, `2.log`, ... ([`crate::log`]).
+    pub fn log(&self, app: &AcName) -> PathBuf {
+        self.path.join("logs").join(app.as_str())
     }
 
     /// What is recorded of the pod's network.

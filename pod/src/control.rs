@@ -52,6 +52,13 @@ pub enum ToSupervisor {
     Signal(i32),
     /// The caller's terminal has changed its size.
     Resize(TerminalSize),
+    /// The terminal of whoever is attached to an app's has changed its size.
+    ResizeApp {
+        /// Which app.
+        app: AcName,
+        /// The size.
+        size: TerminalSize,
+    },
     /// Start a session; its streams are on their way.
     Enter {
         /// Its number.

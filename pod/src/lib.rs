@@ -2,6 +2,7 @@
 //! everything that decides what an app gets can be printed, compared and tested without root.
 
 pub mod abi;
+pub mod attach;
 pub mod capability;
 pub mod control;
 pub mod devices;
@@ -11,6 +12,7 @@ pub mod image_manifest;
 pub mod isolator;
 pub mod life;
 pub mod limits;
+pub mod log;
 pub mod net;
 pub mod plan;
 pub mod pod_manifest;
@@ -19,6 +21,7 @@ pub mod quantity;
 pub mod rlimit;
 pub mod seccomp;
 pub mod session;
+pub mod streams;
 pub mod types;
 
 pub use error::Error;

@@ -19,6 +19,7 @@ use crate::limits::{AppLimits, CgroupSetting, CgroupVersion, PodLimits};
 use crate::pod_manifest::{PodManifest, RuntimeApp};
 use crate::rlimit::Rlimit;
 use crate::seccomp::{self, Filter};
+use crate::streams::{InputMode, StreamModes};
 use crate::types::AcName;
 
 /// Everything the supervisor does.
@@ -53,6 +54,9 @@ pub struct AppPlan {
     pub post_stop: Option<Vec<String>>,
     /// What its standard streams are.
     pub stdio: Stdio,
+    /// Where they lead, which is its parent's business.
+    #[serde(default)]
+    pub streams: StreamModes,
     /// Its cgroup's settings where the supervisor makes the cgroup (VM); elsewhere its parent has made it.
     pub cgroup: Option<Vec<CgroupSetting>>,
     /// The devices that its cgroup lets it use, whoever makes the cgroup; `None`, if the user wants so, are all.
@@ -179,24 +183,26 @@ impl MountFlags {
 }
 
 /// What an app's standard streams are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stdio {
-    /// Standard input empty, output and error carried to the parent: several apps in a pod.
-    Output,
-    /// All three carried: the pod's one app.
-    Streams,
-    /// A terminal in the pod, carried to the caller's.
+    /// These are carried to and from the parent; the others are empty.
+    Streams(Vec<Stream>),
+    /// A terminal in the pod, carried to the parent.
     Terminal,
 }
 
 impl Stdio {
+    /// All three.
+    pub const THREE: [Stream; 3] = [Stream::Stdin, Stream::Stdout, Stream::Stderr];
+    /// A terminal has one connection for both directions.
+    pub const OF_TERMINAL: [Stream; 1] = [Stream::Stdin];
+
     /// The streams that are carried: in a VM each by a connection of its own.
-    pub fn streams(self) -> &'static [Stream] {
+    pub fn streams(&self) -> &[Stream] {
         match self {
-            Self::Output => &[Stream::Stdout, Stream::Stderr],
-            Self::Streams => &[Stream::Stdin, Stream::Stdout, Stream::Stderr],
-            Self::Terminal => &[Stream::Stdin],
+            Self::Streams(streams) => streams,
+            Self::Terminal => &Self::OF_TERMINAL,
         }
     }
 }
@@ -333,6 +339,9 @@ pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
     let apps: Vec<AppPlan> = apps
         .map(|(app, limits)| app_plan(app, limits, world, manifest.apps.len()))
         .collect::<Result<_, _>>()?;
+    if apps.iter().filter(|app| app.streams.stdin == InputMode::Inherit).count() > 1 {
+        return Err(Error::Invalid("only one app can have the caller's input (--stdin=inherit)".into()));
+    }
     Ok(Plan {
         setup: pod_setup(manifest, world),
         grace_period_ms: apps.iter().map(|app| app.life.kill_timeout_ms).max().unwrap_or(0),
@@ -433,6 +442,7 @@ fn app_plan(app: &RuntimeApp, limits: &AppLimits, world: &World, apps: usize) ->
             app.name
         )));
     }
+    let streams = StreamModes::of(app, apps == 1, world.interactive)?;
     let handler = |event| section.event_handlers.iter().find(|h| h.name == event).map(|h| h.exec.clone());
     Ok(AppPlan {
         name: app.name.clone(),
@@ -440,11 +450,8 @@ fn app_plan(app: &RuntimeApp, limits: &AppLimits, world: &World, apps: usize) ->
         process: process(app, section, world)?,
         pre_start: handler(Event::PreStart),
         post_stop: handler(Event::PostStop),
-        stdio: match (world.interactive, apps) {
-            (true, _) => Stdio::Terminal,
-            (false, 1) => Stdio::Streams,
-            (false, _) => Stdio::Output,
-        },
+        stdio: streams.stdio(world.interactive),
+        streams,
         cgroup: matches!(world.isolation, Isolation::Vm { .. })
             .then(|| limits.cgroup_settings(CgroupVersion::V2)),
         // As upstream's stage1: what is not confined to its paths is not to its devices.

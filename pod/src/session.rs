@@ -108,7 +108,16 @@ impl Session {
 
 /// The streams that a session's connections carry.
 pub fn session_streams(terminal: bool) -> &'static [Stream] {
-    if terminal { Stdio::Terminal.streams() } else { Stdio::Streams.streams() }
+    if terminal { &Stdio::OF_TERMINAL } else { &Stdio::THREE }
+}
+
+/// What a client attaches to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// The app.
+    pub app: AcName,
+    /// Those of its [`crate::streams::StreamModes::endpoints`] that are wanted.
+    pub streams: Vec<Stream>,
 }
 
 /// From a client to the pod's parent.
@@ -119,6 +128,9 @@ pub enum FromClient {
     Begin(Session),
     /// The first message instead, once.
     Change(Change),
+    /// Instead of [`Self::Begin`]: attach to streams of an app's own process. The parent answers with the client's ends,
+    /// in the order of [`Stream`], and tells how the app has ended when it has.
+    Attach(Attach),
     /// The caller's terminal has changed its size.
     Resize(TerminalSize),
 }
@@ -127,7 +139,7 @@ pub enum FromClient {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ToClient {
-    /// With the client's end of each of [`Session::streams`], in that order.
+    /// With the client's end of each of [`Session::streams`], or of [`Attach::streams`], in that order.
     Connected,
     /// There is no such process, or no such change: the chain of causes, outermost first. The last message.
     Failed(Vec<String>),

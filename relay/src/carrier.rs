@@ -11,22 +11,47 @@ use crate::lines::Lines;
 /// How much is read at once: as much as a pipe holds.
 const CHUNK_BYTES: usize = 64 << 10;
 
+/// Is shown what comes from a source, as it comes; dropped when nothing more will.
+pub trait Observer: std::fmt::Debug {
+    /// Sees the next bytes. The source's writer waits for it.
+    fn observe(&mut self, bytes: &[u8]);
+}
+
+/// Changes what comes from a source before it is carried on.
+pub trait Filter: std::fmt::Debug {
+    /// Takes what has come, and appends what goes on to `output`.
+    fn push(&mut self, input: &[u8], output: &mut Vec<u8>);
+    /// Nothing more will come: appends what was kept back.
+    fn finish(&mut self, output: &mut Vec<u8>);
+}
+
 /// Where bytes come from.
 #[derive(Debug)]
 pub struct Source {
     fd: OwnedFd,
-    lines: Option<Lines>,
+    filter: Option<Box<dyn Filter>>,
+    observers: Vec<Box<dyn Observer>>,
 }
 
 impl Source {
     /// Bytes as they are.
     pub fn new(fd: OwnedFd) -> Self {
-        Self { fd, lines: None }
+        Self { fd, filter: None, observers: Vec::new() }
     }
 
     /// Lines, each with a name before it.
     pub fn named(fd: OwnedFd, name: &str) -> Self {
-        Self { fd, lines: Some(Lines::new(name)) }
+        Self::new(fd).filtered(Box::new(Lines::new(name)))
+    }
+
+    /// One whose bytes are changed.
+    pub fn filtered(self, filter: Box<dyn Filter>) -> Self {
+        Self { filter: Some(filter), ..self }
+    }
+
+    /// One that shows its bytes to these, too.
+    pub fn observed(self, observers: Vec<Box<dyn Observer>>) -> Self {
+        Self { observers, ..self }
     }
 
     /// Reads once into `pending`; whether the source has ended.
@@ -39,16 +64,17 @@ impl Source {
             other => other.or_else(nothing_yet)?,
         };
         let bytes = chunk.get(..count).unwrap_or_default();
-        match &mut self.lines {
-            Some(lines) => lines.push(bytes, pending),
+        self.observers.iter_mut().for_each(|observer| observer.observe(bytes));
+        match &mut self.filter {
+            Some(filter) => filter.push(bytes, pending),
             None => pending.extend_from_slice(bytes),
         }
         Ok(false)
     }
 
     fn finish(&mut self, pending: &mut Vec<u8>) {
-        if let Some(lines) = &mut self.lines {
-            lines.finish(pending);
+        if let Some(filter) = &mut self.filter {
+            filter.finish(pending);
         }
     }
 }
@@ -64,12 +90,24 @@ pub struct Carrier {
     sink: Option<Sink>,
     pending: Vec<u8>,
     written: usize,
+    /// Whether the sink stays without sources.
+    lasting: bool,
 }
 
 impl Carrier {
     /// Carries from `sources` to `sink`; ends when all sources have.
     pub fn new(sources: Vec<Source>, sink: Sink) -> Self {
-        Self { sources, sink: Some(sink), pending: Vec::new(), written: 0 }
+        Self { sources, sink: Some(sink), pending: Vec::new(), written: 0, lasting: false }
+    }
+
+    /// Carries to `sink` from sources that come and go; ends when nobody takes it any more.
+    pub fn lasting(sink: Sink) -> Self {
+        Self { lasting: true, ..Self::new(Vec::new(), sink) }
+    }
+
+    /// How many sources there are.
+    pub fn sources(&self) -> usize {
+        self.sources.len()
     }
 
     /// One source that came later.
@@ -148,6 +186,7 @@ impl Carrier {
             self.pending.clear();
             self.written = 0;
             if self.sources.is_empty()
+                && !self.lasting
                 && let Some(sink) = self.sink.take()
             {
                 sink.finish();
@@ -235,6 +274,47 @@ mod tests {
         drop(far);
         drive(&mut between(read, near, SinkEnd::Close), Carrier::is_done);
         assert!(std::fs::File::from(write).write(b"x").is_err(), "without a byte having been needed");
+    }
+
+    #[derive(Debug)]
+    struct Seen(std::rc::Rc<std::cell::RefCell<Vec<u8>>>);
+
+    impl Observer for Seen {
+        fn observe(&mut self, bytes: &[u8]) {
+            self.0.borrow_mut().extend_from_slice(bytes);
+        }
+    }
+
+    #[test]
+    fn what_is_carried_is_shown_as_it_came() {
+        let ((read, write), (far, to)) = (pipe().unwrap(), pipe().unwrap());
+        let seen = std::rc::Rc::default();
+        let source = Source::named(read, "a").observed(vec![Box::new(Seen(std::rc::Rc::clone(&seen)))]);
+        let mut carrier = Carrier::new(vec![source], Sink::new(to, SinkEnd::Close).unwrap());
+        std::fs::File::from(write).write_all(b"one\ntwo").unwrap();
+        drive(&mut carrier, Carrier::is_done);
+        let mut all = String::new();
+        std::fs::File::from(far).read_to_string(&mut all).unwrap();
+        assert_eq!((all.as_str(), seen.borrow().as_slice()), ("a: one\na: two\n", &b"one\ntwo"[..]));
+        assert_eq!(std::rc::Rc::strong_count(&seen), 1, "nothing more will come");
+    }
+
+    #[test]
+    fn a_lasting_sink_outlives_its_sources() {
+        let (far, to) = pipe().unwrap();
+        let mut carrier = Carrier::lasting(Sink::new(to, SinkEnd::Close).unwrap());
+        let mut far = std::fs::File::from(far);
+        for word in [&b"one"[..], b"two"] {
+            let (read, write) = pipe().unwrap();
+            std::fs::File::from(write).write_all(word).unwrap();
+            carrier.add(Source::new(read));
+            drive(&mut carrier, |carrier| carrier.sources.is_empty());
+            let mut bytes = [0; 3];
+            far.read_exact(&mut bytes).unwrap();
+            assert_eq!(bytes, word);
+        }
+        drop(far);
+        drive(&mut carrier, Carrier::is_done);
     }
 
     #[test]

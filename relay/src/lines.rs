@@ -1,5 +1,7 @@
 //! Lines with a name before each, so that the output of several apps can be told apart.
 
+use crate::carrier::Filter;
+
 /// The longest line that is kept together; a longer one is passed on in pieces.
 const MAX_LINE_BYTES: usize = 8 << 10;
 
@@ -18,9 +20,11 @@ impl Lines {
     pub fn new(name: &str) -> Self {
         Self { prefix: format!("{name}: ").into_bytes(), partial: Vec::new(), continued: false }
     }
+}
 
+impl Filter for Lines {
     /// Takes `input` and appends to `output` the lines that are complete now.
-    pub fn push(&mut self, input: &[u8], output: &mut Vec<u8>) {
+    fn push(&mut self, input: &[u8], output: &mut Vec<u8>) {
         for piece in input.split_inclusive(|byte| *byte == b'\n') {
             if self.partial.is_empty() && !self.continued {
                 self.partial.extend_from_slice(&self.prefix);
@@ -35,7 +39,7 @@ impl Lines {
     }
 
     /// Appends a last line that never ended, and ends it.
-    pub fn finish(&mut self, output: &mut Vec<u8>) {
+    fn finish(&mut self, output: &mut Vec<u8>) {
         if !self.partial.is_empty() || self.continued {
             output.append(&mut self.partial);
             output.push(b'\n');

@@ -22,11 +22,10 @@ pub use app::AppChoice;
 use app::AppSubcommand;
 pub use apps::AppArguments;
 use flags::AppCommand;
-pub use flags::AppFlags;
-pub use flags::{PodFlags, Stage1};
+pub use flags::{AppFlags, PodFlags, Stage1};
 pub use insecure::InsecureOptions;
 use insecure::parse_option;
-pub use pods::{EnterFlags, PodChoice, StatusFlags, StatusFormat, Wait};
+pub use pods::{AttachFlags, EnterFlags, LogsFlags, PodChoice, StatusFlags, StatusFormat, Wait};
 use pods::{OnePod, SomePods};
 
 /// Where images and pods are unless `--dir` says otherwise.
@@ -105,6 +104,16 @@ enum Command {
         #[command(subcommand)]
         command: AppSubcommand,
     },
+    /// Connect to the streams of an app of a running pod
+    ///
+    /// Of one that was run with --stdin=tty, or with --stdin=stream, --stdout=stream, --stderr=stream. The app goes on when
+    /// the client goes; on a terminal, press Ctrl-] three times.
+    Attach {
+        #[command(flatten)]
+        flags: AttachFlags,
+        #[command(flatten)]
+        pod: OnePod,
+    },
     /// End running pods
     ///
     /// Each app gets its kill signal and its kill timeout, as after a signal to rkt itself.
@@ -119,6 +128,15 @@ enum Command {
     Status {
         #[command(flatten)]
         flags: StatusFlags,
+        #[command(flatten)]
+        pod: OnePod,
+    },
+    /// Print what the apps of a pod have written to their logs
+    ///
+    /// Of apps that were run with --stdout=log or --stderr=log; of running pods and of those that have ended.
+    Logs {
+        #[command(flatten)]
+        flags: LogsFlags,
         #[command(flatten)]
         pod: OnePod,
     },
@@ -217,10 +235,14 @@ pub enum Action {
     AppStatus { app: AppChoice, format: StatusFormat },
     /// `app start` and the like.
     AppChange { app: AppChoice, action: ChangeOfApp },
+    /// `attach`.
+    Attach { pod: PodChoice, flags: AttachFlags },
     /// `stop`.
     Stop { pods: Vec<PodChoice>, force: bool },
     /// `status`.
     Status { pod: PodChoice, flags: StatusFlags },
+    /// `logs`.
+    Logs { pod: PodChoice, flags: LogsFlags },
     /// `cat-manifest`.
     CatManifest { pod: PodChoice, pretty: bool },
     /// `list`.
@@ -243,8 +265,10 @@ impl Action {
             Self::Rm { .. } => "rm",
             Self::Enter(_) => "enter",
             Self::AppList { .. } | Self::AppStatus { .. } | Self::AppChange { .. } => "app",
+            Self::Attach { .. } => "attach",
             Self::Stop { .. } => "stop",
             Self::Status { .. } => "status",
+            Self::Logs { .. } => "logs",
             Self::CatManifest { .. } => "cat-manifest",
             Self::List(_) => "list",
             Self::ImageList(_) => "image",
@@ -356,8 +380,10 @@ fn action(command: Command) -> Action {
         Command::Rm { uuids } => Action::Rm { uuids },
         Command::Enter(flags) => Action::Enter(flags),
         Command::App { command } => app_action(command),
+        Command::Attach { flags, pod } => Action::Attach { pod: pod.into(), flags },
         Command::Stop { force, pods } => Action::Stop { pods: pods.into(), force },
         Command::Status { flags, pod } => Action::Status { pod: pod.into(), flags },
+        Command::Logs { flags, pod } => Action::Logs { pod: pod.into(), flags },
         Command::CatManifest { pretty_print, pod } => {
             Action::CatManifest { pod: pod.into(), pretty: pretty_print }
         }

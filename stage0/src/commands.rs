@@ -3,6 +3,7 @@
 pub mod app;
 pub mod enter;
 pub mod images;
+pub mod logs;
 pub mod pods;
 pub mod run;
 pub mod status;

@@ -6,6 +6,7 @@ mod doctor;
 mod host;
 mod image;
 mod kvm;
+mod log_reader;
 mod network;
 mod pods;
 mod remove;
@@ -51,8 +52,13 @@ fn main() -> ExitCode {
             Ok(never) => match never {},
             Err(error) => Err(error),
         },
+        Action::Attach { pod, flags } => match commands::enter::attach(&globals, &pod, &flags) {
+            Ok(never) => match never {},
+            Err(error) => Err(error),
+        },
         Action::Stop { pods, force } => commands::stop::stop(&globals, &pods, force),
         Action::Status { pod, flags } => commands::status::status(&globals, &pod, flags),
+        Action::Logs { pod, flags } => commands::logs::logs(&globals, &pod, &flags),
         Action::CatManifest { pod, pretty } => commands::status::cat_manifest(&globals, &pod, pretty),
         Action::List(flags) => commands::pods::list(&globals, flags),
         Action::Doctor(format) => commands::doctor(&globals, format),

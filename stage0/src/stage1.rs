@@ -9,8 +9,8 @@ use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use pod::abi::{
-    ANNOTATION_APP, ANNOTATION_ENTER, ANNOTATION_STOP, AppArguments, ENV_LOCK_FD, ENV_TIMELINE,
-    EnterArguments, PodDirectory, RunArguments, StopArguments,
+    ANNOTATION_APP, ANNOTATION_ATTACH, ANNOTATION_ENTER, ANNOTATION_STOP, AppArguments, AttachArguments,
+    ENV_LOCK_FD, ENV_TIMELINE, EnterArguments, PodDirectory, RunArguments, StopArguments,
 };
 use pod::image_manifest::ImageManifest;
 use uuid::Uuid;
@@ -19,7 +19,7 @@ use crate::cli::Stage1;
 use crate::{host, kvm};
 
 /// The entrypoints of our stage1s, all of them one binary under different names.
-pub const ENTRYPOINTS: [&str; 5] = ["init", "enter", "stop", "app", "gc"];
+pub const ENTRYPOINTS: [&str; 6] = ["init", "enter", "attach", "stop", "app", "gc"];
 /// What a guest is made of, beside the stage1, and what it is for.
 const GUEST_FILES: [(&str, &str); 3] = [
     ("vmlinux", "the guest kernel"),
@@ -197,6 +197,13 @@ pub fn enter(pod: &Path, uuid: Uuid, arguments: &EnterArguments) -> Result<Infal
     Err(Error::Exec { path, source })
 }
 
+/// Becomes a client of a pod's stage1 that attaches to an app: returns only if that fails.
+pub fn attach(pod: &Path, uuid: Uuid, arguments: &AttachArguments) -> Result<Infallible, Error> {
+    let path = entrypoint(pod, ANNOTATION_ATTACH)?.ok_or(Error::NoEntrypoint(uuid, "attach"))?;
+    let source = Command::new(&path).args(arguments.to_arguments()).current_dir(pod).exec();
+    Err(Error::Exec { path, source })
+}
+
 /// An entrypoint of the stage1 that a pod was made with, by its annotation.
 fn entrypoint(pod: &Path, annotation: &str) -> Result<Option<PathBuf>, Error> {
     let directory = PodDirectory::new(pod);
@@ -223,6 +230,7 @@ mod tests {
             assert_eq!(annotation(ANNOTATION_RUN), Some("/init"));
             assert_eq!(annotation(ANNOTATION_GC), Some("/gc"));
             assert_eq!(annotation(ANNOTATION_ENTER), Some("/enter"));
+            assert_eq!(annotation(ANNOTATION_ATTACH), Some("/attach"));
             assert_eq!(annotation(ANNOTATION_STOP), Some("/stop"));
             assert_eq!(annotation(ANNOTATION_APP), Some("/app"));
             assert_eq!(annotation(ANNOTATION_MOUNTS_IMAGES), Some("true"));

@@ -198,7 +198,7 @@ mod tests {
 
     /// A plan of one app with three streams.
     fn plan() -> Plan {
-        let json = r#"{"setup": [], "grace_period_ms": 1, "apps": [{"name": "a", "setup": [], "stdio": "streams",
+        let json = r#"{"setup": [], "grace_period_ms": 1, "apps": [{"name": "a", "setup": [], "stdio": {"streams": ["stdin", "stdout", "stderr"]},
             "pre_start": null, "post_stop": null, "cgroup": null, "process": {"exec": ["/a"], "user": "0",
             "group": "0", "supplementary_gids": [], "working_directory": "/", "environment": [],
             "capabilities": 0, "no_new_privileges": false, "oom_score_adj": null, "rlimits": [], "filter": null}}]}"#;

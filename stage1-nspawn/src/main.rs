@@ -1,7 +1,7 @@
 //! The namespace isolation: namespaces, mounts and cgroups around the supervisor.
 //!
 //! One program with several names, as stage1 images have several entrypoints: called as `gc` it cleans up after a pod,
-//! as `stop` it ends one, as `enter` it runs a command in one, as `app` it changes an app of one, by any other name it runs a pod.
+//! as `stop` it ends one, as `enter` it runs a command in one, as `attach` it connects to an app's streams, as `app` it changes an app of one, by any other name it runs a pod.
 
 mod error;
 mod run;
@@ -21,6 +21,9 @@ fn main() -> ExitCode {
             stage1::enter::enter(arguments).map(|status| ExitCode::from(status.code())).map_err(Into::into)
         }
         Some("app") => stage1::change::change(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Some("attach") => {
+            stage1::attach::attach(arguments).map(|status| ExitCode::from(status.code())).map_err(Into::into)
+        }
         Some("stop") => stage1::stop::stop(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         _ => run::run(arguments),
     };

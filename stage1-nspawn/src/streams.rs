@@ -1,6 +1,6 @@
-//! Where the apps' standard streams go. A single app gets the caller's as they are, unless one is a terminal: an app
-//! that had the caller's terminal could read and type on it after it has left the pod. What is not handed over goes
-//! through a pipe, and the parent carries.
+//! Where the apps' standard streams go. A single app gets the caller's as they are if its output is to go nowhere else,
+//! unless one is a terminal: an app that had the caller's terminal could read and type on it after it has left the pod.
+//! What is not handed over goes through a pipe, and the parent carries.
 
 use std::fs::{File, OpenOptions};
 use std::io::IsTerminal;
@@ -11,7 +11,8 @@ use nix::fcntl::OFlag;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{dup2_stdin, dup2_stdout, pipe2};
 use pod::control::{Stream, StreamHello};
-use pod::plan::{Plan, Stdio};
+use pod::plan::{AppPlan, Plan, Stdio};
+use pod::streams::{InputMode, OutputMode};
 use stage2::AppStreams;
 
 use crate::error::Error;
@@ -33,33 +34,34 @@ impl Streams {
         let mut streams = Self::default();
         for (index, app) in plan.apps.iter().enumerate() {
             // More apps than a stream's greeting can number do not fit in any pod.
-            let app_streams = streams.make_one(index as u16, app.stdio)?;
+            let app_streams = streams.make_one(index as u16, app, plan.apps.len() == 1)?;
             streams.inside.push(app_streams);
         }
         Ok(streams)
     }
 
-    fn make_one(&mut self, app: u16, stdio: Stdio) -> Result<AppStreams, Error> {
-        let hello = |stream| StreamHello { app, stream };
-        match stdio {
-            Stdio::Terminal => {
-                let flags = SockFlag::SOCK_CLOEXEC;
-                let (inside, outside) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)
-                    .map_err(Error::system("make a connection for the terminal"))?;
-                self.outside.push((hello(Stream::Stdin), outside));
-                Ok(AppStreams::Terminal { carrier: inside })
-            }
-            Stdio::Streams => Ok(AppStreams::Direct {
-                stdin: self.hand_over(hello(Stream::Stdin), std::io::stdin().as_fd())?,
-                stdout: self.hand_over(hello(Stream::Stdout), std::io::stdout().as_fd())?,
-                stderr: self.hand_over(hello(Stream::Stderr), std::io::stderr().as_fd())?,
-            }),
-            Stdio::Output => Ok(AppStreams::Direct {
-                stdin: null()?.into(),
-                stdout: self.pipe(hello(Stream::Stdout))?,
-                stderr: self.pipe(hello(Stream::Stderr))?,
-            }),
+    fn make_one(&mut self, index: u16, app: &AppPlan, alone: bool) -> Result<AppStreams, Error> {
+        let hello = |stream| StreamHello { app: index, stream };
+        if app.stdio == Stdio::Terminal {
+            let flags = SockFlag::SOCK_CLOEXEC;
+            let (inside, outside) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)
+                .map_err(Error::system("make a connection for the terminal"))?;
+            self.outside.push((hello(Stream::Stdin), outside));
+            return Ok(AppStreams::Terminal { carrier: inside });
         }
+        let modes = app.streams;
+        let own_input = modes.stdin == InputMode::Inherit;
+        let own_output = |mode| alone && mode == OutputMode::INHERIT;
+        let mut end = |stream, own: bool, of_caller: BorrowedFd<'_>| match own {
+            _ if !app.stdio.streams().contains(&stream) => Ok(null()?.into()),
+            true => self.hand_over(hello(stream), of_caller),
+            false => self.pipe(hello(stream)),
+        };
+        Ok(AppStreams::Direct {
+            stdin: end(Stream::Stdin, own_input, std::io::stdin().as_fd())?,
+            stdout: end(Stream::Stdout, own_output(modes.stdout), std::io::stdout().as_fd())?,
+            stderr: end(Stream::Stderr, own_output(modes.stderr), std::io::stderr().as_fd())?,
+        })
     }
 
     fn hand_over(&mut self, hello: StreamHello, of_caller: BorrowedFd<'_>) -> Result<OwnedFd, Error> {

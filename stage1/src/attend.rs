@@ -1,9 +1,11 @@
 //! Driving a pod from outside until it has exited.
 
 mod apps;
+mod attachments;
 mod caller;
 mod ending;
 mod link;
+mod outlets;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use self::apps::Apps;
+use self::attachments::Attachments;
 use self::caller::CallerStreams;
 use self::ending::{Ending, Step};
 use self::link::Link;
@@ -89,7 +92,8 @@ pub fn attend(
         pod,
         plan,
         link: Link::new(control)?,
-        caller: CallerStreams::new(plan, streams)?,
+        caller: CallerStreams::new(pod, plan, streams)?,
+        attachments: Attachments::default(),
         sessions: Sessions::new(entrance, door),
         ended: Some(ended),
         ending: Ending::new(plan.grace_period_ms),
@@ -109,6 +113,7 @@ struct Attendant<'a, 'k> {
     plan: &'a Plan,
     link: Link,
     caller: CallerStreams<'a>,
+    attachments: Attachments,
     sessions: Sessions<'k>,
     /// Until it was readable.
     ended: Option<OwnedFd>,
@@ -137,7 +142,8 @@ impl Attendant<'_, '_> {
     /// The end has been told, or there is nobody who could tell, and every byte of output is where it belongs. After a
     /// kill nobody waits for a reader that does not read.
     fn is_done(&self) -> bool {
-        let delivered = || self.caller.is_delivered() && self.sessions.are_over();
+        let delivered =
+            || self.caller.is_delivered() && self.sessions.are_over() && self.attachments.are_over();
         self.is_over() && (delivered() || self.ending.is_overdue(Instant::now()))
     }
 
@@ -152,10 +158,15 @@ impl Attendant<'_, '_> {
         let signalled = happened();
         let ended = self.ended.is_some() && happened();
         self.link.advance(&mut answers);
+        // Listeners are asked about before the streams show them more.
+        let mut messages = self.attachments.advance(&mut answers);
         self.caller.advance(&mut answers)?;
-        for message in self.sessions.advance(&self.apps, &mut answers) {
-            self.link.send(&message);
+        messages.extend(self.sessions.advance(&self.apps, &mut answers));
+        for (socket, request) in self.sessions.take_attaching() {
+            self.attachments.begin(socket, &request, self.plan, &mut self.caller);
         }
+        messages.iter().for_each(|message| self.link.send(message));
+        self.attachments.settle();
         if signalled {
             self.take_signals();
         }
@@ -167,6 +178,7 @@ impl Attendant<'_, '_> {
         }
         if self.is_over() {
             self.sessions.close();
+            self.attachments.close();
         }
         if self.ending.is_overdue(Instant::now()) {
             self.escalate();
@@ -179,13 +191,14 @@ impl Attendant<'_, '_> {
         let mut set = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         set.extend(self.ended.iter().map(|ended| PollFd::new(ended.as_fd(), PollFlags::POLLIN)));
         self.link.interests(&mut set);
+        self.attachments.interests(&mut set);
         self.caller.interests(&mut set);
         self.sessions.interests(&mut set);
         let now = Instant::now();
         // A millisecond more, for poll rounds down and the last one would be spent asking.
-        let farewell = self
-            .sessions
-            .deadline()
+        let farewells = self.sessions.deadline().into_iter().chain(self.attachments.deadline());
+        let farewell = farewells
+            .min()
             .map(|deadline| deadline.saturating_duration_since(now) + Duration::from_millis(1));
         let remaining = self.ending.remaining(now).into_iter().chain(farewell).min();
         let timeout = remaining.map_or(PollTimeout::NONE, |remaining| {
@@ -268,6 +281,7 @@ impl Attendant<'_, '_> {
     fn note_end(&mut self, app: &AcName, status: ExitStatus) {
         self.timeline.mark(&format!("{app} exited"));
         if self.apps.end(app) {
+            self.attachments.app_ended(app, status);
             let written = status::write_exit(&self.pod.directory, app, status);
             written.unwrap_or_else(|error| report(&error));
         }

@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::Error;
-use crate::client::Parent;
 use crate::error::Causes;
+use crate::parent::Parent;
 
 /// Changes an app of the pod in the working directory.
 pub fn change(arguments: impl Iterator<Item = String>) -> Result<(), Error> {

@@ -137,8 +137,28 @@ pub enum Error {
         #[source]
         source: Causes,
     },
+    /// A client could not attach, or was let go of.
+    #[error("cannot attach to app \"{app}\"")]
+    NotAttached {
+        /// Which.
+        app: AcName,
+        /// The chain of causes.
+        #[source]
+        source: Causes,
+    },
+    /// Records of an app's log are lost. Said once; the app goes on.
+    #[error("the log of app \"{app}\" is incomplete {place}: what cannot be written is lost")]
+    Log {
+        /// The app.
+        app: AcName,
+        /// Where the records are missing.
+        place: &'static str,
+        /// The cause of the first loss.
+        #[source]
+        source: std::io::Error,
+    },
     /// The pod has ended before its session.
-    #[error("the pod has ended, and the command with it")]
+    #[error("the pod has ended, and what it ran with it")]
     PodGone,
     /// The pod's network cannot be had.
     #[error("cannot set up the pod's network")]

@@ -3,8 +3,9 @@
 //!
 //! A stage1's `run` entrypoint, whatever the isolation: [`lock::take`], [`pod::Pod::open`], [`signals::Signals::block`],
 //! [`pod::Pod::plan`], make the isolation, [`attend::attend`], exit; [`error::exit_code`] for what went wrong. The other
-//! entrypoints are [`enter::enter`], [`change::change`], [`stop::stop`] and [`gc::gc`].
+//! entrypoints are [`enter::enter`], [`attach::attach`], [`change::change`], [`stop::stop`] and [`gc::gc`].
 
+pub mod attach;
 pub mod attend;
 pub mod cgroup;
 pub mod change;
@@ -14,7 +15,9 @@ pub mod entrance;
 pub mod error;
 pub mod gc;
 pub mod lock;
+mod logs;
 pub mod network;
+mod parent;
 pub mod pod;
 pub mod signals;
 pub mod status;

@@ -1,6 +1,6 @@
 //! The pod as stage0 left it in its directory.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use ::pod::abi::{PodDirectory, RunArguments};
 use ::pod::plan::{Isolation, Layers, Plan, World};
@@ -26,20 +26,8 @@ impl Pod {
     pub fn open(arguments: impl IntoIterator<Item = String>) -> Result<Self, Error> {
         let arguments = RunArguments::parse(arguments)
             .map_err(|source| Error::Pod { what: "cannot carry out these arguments".into(), source })?;
-        let here = std::env::current_dir().map_err(|source| Error::File {
-            action: "find",
-            path: PathBuf::from("."),
-            source,
-        })?;
-        let directory = PodDirectory::new(here);
-        let path = directory.manifest();
-        let json = std::fs::read(&path).map_err(|source| Error::File {
-            action: "read",
-            path: path.clone(),
-            source,
-        })?;
-        let manifest = PodManifest::parse(&json)
-            .map_err(|source| Error::Pod { what: format!("cannot use {}", path.display()), source })?;
+        let directory = here()?;
+        let manifest = read_manifest(&directory)?;
         Ok(Self { directory, arguments, manifest, resolv_conf: None })
     }
 
@@ -60,6 +48,19 @@ impl Pod {
         }
         Ok(plan)
     }
+}
+
+/// The directory of the pod in the working directory.
+pub(crate) fn here() -> Result<PodDirectory, Error> {
+    std::env::current_dir().map(PodDirectory::new).map_err(Error::file("find", Path::new(".")))
+}
+
+/// The manifest of a pod.
+pub(crate) fn read_manifest(directory: &PodDirectory) -> Result<PodManifest, Error> {
+    let path = directory.manifest();
+    let json = std::fs::read(&path).map_err(Error::file("read", &path))?;
+    PodManifest::parse(&json)
+        .map_err(|source| Error::Pod { what: format!("cannot use {}", path.display()), source })
 }
 
 fn print(plan: &Plan) {

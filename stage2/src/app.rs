@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use pod::control::{ExitStatus, FromSupervisor, TerminalSize};
 use pod::life::Restart;
-use pod::plan::{AppPlan, Stdio};
+use pod::plan::AppPlan;
 
 use crate::channel::{Listener, News};
 use crate::error::{Error, causes};
@@ -41,6 +41,8 @@ pub struct App<'a> {
     terminal: Option<OwnedFd>,
     /// For what is started later, if that may be; kept open otherwise, they would never end.
     streams: Option<OwnEnds>,
+    /// Whether it is the pod's only app.
+    is_alone: bool,
     cgroups: AppCgroups,
     /// Its mount namespace; comes from its process once it has its file systems.
     namespace: Option<OwnedFd>,
@@ -67,6 +69,7 @@ impl<'a> App<'a> {
         streams: OwnEnds,
         terminal: Option<OwnedFd>,
         cgroups: AppCgroups,
+        is_alone: bool,
     ) -> Self {
         Self {
             life: Life::new(plan.life),
@@ -79,6 +82,7 @@ impl<'a> App<'a> {
             failure: Vec::new(),
             terminal,
             streams: Some(streams),
+            is_alone,
             cgroups,
             namespace: None,
         }
@@ -102,7 +106,7 @@ impl<'a> App<'a> {
     /// Whether something of it may be started later. A pod's only app that is not started again ends the pod.
     fn keeps_streams(&self) -> bool {
         let plan = &self.plan;
-        plan.post_stop.is_some() || plan.life.restart != Restart::No || plan.stdio == Stdio::Output
+        plan.post_stop.is_some() || plan.life.restart != Restart::No || !self.is_alone
     }
 
     /// Whether its main process, or the handler that was started last, has ended, and nothing comes after it.

@@ -144,11 +144,13 @@ impl<'a> Supervisor<'a> {
 
     /// Starts every app without waiting for any; one that cannot be started ends the pod.
     fn start_apps(&mut self, plan: &'a Plan, streams: Vec<AppStreams>, cgroups: Vec<AppCgroups>) {
+        let is_alone = plan.apps.len() == 1;
         for ((app, streams), cgroups) in plan.apps.iter().zip(streams).zip(cgroups) {
             let started = streams::prepare(streams).and_then(|prepared| {
                 self.inputs.extend(prepared.inputs);
                 self.outputs.extend(prepared.outputs);
-                let mut app = App::new(Cow::Borrowed(app), prepared.own, prepared.terminal, cgroups);
+                let mut app =
+                    App::new(Cow::Borrowed(app), prepared.own, prepared.terminal, cgroups, is_alone);
                 app.start().map(|()| app)
             });
             match started {
@@ -290,6 +292,9 @@ impl<'a> Supervisor<'a> {
                 }
             }
             ToSupervisor::Resize(size) => self.apps.iter().for_each(|app| app.resize(size)),
+            ToSupervisor::ResizeApp { app, size } => {
+                self.apps.iter().filter(|running| running.plan.name == app).for_each(|app| app.resize(size));
+            }
             ToSupervisor::Enter { session, request } => {
                 let app = self.apps.iter().find(|app| app.plan.name == request.app);
                 let failed = self.sessions.begin(session, &request, app);

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use crate::Error;
+use crate::attach::{AttachMode, Endpoints};
 use crate::session::Change;
 use crate::types::AcName;
 
@@ -106,6 +107,58 @@ impl AppArguments {
     }
 }
 
+/// The arguments of the `attach` entrypoint: `--action=list|auto-attach|custom-attach --app=NAME --debug=BOOL`, and with
+/// `custom-attach` a `--tty-in=BOOL`, `--stdin=BOOL`, ... for each endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachArguments {
+    /// To what.
+    pub mode: AttachMode,
+    /// The app.
+    pub app: AcName,
+}
+
+impl AttachArguments {
+    /// Without the entrypoint itself.
+    pub fn to_arguments(&self) -> Vec<String> {
+        let (action, endpoints) = match self.mode {
+            AttachMode::List => ("list", None),
+            AttachMode::Auto => ("auto-attach", None),
+            AttachMode::Chosen(endpoints) => ("custom-attach", Some(endpoints.named())),
+        };
+        let head = [format!("--action={action}"), format!("--app={}", self.app), "--debug=false".to_owned()];
+        let named = endpoints.into_iter().flatten().map(|(name, on)| format!("--{name}={on}"));
+        head.into_iter().chain(named).collect()
+    }
+
+    /// From a stage1's command line, without the entrypoint itself.
+    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, Error> {
+        let (mut action, mut app, mut endpoints) = (None, None, Endpoints::default());
+        for argument in arguments {
+            let (name, value) = argument.split_once('=').unwrap_or((&argument, ""));
+            let on = || value.parse().map_err(|_| Error::syntax(value, "true or false"));
+            match name {
+                "--action" => action = Some(value.to_owned()),
+                "--app" => app = Some(value.parse()?),
+                // There is nothing more to say.
+                "--debug" => drop::<bool>(on()?),
+                "--tty-in" => endpoints.tty_in = on()?,
+                "--tty-out" => endpoints.tty_out = on()?,
+                "--stdin" => endpoints.stdin = on()?,
+                "--stdout" => endpoints.stdout = on()?,
+                "--stderr" => endpoints.stderr = on()?,
+                _ => return Err(Error::Unsupported(format!("argument {argument} of attach"))),
+            }
+        }
+        let mode = match action.as_deref() {
+            Some("list") => AttachMode::List,
+            Some("auto-attach") => AttachMode::Auto,
+            Some("custom-attach") => AttachMode::Chosen(endpoints),
+            _ => return Err(Error::Invalid("--action is none of list, auto-attach, custom-attach".into())),
+        };
+        Ok(Self { mode, app: app.ok_or_else(|| Error::Invalid("--app is missing".into()))? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +188,24 @@ mod tests {
         for bad in ["", "start", "start web", "pause --appname=web", "stop --appname=W", "stop --appname=a x"]
         {
             assert!(AppArguments::parse(words(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn attach() {
+        for mode in ["list", "auto", "tty", "tty-out", "stdin,stderr"] {
+            let arguments = AttachArguments { mode: mode.parse().unwrap(), app: "web".parse().unwrap() };
+            assert_eq!(AttachArguments::parse(arguments.to_arguments()).unwrap(), arguments);
+        }
+        for bad in [
+            "",
+            "--action=list",
+            "--app=web",
+            "--action=x --app=web",
+            "--action=list --app=web --stdin=x",
+            "x",
+        ] {
+            assert!(AttachArguments::parse(words(bad)).is_err(), "{bad}");
         }
     }
 

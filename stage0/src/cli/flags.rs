@@ -11,6 +11,7 @@ use pod::net::Net;
 use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
 use pod::rlimit::Rlimit;
+use pod::streams::{InputMode, OutputMode};
 use pod::types::AcName;
 
 use super::{isolators, values};
@@ -121,4 +122,19 @@ pub struct AppFlags {
     /// How long it then has until it is killed: 90s, 500ms; by default 10s
     #[arg(long, value_parser = values::kill_timeout, value_name = "DURATION")]
     pub kill_timeout: Option<Duration>,
+    /// Where standard input comes from: null, inherit (from rkt's), stream or tty (from whoever attaches)
+    #[arg(long, value_parser = values::input_mode, value_name = "MODE")]
+    pub stdin: Option<InputMode>,
+    /// Where standard output goes: null, or one or several of inherit (to rkt's), log, stream (to whoever attaches), or tty
+    #[arg(long, value_parser = values::output_mode, value_name = "MODE,...")]
+    pub stdout: Option<OutputMode>,
+    /// Where standard error goes, likewise
+    #[arg(long, value_parser = values::output_mode, value_name = "MODE,...")]
+    pub stderr: Option<OutputMode>,
+    /// The size of a file of the app's log; 10Mi by default
+    #[arg(long, value_parser = values::log_size, value_name = "QUANTITY")]
+    pub log_max_size: Option<u64>,
+    /// How many files of the app's log are kept; 5 by default
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
+    pub log_max_files: Option<u64>,
 }

@@ -1,9 +1,10 @@
 //! The arguments of commands that look at pods or end them.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use pod::attach::AttachMode;
 use pod::types::AcName;
 
 use super::values;
@@ -71,6 +72,34 @@ pub struct EnterFlags {
     pub command: Vec<String>,
 }
 
+/// What to attach to.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct AttachFlags {
+    /// The app; needed if the pod has several
+    #[arg(long, value_parser = values::name, value_name = "NAME")]
+    pub app: Option<AcName>,
+    /// What to attach to: list prints what there is, auto is all of it; tty, tty-in, tty-out, or some of stdin,stdout,stderr
+    #[arg(long, value_parser = attach_mode, default_value = "auto")]
+    pub mode: AttachMode,
+}
+
+/// What of a pod's logs is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct LogsFlags {
+    /// The app; all that have a log by default, with their names before their lines if there are several
+    #[arg(long, value_parser = values::name, value_name = "NAME")]
+    pub app: Option<AcName>,
+    /// Go on with what is written from now on, until the pod ends
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Leave out what is older: a time in UTC (2026-11-25T17:00:00Z), or a duration (30m) before now
+    #[arg(long, value_parser = since, value_name = "TIME|DURATION")]
+    pub since: Option<SystemTime>,
+    /// Only the last lines
+    #[arg(long, value_name = "N")]
+    pub tail: Option<usize>,
+}
+
 /// How long to wait for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
@@ -109,6 +138,20 @@ pub enum StatusFormat {
     JsonPretty,
 }
 
+fn attach_mode(text: &str) -> Result<AttachMode, String> {
+    text.parse().map_err(|error: pod::Error| error.to_string())
+}
+
+fn since(text: &str) -> Result<SystemTime, String> {
+    let time = match values::duration(text) {
+        Ok(duration) => SystemTime::now().checked_sub(duration),
+        Err(_) => pod::log::parse_time(text),
+    };
+    time.ok_or_else(|| {
+        format!("{text:?} is neither a time such as 2026-11-25T17:00:00Z nor a duration such as 30m")
+    })
+}
+
 fn wait(text: &str) -> Result<Wait, String> {
     match text {
         "true" => Ok(Wait::Forever),
@@ -131,5 +174,14 @@ mod tests {
             [Ok(Wait::Forever), Ok(Wait::No), Ok(Wait::No), Ok(Wait::AtMost(Duration::from_secs(2)))]
         );
         assert!(wait("soon").is_err());
+    }
+
+    #[test]
+    fn points_in_time() {
+        let hour_ago = since("1h").unwrap();
+        let hour = SystemTime::now().duration_since(hour_ago).unwrap();
+        assert!(hour >= Duration::from_secs(3600) && hour < Duration::from_secs(3700));
+        assert_eq!(since("1970-01-01T00:00:07Z"), Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(7)));
+        assert!(since("yesterday").is_err());
     }
 }

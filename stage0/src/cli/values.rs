@@ -9,6 +9,7 @@ use pod::limits::{MIN_CPU_MILLI, MIN_MEMORY_BYTES};
 use pod::net::Net;
 use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
+use pod::streams::{InputMode, MIN_LOG_BYTES, OutputMode};
 use pod::types::AcName;
 
 /// Units of a duration, in milliseconds.
@@ -52,6 +53,22 @@ pub fn kill_timeout(text: &str) -> Result<Duration, String> {
 /// The name of an app.
 pub fn name(text: &str) -> Result<AcName, String> {
     text.parse().map_err(|error: pod::Error| error.to_string())
+}
+
+/// Where an app's input comes from.
+pub fn input_mode(text: &str) -> Result<InputMode, String> {
+    text.parse().map_err(|error: pod::Error| error.to_string())
+}
+
+/// Where an app's output goes.
+pub fn output_mode(text: &str) -> Result<OutputMode, String> {
+    text.parse().map_err(|error: pod::Error| error.to_string())
+}
+
+/// The size of a log's file, in bytes.
+pub fn log_size(text: &str) -> Result<u64, String> {
+    let size = at_least(text, Quantity::units, MIN_LOG_BYTES)?;
+    size.units().ok_or_else(|| "it is too much".into())
 }
 
 /// CPU time, in cores.

@@ -1,15 +1,15 @@
-//! `rkt enter`: finds out what is meant, then becomes the stage1's client.
+//! `rkt enter` and `rkt attach`: find out what is meant, then become the stage1's client.
 
 use std::convert::Infallible;
 use std::error::Error;
 use std::time::Duration;
 
-use pod::abi::EnterArguments;
+use pod::abi::{AttachArguments, EnterArguments};
 use pod::pod_manifest::RuntimeApp;
 use pod::types::AcName;
 use uuid::Uuid;
 
-use crate::cli::{EnterFlags, Globals};
+use crate::cli::{AttachFlags, EnterFlags, Globals, PodChoice};
 use crate::pods::{Pod, Pods, State};
 use crate::stage1;
 
@@ -21,7 +21,7 @@ const SHELL: &str = "/bin/sh";
 /// Why a pod cannot be entered.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    #[error("cannot run as unprivileged user: to enter a pod is for root")]
+    #[error("cannot run as unprivileged user: to enter a pod or to attach to one is for root")]
     Unprivileged,
     #[error("pod \"{0}\" is {1}, not running")]
     NotRunning(Uuid, State),
@@ -49,6 +49,22 @@ pub fn enter(globals: &Globals, flags: &EnterFlags) -> Result<Infallible, Box<dy
     Ok(stage1::enter(&pod.path, pod.uuid, &arguments)?)
 }
 
+/// Attaches to an app; returns only if that fails.
+pub fn attach(
+    globals: &Globals,
+    choice: &PodChoice,
+    flags: &AttachFlags,
+) -> Result<Infallible, Box<dyn Error>> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Refused::Unprivileged.into());
+    }
+    let pods = Pods::new(&globals.directory);
+    let (pod, _) = wait_for_pid(&pods, pods.choose(choice)?)?;
+    let manifest = pod.manifest()?;
+    let app = choose(&manifest.apps, flags.app.as_ref())?.name.clone();
+    Ok(stage1::attach(&pod.path, pod.uuid, &AttachArguments { mode: flags.mode, app })?)
+}
+
 /// A pod can be entered as soon as it has told whom to enter (stage1 ABI).
 pub fn wait_for_pid(pods: &Pods, mut pod: Pod) -> Result<(Pod, u32), Box<dyn Error>> {
     loop {
@@ -63,10 +79,9 @@ pub fn wait_for_pid(pods: &Pods, mut pod: Pod) -> Result<(Pod, u32), Box<dyn Err
     }
 }
 
-/// The app of that name; without one, the only app.
-pub fn choose<'a>(apps: &'a [RuntimeApp], name: Option<&AcName>) -> Result<&'a RuntimeApp, Refused> {
+pub fn choose<'a>(apps: &'a [RuntimeApp], wanted: Option<&AcName>) -> Result<&'a RuntimeApp, Refused> {
     let names = || apps.iter().map(|app| app.name.as_str()).collect::<Vec<_>>().join(", ");
-    match (name, apps) {
+    match (wanted, apps) {
         (None, [only]) => Ok(only),
         (None, _) => Err(Refused::WhichApp(names())),
         (Some(name), apps) => {
@@ -97,17 +112,14 @@ mod tests {
         names.iter().map(app).collect::<Result<_, _>>().unwrap()
     }
 
-    fn flags(app: Option<&str>) -> EnterFlags {
-        EnterFlags { app: app.map(|app| app.parse().unwrap()), uuid: String::new(), command: Vec::new() }
-    }
-
     #[test]
     fn which_app() {
         let (one, two) = (apps(&["a"]), apps(&["a", "b"]));
-        assert_eq!(choose(&one, flags(None).app.as_ref()).unwrap().name.as_str(), "a");
-        assert_eq!(choose(&two, flags(Some("b")).app.as_ref()).unwrap().name.as_str(), "b");
-        assert!(choose(&two, flags(None).app.as_ref()).unwrap_err().to_string().ends_with("a, b"));
-        assert!(choose(&one, flags(Some("b")).app.as_ref()).is_err());
+        let b: AcName = "b".parse().unwrap();
+        assert_eq!(choose(&one, None).unwrap().name.as_str(), "a");
+        assert_eq!(choose(&two, Some(&b)).unwrap().name.as_str(), "b");
+        assert!(choose(&two, None).unwrap_err().to_string().ends_with("a, b"));
+        assert!(choose(&one, Some(&b)).is_err());
     }
 
     #[test]

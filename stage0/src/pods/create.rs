@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use pod::abi::PodDirectory;
 use pod::pod_manifest::PodManifest;
+use pod::streams::StreamModes;
 use pod::types::AcName;
 use uuid::Uuid;
 
@@ -90,6 +91,7 @@ impl<'a> NewPod<'a> {
         for entrypoint in ENTRYPOINTS {
             symbolic_link(&stage1.binary, &rootfs.join(entrypoint))?;
         }
+        make_logs(&layout, manifest)?;
         images.iter().try_for_each(|image| fill_app(&layout, image))
     }
 
@@ -123,6 +125,21 @@ fn fill_app(layout: &PodDirectory, image: &AppImage) -> Result<(), Error> {
         Tree::Erofs(file) => hard_link(file, &layout.app_image(&image.app)),
         Tree::Directory(tree) => symbolic_link(tree, &layout.app_tree(&image.app)),
     }
+}
+
+/// The directories of the apps' logs, so that they can be followed before there is anything in them.
+fn make_logs(layout: &PodDirectory, manifest: &PodManifest) -> Result<(), Error> {
+    for app in &manifest.apps {
+        if StreamModes::of(app, true, false)?.has_log() {
+            let path = layout.log(&app.name);
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o750)
+                .create(&path)
+                .map_err(Error::io("create", &path))?;
+        }
+    }
+    Ok(())
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {

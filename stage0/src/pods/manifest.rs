@@ -6,6 +6,9 @@ use pod::life::{ExitPolicy, Restart, annotations};
 use pod::pod_manifest::{PodManifest, RuntimeApp, RuntimeImage};
 use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
+use pod::streams::{
+    ANNOTATION_LOG_MAX_FILES, ANNOTATION_LOG_MAX_SIZE, ANNOTATION_STDERR, ANNOTATION_STDIN, ANNOTATION_STDOUT,
+};
 use pod::types::{AcName, ImageId};
 use serde_json::json;
 
@@ -57,7 +60,7 @@ pub fn runtime_app(
         },
         app: Some(app(image, arguments, set_env)?),
         read_only_root_fs: arguments.flags.readonly_rootfs,
-        annotations: life(image, &arguments.flags)?,
+        annotations: [life(image, &arguments.flags)?, stream_annotations(&arguments.flags)?].concat(),
     })
 }
 
@@ -81,6 +84,19 @@ fn life(image: &ImageManifest, flags: &AppFlags) -> Result<Vec<NameValue>, Error
 
 fn annotation(name: &str, value: impl ToString) -> Result<NameValue, Error> {
     Ok(NameValue { name: name.parse()?, value: value.to_string() })
+}
+
+/// What the command line says of the app's streams.
+fn stream_annotations(flags: &AppFlags) -> Result<Vec<NameValue>, pod::Error> {
+    let said = [
+        (ANNOTATION_STDIN, flags.stdin.map(|mode| mode.to_string())),
+        (ANNOTATION_STDOUT, flags.stdout.map(|mode| mode.to_string())),
+        (ANNOTATION_STDERR, flags.stderr.map(|mode| mode.to_string())),
+        (ANNOTATION_LOG_MAX_SIZE, flags.log_max_size.map(|bytes| bytes.to_string())),
+        (ANNOTATION_LOG_MAX_FILES, flags.log_max_files.map(|files| files.to_string())),
+    ];
+    let said = said.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    said.map(|(name, value)| Ok(NameValue { name: name.parse()?, value })).collect()
 }
 
 /// What `--name` says, or the last part of the image's name.

@@ -1,22 +1,28 @@
-//! The caller's standard streams, and what is carried between them and the apps'.
+//! The caller's standard streams, and what is carried between them and the apps'; and what passes by them, to logs and to
+//! whoever is attached.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{Read, stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::rc::Rc;
 
 use ::pod::control::{Stream, StreamHello};
 use ::pod::plan::{AppPlan, Plan, Stdio};
+use ::pod::session::MAX_SESSIONS;
+use ::pod::streams::InputMode;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::stat::Mode;
 use nix::unistd::{dup2_stdin, dup2_stdout};
-use relay::{Carrier, Sink, SinkEnd, Source};
+use relay::{Carrier, Listener, Sink, SinkEnd, Source};
 
 use super::Streams;
 use super::link::nonblocking;
+use super::outlets::Outlets;
 use crate::Error;
+use crate::pod::Pod;
 
 /// A connection that has not said yet which stream it is.
 #[derive(Debug)]
@@ -33,19 +39,24 @@ pub struct CallerStreams<'a> {
     unknown: Vec<Unknown>,
     known: HashSet<(u16, Stream)>,
     inputs: Vec<Carrier>,
-    /// To standard output and to standard error.
-    outputs: [Option<Carrier>; 2],
+    /// The inputs of apps whom others may write to, by the apps' indices in the plan.
+    doors: HashMap<u16, Carrier>,
+    /// To standard output, to standard error, and to neither.
+    outputs: [Option<Carrier>; 3],
+    outlets: Outlets,
 }
 
 impl<'a> CallerStreams<'a> {
-    pub fn new(plan: &'a Plan, streams: Streams) -> Result<Self, Error> {
+    pub fn new(pod: &Pod, plan: &'a Plan, streams: Streams) -> Result<Self, Error> {
         let mut caller = Self {
             plan,
             listener: None,
             unknown: Vec::new(),
             known: HashSet::new(),
             inputs: Vec::new(),
-            outputs: [None, None],
+            doors: HashMap::new(),
+            outputs: [None, None, None],
+            outlets: Outlets::new(pod, plan),
         };
         match streams {
             Streams::Connected(streams) => {
@@ -68,10 +79,10 @@ impl<'a> CallerStreams<'a> {
     /// Lets go of the caller's streams that are carried by descriptors of their own, so that whoever is at their other
     /// ends learns when the app closes them. Standard error stays, for messages, and a terminal, to be restored.
     fn release(&self) -> nix::Result<()> {
-        if self.plan.apps.iter().any(|app| app.stdio == Stdio::Terminal) {
+        if self.plan.apps.iter().any(has_callers_terminal) {
             return Ok(());
         }
-        let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+        let null = null()?;
         if !self.inputs.is_empty() {
             dup2_stdin(&null)?;
         }
@@ -89,6 +100,7 @@ impl<'a> CallerStreams<'a> {
     /// Nobody is there any more to read what the caller says, or to connect; who has connected is heard out.
     pub fn close_inputs(&mut self) {
         self.inputs.clear();
+        self.doors.clear();
         while self.accept() {}
         self.listener = None;
     }
@@ -97,7 +109,8 @@ impl<'a> CallerStreams<'a> {
         let wanted = PollFlags::POLLIN;
         set.extend(self.listener.iter().map(|listener| PollFd::new(listener.as_fd(), wanted)));
         set.extend(self.unknown.iter().map(|unknown| PollFd::new(unknown.connection.as_fd(), wanted)));
-        self.inputs.iter().chain(self.outputs.iter().flatten()).for_each(|carrier| carrier.interests(set));
+        let carriers = self.inputs.iter().chain(self.doors.values()).chain(self.outputs.iter().flatten());
+        carriers.for_each(|carrier| carrier.interests(set));
     }
 
     pub fn advance(&mut self, answers: &mut impl Iterator<Item = PollFlags>) -> Result<(), Error> {
@@ -106,9 +119,11 @@ impl<'a> CallerStreams<'a> {
         let spoke: Vec<bool> = self.unknown.iter().map(|_| happened()).collect();
         self.inputs
             .iter_mut()
+            .chain(self.doors.values_mut())
             .chain(self.outputs.iter_mut().flatten())
             .for_each(|carrier| carrier.advance(answers));
         self.inputs.retain(|carrier| !carrier.is_done());
+        self.doors.retain(|_, carrier| !carrier.is_done());
         self.greet(&spoke)?;
         if called {
             self.accept();
@@ -151,41 +166,77 @@ impl<'a> CallerStreams<'a> {
         if !meant || !self.known.insert((hello.app, hello.stream)) {
             return Ok(());
         }
-        self.carry(app, hello.stream, fd)
+        self.carry(hello, app, fd)
             .map_err(|source| Error::System { action: "carry the app's standard streams", source })
     }
 
-    fn carry(&mut self, app: &AppPlan, stream: Stream, fd: OwnedFd) -> nix::Result<()> {
-        let [output, error] = &mut self.outputs;
-        match stream {
-            Stream::Stdin => {
-                if app.stdio == Stdio::Terminal {
-                    add(output, Source::new(duplicate(fd.as_fd())?), stdout().as_fd())?;
-                }
-                let sink = Sink::new(fd, SinkEnd::HalfClose)?;
-                let source = Source::new(duplicate(stdin().as_fd())?);
-                self.inputs.push(Carrier::new(vec![source], sink));
-                Ok(())
+    fn carry(&mut self, hello: StreamHello, app: &AppPlan, fd: OwnedFd) -> nix::Result<()> {
+        if hello.stream != Stream::Stdin {
+            return self.carry_output(hello, app, fd);
+        }
+        if app.stdio == Stdio::Terminal {
+            self.carry_output(hello, app, duplicate(fd.as_fd())?)?;
+        }
+        let sink = Sink::new(fd, SinkEnd::HalfClose)?;
+        if app.streams.stdin == InputMode::Inherit {
+            let source = Source::new(duplicate(stdin().as_fd())?);
+            self.inputs.push(Carrier::new(vec![source], sink));
+        } else {
+            self.doors.insert(hello.app, Carrier::lasting(sink));
+        }
+        Ok(())
+    }
+
+    fn carry_output(&mut self, hello: StreamHello, app: &AppPlan, fd: OwnedFd) -> nix::Result<()> {
+        // Among several apps, each line says whose it is.
+        let source = match self.plan.apps.len() {
+            1 => Source::new(fd),
+            _ => Source::named(fd, app.name.as_str()),
+        };
+        let source = source.observed(self.outlets.observers(hello.app, app, hello.stream));
+        let [output, error, neither] = &mut self.outputs;
+        match (app.streams.output(hello.stream).inherit, hello.stream) {
+            (true, Stream::Stderr) => add(error, source, || Sink::shared(stderr().as_fd())),
+            (true, _) => add(output, source, || Sink::shared(stdout().as_fd())),
+            (false, _) => add(neither, source, || Sink::new(null()?, SinkEnd::Close)),
+        }
+    }
+
+    /// Adds somebody who reads an app's stream; `false` if that has ended.
+    pub fn listen(&self, app: u16, stream: Stream, listener: &Rc<Listener>) -> bool {
+        self.outlets.listen(app, stream, listener)
+    }
+
+    /// Adds somebody who writes to an app's input; `false` if nobody reads that, or too many write already.
+    pub fn speak(&mut self, app: u16, source: Source) -> bool {
+        match self.doors.get_mut(&app) {
+            Some(carrier) if carrier.sources() < MAX_SESSIONS => {
+                carrier.add(source);
+                true
             }
-            Stream::Stdout => add(output, source(self.plan, app, fd), stdout().as_fd()),
-            Stream::Stderr => add(error, source(self.plan, app, fd), stderr().as_fd()),
+            _ => false,
         }
     }
 }
 
-/// Among several apps, each line says whose it is.
-fn source(plan: &Plan, app: &AppPlan, fd: OwnedFd) -> Source {
-    match plan.apps.len() {
-        1 => Source::new(fd),
-        _ => Source::named(fd, app.name.as_str()),
-    }
+/// Whether the app's terminal is connected to the caller's.
+fn has_callers_terminal(app: &AppPlan) -> bool {
+    app.stdio == Stdio::Terminal && app.streams.stdin == InputMode::Inherit
 }
 
-/// Adds a source to what goes to one of the caller's streams.
-fn add(carrier: &mut Option<Carrier>, source: Source, to: BorrowedFd<'_>) -> nix::Result<()> {
+fn null() -> nix::Result<OwnedFd> {
+    open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// Adds a source to what goes to one sink, which is made for the first one.
+fn add(
+    carrier: &mut Option<Carrier>,
+    source: Source,
+    sink: impl FnOnce() -> nix::Result<Sink>,
+) -> nix::Result<()> {
     match carrier {
         Some(carrier) if !carrier.is_done() => carrier.add(source),
-        _ => *carrier = Some(Carrier::new(vec![source], Sink::shared(to)?)),
+        _ => *carrier = Some(Carrier::new(vec![source], sink()?)),
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ::pod::control::{FromSupervisor, Stream, TerminalSize, ToSupervisor};
 use ::pod::session::{
-    Change, FromClient, MAX_PACKET_BYTES, MAX_SESSIONS, Session, SessionId, ToClient, decode, encode,
+    Attach, Change, FromClient, MAX_PACKET_BYTES, MAX_SESSIONS, Session, SessionId, ToClient, decode, encode,
 };
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
@@ -28,6 +28,8 @@ pub struct Sessions<'d> {
     entrance: Option<Entrance>,
     door: Box<Door<'d>>,
     clients: Vec<Client>,
+    /// Clients that want to attach, who are no concern of ours.
+    attaching: Vec<(OwnedFd, Attach)>,
     /// Sessions whose clients have gone, until the supervisor says that they are over: their numbers are not free.
     left: HashSet<SessionId>,
     /// Until when clients are waited for, once the pod is over.
@@ -55,7 +57,14 @@ enum State {
 
 impl<'d> Sessions<'d> {
     pub fn new(entrance: Entrance, door: Box<Door<'d>>) -> Self {
-        Self { entrance: Some(entrance), door, clients: Vec::new(), left: HashSet::new(), farewell: None }
+        Self {
+            entrance: Some(entrance),
+            door,
+            clients: Vec::new(),
+            attaching: Vec::new(),
+            left: HashSet::new(),
+            farewell: None,
+        }
     }
 
     pub fn interests<'s>(&'s self, set: &mut Vec<PollFd<'s>>) {
@@ -121,6 +130,10 @@ impl<'d> Sessions<'d> {
             (Some(FromClient::Change(change)), State::Silent) => {
                 return client.change(change, apps, messages);
             }
+            (Some(FromClient::Attach(request)), State::Silent) => {
+                self.attaching.push((client.socket, request));
+                return None;
+            }
             (Some(FromClient::Resize(size)), State::Running) => {
                 messages.push(resize(client.id, size));
                 return Some(client);
@@ -138,6 +151,11 @@ impl<'d> Sessions<'d> {
             _ => {}
         }
         None
+    }
+
+    /// Who wants to attach since this was asked.
+    pub fn take_attaching(&mut self) -> Vec<(OwnedFd, Attach)> {
+        std::mem::take(&mut self.attaching)
     }
 
     /// Begins the session of a waiting client if its app runs.
@@ -248,7 +266,8 @@ fn resize(session: SessionId, size: TerminalSize) -> ToSupervisor {
     ToSupervisor::ResizeSession { session, size }
 }
 
-fn tell(socket: &OwnedFd, message: &ToClient, descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
+/// Sends a client a message, which it may be too slow to take.
+pub fn tell(socket: &OwnedFd, message: &ToClient, descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
     let packet = encode(message).map_err(|_| Errno::EMSGSIZE)?;
     packets::send(socket, &packet, descriptors)
 }

@@ -74,7 +74,7 @@ fn pipes(_: SessionId, streams: &[Stream]) -> nix::Result<Vec<OwnedFd>> {
 fn plan() -> Plan {
     let json = r#"{"name":"web","setup":[],"process":{"exec":["x"],"user":"0","group":"0","supplementary_gids":[],
         "working_directory":"/","environment":[],"capabilities":0,"no_new_privileges":false,"oom_score_adj":null,"rlimits":[],"filter":null},
-        "pre_start":null,"post_stop":null,"stdio":"streams","cgroup":null}"#;
+        "pre_start":null,"post_stop":null,"stdio":{"streams":["stdin","stdout","stderr"]},"cgroup":null}"#;
     let app: AppPlan = serde_json::from_str(json).unwrap();
     Plan {
         setup: Vec::new(),

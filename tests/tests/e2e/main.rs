@@ -15,6 +15,7 @@
 )]
 
 mod apps;
+mod attach;
 mod bad_images;
 mod cleanup;
 mod confinement;
@@ -27,6 +28,7 @@ mod kvm;
 mod life;
 mod lifecycle;
 mod limits;
+mod logs;
 mod network;
 mod real_programs;
 mod signals;

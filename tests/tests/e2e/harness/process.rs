@@ -11,6 +11,15 @@ use nix::unistd::Pid;
 /// Far more than anything takes, also in an emulated machine with other tests beside it.
 pub const LIMIT: Duration = Duration::from_secs(600);
 
+/// Waits until `condition` holds.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not {what} after {LIMIT:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// How a process ended, and what it wrote.
 #[derive(Debug)]
 pub struct Finished {
