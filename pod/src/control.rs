@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::plan::Plan;
 use crate::session::{Session, SessionId};
+use crate::statistics::Statistics;
 use crate::types::AcName;
 
 /// The vsock port on the host that the supervisor's control connection goes to.
@@ -66,6 +67,13 @@ pub enum ToSupervisor {
         /// Its size.
         size: TerminalSize,
     },
+    /// Measure what an app uses; the answer is the session's last message.
+    Measure {
+        /// Who wants to know.
+        session: SessionId,
+        /// Which app.
+        app: AcName,
+    },
     /// A session's client has gone: end what it has started.
     Hangup {
         /// Which session.
@@ -92,6 +100,20 @@ pub enum FromSupervisor {
     Started {
         /// Which app.
         app: AcName,
+    },
+    /// Processes of an app were killed for want of memory; comes before [`Self::Exited`], from where the supervisor counts.
+    OutOfMemory {
+        /// Which app.
+        app: AcName,
+        /// How many so far.
+        kills: u64,
+    },
+    /// What an app uses.
+    Measured {
+        /// Who wanted to know.
+        session: SessionId,
+        /// It.
+        statistics: Box<Statistics>,
     },
     /// An app's main process has ended.
     Exited {

@@ -12,6 +12,7 @@ use crate::Error;
 use crate::control::{ExitStatus, Stream, TerminalSize};
 use crate::image_manifest::EnvironmentVariable;
 use crate::plan::{Process, Stdio};
+use crate::statistics::Statistics;
 use crate::types::AcName;
 
 /// The most sessions that a pod has at a time.
@@ -73,12 +74,14 @@ pub fn session_streams(terminal: bool) -> &'static [Stream] {
 pub enum FromClient {
     /// The first message, once.
     Begin(Session),
+    /// The first message instead, once: what an app uses.
+    Measure(AcName),
     /// The caller's terminal has changed its size.
     Resize(TerminalSize),
 }
 
 /// From the pod's parent to a client.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ToClient {
     /// With the client's end of each of [`Session::streams`], in that order.
@@ -87,6 +90,8 @@ pub enum ToClient {
     Failed(Vec<String>),
     /// The process has ended; its output may still be on the way. The last message.
     Exited(ExitStatus),
+    /// The answer to [`FromClient::Measure`]. The last message.
+    Measured(Box<Statistics>),
 }
 
 /// A packet of this message.

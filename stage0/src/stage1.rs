@@ -5,21 +5,22 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use pod::abi::{
-    ANNOTATION_ENTER, ANNOTATION_STOP, ENV_LOCK_FD, ENV_TIMELINE, EnterArguments, PodDirectory, RunArguments,
-    StopArguments,
+    ANNOTATION_ENTER, ANNOTATION_STATS, ANNOTATION_STOP, ENV_LOCK_FD, ENV_TIMELINE, EnterArguments,
+    PodDirectory, RunArguments, StopArguments,
 };
 use pod::image_manifest::ImageManifest;
+use pod::statistics::PodStatistics;
 use uuid::Uuid;
 
 use crate::cli::Stage1;
 use crate::{host, kvm};
 
 /// The entrypoints of our stage1s, all of them one binary under different names.
-pub const ENTRYPOINTS: [&str; 4] = ["init", "enter", "stop", "gc"];
+pub const ENTRYPOINTS: [&str; 5] = ["init", "enter", "stats", "stop", "gc"];
 /// The guest's kernel, beside the stage1.
 pub const GUEST_KERNEL: &str = "vmlinux";
 /// The guest's root file system with its PID 1, beside the stage1.
@@ -68,6 +69,15 @@ pub enum Error {
     /// An entrypoint said why, and failed.
     #[error("the stage1 could not {0} the pod ({1})")]
     Failed(&'static str, std::process::ExitStatus),
+    /// What an entrypoint printed is not what it should.
+    #[error("cannot understand what {} has measured", path.display())]
+    Statistics {
+        /// The entrypoint.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The handover failed.
     #[error("cannot execute {}", path.display())]
     Exec {
@@ -171,6 +181,21 @@ pub fn exec(
     Err(failed(command.exec()))
 }
 
+/// What a running pod uses, as its stage1 measures it.
+pub fn statistics(pod: &Path, uuid: Uuid) -> Result<PodStatistics, Error> {
+    let path = entrypoint(pod, ANNOTATION_STATS)?.ok_or(Error::NoEntrypoint(uuid, "stats"))?;
+    let output = Command::new(&path)
+        .arg(uuid.to_string())
+        .current_dir(pod)
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|source| Error::Exec { path: path.clone(), source })?;
+    if !output.status.success() {
+        return Err(Error::Failed("measure", output.status));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|source| Error::Statistics { path, source })
+}
+
 /// Asks a pod's stage1 to end the pod.
 pub fn stop(pod: &Path, uuid: Uuid, force: bool) -> Result<(), Error> {
     let path = entrypoint(pod, ANNOTATION_STOP)?.ok_or(Error::NoEntrypoint(uuid, "stop"))?;
@@ -216,6 +241,7 @@ mod tests {
             assert_eq!(annotation(ANNOTATION_GC), Some("/gc"));
             assert_eq!(annotation(ANNOTATION_ENTER), Some("/enter"));
             assert_eq!(annotation(ANNOTATION_STOP), Some("/stop"));
+            assert_eq!(annotation(ANNOTATION_STATS), Some("/stats"));
             assert_eq!(annotation(ANNOTATION_MOUNTS_IMAGES), Some("true"));
             assert_eq!(
                 annotation(ANNOTATION_INTERFACE_VERSION),

@@ -20,6 +20,9 @@ fn main() -> ExitCode {
         Some("enter") => {
             stage1::enter::enter(arguments).map(|status| ExitCode::from(status.code())).map_err(Into::into)
         }
+        Some("stats") => {
+            stage1::stats::of_namespaces(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
         Some("stop") => stage1::stop::stop(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         _ => run::run(arguments),
     };

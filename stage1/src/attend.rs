@@ -12,7 +12,9 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use ::pod::control::{ExitStatus, FromSupervisor, StreamHello, ToSupervisor};
+use ::pod::limits::PodLimits;
 use ::pod::plan::Plan;
+use ::pod::types::AcName;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -64,6 +66,8 @@ pub struct Connection<'a> {
     pub entrance: Entrance,
     /// How the sessions' streams come about.
     pub door: Box<Door<'a>>,
+    /// How many of an app's processes were killed for want of memory, where that is counted outside.
+    pub oom_kills: &'a dyn Fn(&AcName) -> Option<u64>,
 }
 
 /// Attends to a pod until it has exited and all its output is delivered: carries streams between it and the caller's
@@ -81,7 +85,7 @@ pub fn attend(
     terminal: Option<&RawTerminal>,
     timeline: &mut Timeline,
 ) -> Result<ExitStatus, Error> {
-    let Connection { control, streams, ended, kill, entrance, door } = connection;
+    let Connection { control, streams, ended, kill, entrance, door, oom_kills } = connection;
     let mut attendant = Attendant {
         pod,
         plan,
@@ -91,6 +95,7 @@ pub fn attend(
         ended: Some(ended),
         ending: Ending::new(plan.grace_period_ms),
         kill,
+        oom_kills,
         signals,
         terminal,
         timeline,
@@ -112,6 +117,7 @@ struct Attendant<'a, 'k> {
     ended: Option<OwnedFd>,
     ending: Ending,
     kill: &'k mut dyn FnMut(),
+    oom_kills: &'k dyn Fn(&AcName) -> Option<u64>,
     signals: &'a Signals,
     terminal: Option<&'a RawTerminal>,
     timeline: &'a mut Timeline,
@@ -252,6 +258,15 @@ impl Attendant<'_, '_> {
         }
     }
 
+    /// Tells that the kernel has killed processes of an app for want of memory, if it has.
+    fn note_oom_kills(&self, app: &AcName, kills: u64) {
+        if kills > 0 {
+            let limit = PodLimits::of(&self.pod.manifest).ok().and_then(|limits| limits.memory_of(app));
+            report(&Error::OutOfMemory { app: app.clone(), kills, limit });
+            status::write_oom_kills(&self.pod.directory, app, kills).unwrap_or_else(|error| report(&error));
+        }
+    }
+
     fn hear(&mut self, message: FromSupervisor) {
         for answer in self.sessions.hear(&message, self.plan) {
             self.link.send(&answer);
@@ -269,6 +284,7 @@ impl Attendant<'_, '_> {
             FromSupervisor::Exited { app, status } => {
                 self.timeline.mark(&format!("{app} exited"));
                 if self.plan.apps.iter().any(|planned| planned.name == app) {
+                    self.note_oom_kills(&app, (self.oom_kills)(&app).unwrap_or_default());
                     let written = status::write_exit(&self.pod.directory, &app, status);
                     written.unwrap_or_else(|error| report(&error));
                     self.running = self.running.saturating_sub(1);
@@ -277,13 +293,20 @@ impl Attendant<'_, '_> {
                     self.ending.was_followed();
                 }
             }
+            FromSupervisor::OutOfMemory { app, kills } => {
+                if self.plan.apps.iter().any(|planned| planned.name == app) {
+                    self.note_oom_kills(&app, kills);
+                }
+            }
             FromSupervisor::Failed { app, causes } => {
                 if let Some(source) = Causes::new(causes) {
                     report(&Error::Failed { app, source });
                 }
             }
             // The sessions have heard it.
-            FromSupervisor::SessionFailed { .. } | FromSupervisor::SessionExited { .. } => {}
+            FromSupervisor::SessionFailed { .. }
+            | FromSupervisor::SessionExited { .. }
+            | FromSupervisor::Measured { .. } => {}
             FromSupervisor::PodExited { status } => {
                 self.timeline.mark("pod exited");
                 self.status = Some(status);

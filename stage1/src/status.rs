@@ -14,6 +14,11 @@ pub fn write_exit(directory: &PodDirectory, app: &AcName, status: ExitStatus) ->
     write(directory.status(app), status.code().to_string().as_bytes())
 }
 
+/// Writes how many processes of an app were killed for want of memory.
+pub fn write_oom_kills(directory: &PodDirectory, app: &AcName, kills: u64) -> Result<(), Error> {
+    write(directory.oom_kills(app), kills.to_string().as_bytes())
+}
+
 /// Writes that this process is the pod's parent, which `stop` signals.
 pub fn write_parent(directory: &PodDirectory) -> Result<(), Error> {
     write(directory.ppid(), format!("{}\n", std::process::id()).as_bytes())
@@ -71,6 +76,8 @@ mod tests {
         write_ready(&directory).unwrap();
         write_exit(&directory, &app, ExitStatus::Signal(9)).unwrap();
         assert_eq!(std::fs::read_to_string(directory.status(&app)).unwrap(), "137");
+        write_oom_kills(&directory, &app, 2).unwrap();
+        assert_eq!(std::fs::read_to_string(directory.oom_kills(&app)).unwrap(), "2");
         write_flavor(&directory, "nspawn").unwrap();
         write_flavor(&directory, "nspawn").unwrap();
         assert_eq!(std::fs::read_link(directory.flavor()).unwrap(), Path::new("nspawn"));

@@ -6,7 +6,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pod::control::{ExitStatus, FromSupervisor, TerminalSize};
 use pod::plan::AppPlan;
+use pod::statistics::Statistics;
 
+use crate::cgroup::AppCgroups;
 use crate::channel::{Listener, News};
 use crate::error::Error;
 use crate::start::{self, Material, Place};
@@ -24,7 +26,7 @@ pub struct App<'a> {
     terminal: Option<OwnedFd>,
     /// For a post-stop handler, if there is one; kept open otherwise, they would never end.
     streams: Option<OwnEnds>,
-    cgroups: Vec<OwnedFd>,
+    cgroups: AppCgroups,
     /// Its mount namespace; comes from its process once it has its file systems.
     namespace: Option<OwnedFd>,
 }
@@ -45,9 +47,9 @@ impl<'a> App<'a> {
         plan: &'a AppPlan,
         streams: OwnEnds,
         terminal: Option<OwnedFd>,
-        cgroups: Vec<OwnedFd>,
+        cgroups: AppCgroups,
     ) -> Result<Self, Error> {
-        let (pid, listener) = start::app(Material { app: plan, streams: &streams, cgroups: &cgroups })?;
+        let (pid, listener) = start::app(Material { app: plan, streams: &streams, cgroups: &cgroups.procs })?;
         let state = State::Starting(pid, listener);
         let streams = plan.post_stop.is_some().then_some(streams);
         Ok(Self { plan, state, stopping: false, terminal, streams, cgroups, namespace: None })
@@ -99,6 +101,9 @@ impl<'a> App<'a> {
         let mut messages = self.listen();
         self.state = State::Ended;
         if !self.stopping {
+            let killed = self.cgroups.oom_kills().filter(|kills| *kills > 0);
+            let app = self.plan.name.clone();
+            messages.extend(killed.map(|kills| FromSupervisor::OutOfMemory { app, kills }));
             messages.push(FromSupervisor::Exited { app: self.plan.name.clone(), status });
         }
         Some(messages)
@@ -111,7 +116,7 @@ impl<'a> App<'a> {
     }
 
     fn joined(&self) -> Option<Place<'_>> {
-        Some(Place { namespace: self.namespace.as_ref()?.as_fd(), cgroups: &self.cgroups })
+        Some(Place { namespace: self.namespace.as_ref()?.as_fd(), cgroups: &self.cgroups.procs })
     }
 
     /// Starts the post-stop handler, if there is one and the app had come so far that it makes sense.
@@ -122,6 +127,11 @@ impl<'a> App<'a> {
         self.state = State::Starting(pid, listener);
         self.stopping = true;
         Ok(true)
+    }
+
+    /// What it uses, where the supervisor counts.
+    pub fn measure(&self) -> Option<Statistics> {
+        self.cgroups.measure()
     }
 
     /// Sends a signal to the main process. It has not been reaped, or it is not known any more: the number is its own.

@@ -108,9 +108,13 @@ impl Display for Fault {
             Self::Missing => f.write_str("is not in the image"),
             Self::NotExecutable => f.write_str("is not executable"),
             Self::NotAFile => f.write_str("is not a file"),
-            Self::NoProgram => f.write_str("is no program of this machine's architecture, and no script with #!"),
+            Self::NoProgram => {
+                f.write_str("is no program of this machine's architecture, and no script with #!")
+            }
             Self::Foreign(number) => match MACHINES.iter().find(|(machine, _)| machine == number) {
-                Some((_, name)) => write!(f, "is a program of the architecture {name}, this machine's is x86-64"),
+                Some((_, name)) => {
+                    write!(f, "is a program of the architecture {name}, this machine's is x86-64")
+                }
                 None => write!(f, "is a program of another architecture (ELF machine {number})"),
             },
         }

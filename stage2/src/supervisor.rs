@@ -13,10 +13,12 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pod::control::{ExitStatus, FromSupervisor, ToSupervisor};
 use pod::plan::Plan;
+use pod::session::SessionId;
 use pod::types::AcName;
 use relay::Carrier;
 
 use crate::app::App;
+use crate::cgroup::AppCgroups;
 use crate::control::{Control, Received};
 use crate::error::{Error, causes};
 use crate::operations::carry_out;
@@ -138,7 +140,7 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Starts every app without waiting for any; one that cannot be started ends the pod.
-    fn start_apps(&mut self, plan: &'a Plan, streams: Vec<AppStreams>, cgroups: Vec<Vec<OwnedFd>>) {
+    fn start_apps(&mut self, plan: &'a Plan, streams: Vec<AppStreams>, cgroups: Vec<AppCgroups>) {
         for ((app, streams), cgroups) in plan.apps.iter().zip(streams).zip(cgroups) {
             let started = streams::prepare(streams).and_then(|prepared| {
                 self.inputs.extend(prepared.inputs);
@@ -275,9 +277,21 @@ impl<'a> Supervisor<'a> {
                 let failed = self.sessions.begin(session, &request, app);
                 failed.into_iter().for_each(|message| self.tell(message));
             }
+            ToSupervisor::Measure { session, app } => self.measure(session, &app),
             ToSupervisor::ResizeSession { session, size } => self.sessions.resize(session, size),
             ToSupervisor::Hangup { session } => self.sessions.hang_up(session),
         }
+    }
+
+    fn measure(&mut self, session: SessionId, name: &AcName) {
+        let app = self.apps.iter().find(|app| app.plan.name == *name);
+        self.tell(match app.and_then(App::measure) {
+            Some(statistics) => FromSupervisor::Measured { session, statistics: Box::new(statistics) },
+            None => FromSupervisor::SessionFailed {
+                session,
+                causes: vec![format!("app \"{name}\" is not measured here")],
+            },
+        });
     }
 
     fn stop(&mut self) {
@@ -323,9 +337,12 @@ impl<'a> Supervisor<'a> {
 }
 
 /// Carries out what comes before the apps; every app's cgroups.
-fn set_up(plan: &Plan, cgroups: Vec<Vec<OwnedFd>>) -> Result<Vec<Vec<OwnedFd>>, Error> {
+fn set_up(plan: &Plan, cgroups: Vec<Vec<OwnedFd>>) -> Result<Vec<AppCgroups>, Error> {
     umask(Mode::empty());
-    let cgroups = if cgroups.is_empty() { cgroup::make(plan)? } else { cgroups };
+    let cgroups = match cgroups.is_empty() {
+        true => cgroup::make(plan)?,
+        false => cgroups.into_iter().map(AppCgroups::made).collect(),
+    };
     carry_out(&plan.setup, &Scope::new(Path::new("/"))?)?;
     Ok(cgroups)
 }

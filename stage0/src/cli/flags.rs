@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser};
+use pod::abi::CgroupPath;
 use pod::image_manifest::EnvironmentVariable;
 use pod::isolator::RawIsolator;
 use pod::net::Net;
@@ -52,6 +53,16 @@ pub struct PodFlags {
     /// An environment variable for all apps
     #[arg(long, value_name = "NAME=VALUE", value_parser = values::variable)]
     pub set_env: Vec<EnvironmentVariable>,
+    /// A file with NAME=VALUE lines for all apps; --set-env wins over it
+    #[arg(long, value_name = "FILE")]
+    pub set_env_file: Option<PathBuf>,
+    /// Give all apps the caller's environment, where the image does not say otherwise
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
+    pub inherit_env: bool,
+    /// The cgroup that the pod's is to be below, instead of the caller's own: /machine.slice
+    #[arg(long, value_name = "PATH", value_parser = values::cgroup)]
+    pub cgroup_parent: Option<CgroupPath>,
 }
 
 /// A command line of nothing but one app's flags.
@@ -78,12 +89,21 @@ pub struct AppFlags {
     /// Memory: 64M, 1Gi
     #[arg(long, value_parser = values::memory, value_name = "QUANTITY")]
     pub memory: Option<Quantity>,
+    /// How many processes and threads it may have
+    #[arg(long, value_parser = isolators::pids, value_name = "NUMBER")]
+    pub pids: Option<RawIsolator>,
+    /// How willingly the kernel kills it when memory is short: -1000 (never) to 1000
+    #[arg(long, value_parser = isolators::oom_score_adj, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub oom_score_adj: Option<RawIsolator>,
     /// User: a name, a number, or the path of a file of his
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub user: Option<String>,
     /// Group: a name, a number, or the path of a file of its
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub group: Option<String>,
+    /// Further groups, by their numbers, instead of the image's
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub supplementary_gids: Vec<u32>,
     /// Working directory
     #[arg(long, value_parser = values::absolute, value_name = "DIR")]
     pub working_dir: Option<String>,

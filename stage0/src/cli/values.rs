@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pod::abi::CgroupPath;
 use pod::image_manifest::{EnvironmentVariable, check_variable_name};
 use pod::limits::{MIN_CPU_MILLI, MIN_MEMORY_BYTES};
 use pod::net::Net;
@@ -32,6 +33,11 @@ pub fn variable(text: &str) -> Result<EnvironmentVariable, String> {
     let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE")?;
     check_variable_name(name).map_err(|error| error.to_string())?;
     Ok(EnvironmentVariable { name: name.into(), value: value.into() })
+}
+
+/// A cgroup, from the top of its hierarchy.
+pub fn cgroup(text: &str) -> Result<CgroupPath, String> {
+    text.parse().map_err(|error: pod::Error| error.to_string())
 }
 
 /// The name of an app.

@@ -45,6 +45,9 @@ pub struct AppReport {
     pub finished: Option<SystemTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
+    /// How many of its processes were killed for want of memory, if any; ours, not upstream's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
     pub image_id: String,
 }
 
@@ -109,6 +112,7 @@ impl Pod {
             state,
             finished: exit_code.and_then(|_| modified(&status)),
             exit_code,
+            oom_kills: read_number(&directory.oom_kills(&app.name))?,
             image_id: app.image.id.to_string(),
         })
     }

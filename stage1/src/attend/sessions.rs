@@ -128,6 +128,14 @@ impl<'d> Sessions<'d> {
                 client.state = State::Waiting(request);
                 return self.consider(client, plan, messages);
             }
+            (Some(FromClient::Measure(app)), State::Silent) => {
+                if !plan.apps.iter().any(|planned| planned.name == app) {
+                    return client.refuse(format!("the pod has no app \"{app}\""));
+                }
+                client.state = State::Running;
+                messages.push(ToSupervisor::Measure { session: client.id, app });
+                return Some(client);
+            }
             (Some(FromClient::Resize(size)), State::Running) => {
                 messages.push(resize(client.id, size));
                 return Some(client);
@@ -180,6 +188,10 @@ impl<'d> Sessions<'d> {
             FromSupervisor::Exited { app, .. } => self.ended.insert(app.clone()),
             FromSupervisor::SessionFailed { session, causes } => {
                 self.finish(*session, &ToClient::Failed(causes.clone()));
+                return Vec::new();
+            }
+            FromSupervisor::Measured { session, statistics } => {
+                self.finish(*session, &ToClient::Measured(statistics.clone()));
                 return Vec::new();
             }
             FromSupervisor::SessionExited { session, status } => {
