@@ -101,6 +101,11 @@ pub enum FromSupervisor {
         /// Which app.
         app: AcName,
     },
+    /// An app that tells when it is ready has told so ([`crate::plan::AppPlan::notify`]).
+    AppReady {
+        /// Which app.
+        app: AcName,
+    },
     /// Processes of an app were killed for want of memory; comes before [`Self::Exited`], from where the supervisor counts.
     OutOfMemory {
         /// Which app.

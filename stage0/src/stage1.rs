@@ -17,7 +17,7 @@ use pod::statistics::PodStatistics;
 use uuid::Uuid;
 
 use crate::cli::Stage1;
-use crate::{host, kvm};
+use crate::{host, kvm, read_only};
 
 /// The entrypoints of our stage1s, all of them one binary under different names.
 pub const ENTRYPOINTS: [&str; 5] = ["init", "enter", "stats", "stop", "gc"];
@@ -164,13 +164,19 @@ pub fn exec(
     pod: &Path,
     lock: BorrowedFd<'_>,
     arguments: &RunArguments,
+    stage1: Stage1,
     timeline: Option<String>,
 ) -> Result<Infallible, Error> {
     let path = pod.join("stage1/rootfs").join("init");
     let failed = |source| Error::Exec { path: path.clone(), source };
     fcntl(lock, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|error| failed(error.into()))?;
-    let mut command = Command::new(&path);
-    command.args(arguments.to_arguments()).current_dir(pod);
+    let program = match stage1 {
+        Stage1::Nspawn => read_only::program(&path).map_err(failed)?,
+        // A guest sees no process of the host.
+        Stage1::Kvm => read_only::Program::Plain(path.clone()),
+    };
+    let mut command = Command::new(program.path());
+    command.arg0(&path).args(arguments.to_arguments()).current_dir(pod);
     command.env(ENV_LOCK_FD, lock.as_raw_fd().to_string());
     // No SELinux contexts: empty, as upstream has them without SELinux.
     command.env("RKT_SELINUX_CONTEXT", "").env("RKT_SELINUX_MOUNT_CONTEXT", "");

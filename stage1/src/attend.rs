@@ -26,6 +26,7 @@ use self::sessions::Sessions;
 use crate::Error;
 use crate::entrance::Entrance;
 use crate::error::{Causes, report};
+use crate::notify;
 use crate::pod::Pod;
 use crate::signals::{Meaning, Signals};
 use crate::status;
@@ -121,7 +122,7 @@ struct Attendant<'a, 'k> {
     signals: &'a Signals,
     terminal: Option<&'a RawTerminal>,
     timeline: &'a mut Timeline,
-    /// How many apps have not started.
+    /// How many apps are not ready.
     starting: usize,
     /// How many apps have not exited.
     running: usize,
@@ -250,11 +251,17 @@ impl Attendant<'_, '_> {
         }
     }
 
-    /// One app more has started; the last one makes the pod ready.
-    fn note_start(&mut self) {
+    /// An app has started, or has `told` that it is ready, whichever makes it ready; the last one makes the pod ready.
+    fn note_ready(&mut self, app: &AcName, told: bool) {
+        let planned = self.plan.apps.iter().find(|planned| planned.name == *app);
+        if planned.is_none_or(|planned| planned.notify != told) {
+            return;
+        }
         self.starting = self.starting.saturating_sub(1);
         if self.starting == 0 {
-            status::write_ready(&self.pod.directory).unwrap_or_else(|error| report(&error));
+            status::write_ready(&self.pod.directory)
+                .and_then(|()| notify::ready())
+                .unwrap_or_else(|error| report(&error));
         }
     }
 
@@ -279,7 +286,7 @@ impl Attendant<'_, '_> {
             }
             FromSupervisor::Started { app } => {
                 self.timeline.mark(&format!("{app} started"));
-                self.note_start();
+                self.note_ready(&app, false);
             }
             FromSupervisor::Exited { app, status } => {
                 self.timeline.mark(&format!("{app} exited"));
@@ -292,6 +299,10 @@ impl Attendant<'_, '_> {
                 if self.running == 0 {
                     self.ending.was_followed();
                 }
+            }
+            FromSupervisor::AppReady { app } => {
+                self.timeline.mark(&format!("{app} ready"));
+                self.note_ready(&app, true);
             }
             FromSupervisor::OutOfMemory { app, kills } => {
                 if self.plan.apps.iter().any(|planned| planned.name == app) {

@@ -24,6 +24,8 @@ use crate::Error;
 
 /// The controllers that limits need.
 pub const CONTROLLERS: &[&str] = &["cpu", "memory", "pids"];
+/// What counts CPU time in v1; in v2 every cgroup does.
+const CPU_COUNTER: &str = "cpuacct";
 /// How a process writes its own number into `cgroup.procs`.
 const THIS_PROCESS: &[u8] = b"0";
 /// The file in the pod's directory that says where its cgroups are, a directory a line.
@@ -71,6 +73,12 @@ impl Cgroups {
         if let Some(parent) = parent {
             layout.move_below(parent, &controllers)?;
         }
+        // Where it is not a part of "cpu", which limits CPU time: it counts it.
+        let counted = layout
+            .hierarchies
+            .iter()
+            .any(|hierarchy| hierarchy.controllers.iter().any(|own| own == CPU_COUNTER));
+        controllers.extend(counted.then_some(CPU_COUNTER));
         let required = |controller: &&'static str| apps.iter().any(|app| requires(app, controller));
         let (places, evacuation) = place::find(&layout, &controllers, required, &name)?;
         let missing =

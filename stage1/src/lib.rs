@@ -13,6 +13,7 @@ pub mod error;
 pub mod gc;
 pub mod lock;
 pub mod network;
+mod notify;
 pub mod pod;
 pub mod signals;
 pub mod stats;

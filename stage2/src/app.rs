@@ -11,6 +11,7 @@ use pod::statistics::Statistics;
 use crate::cgroup::AppCgroups;
 use crate::channel::{Listener, News};
 use crate::error::Error;
+use crate::notifications::Notifications;
 use crate::start::{self, Material, Place};
 use crate::streams::OwnEnds;
 use crate::sys;
@@ -29,6 +30,8 @@ pub struct App<'a> {
     cgroups: AppCgroups,
     /// Its mount namespace; comes from its process once it has its file systems.
     namespace: Option<OwnedFd>,
+    /// Comes likewise, if it is to tell when it is ready.
+    notifications: Option<Notifications>,
 }
 
 #[derive(Debug)]
@@ -52,7 +55,16 @@ impl<'a> App<'a> {
         let (pid, listener) = start::app(Material { app: plan, streams: &streams, cgroups: &cgroups.procs })?;
         let state = State::Starting(pid, listener);
         let streams = plan.post_stop.is_some().then_some(streams);
-        Ok(Self { plan, state, stopping: false, terminal, streams, cgroups, namespace: None })
+        Ok(Self {
+            plan,
+            state,
+            stopping: false,
+            terminal,
+            streams,
+            cgroups,
+            namespace: None,
+            notifications: None,
+        })
     }
 
     /// Whether its main process, or the handler that was started last, has ended.
@@ -68,6 +80,17 @@ impl<'a> App<'a> {
         }
     }
 
+    /// What to wait for: what the app tells of itself.
+    pub fn notifications(&self) -> Option<&Notifications> {
+        self.notifications.as_ref()
+    }
+
+    /// Takes what the app has told; what of it the parent is to be told.
+    pub fn take_notifications(&mut self) -> Option<FromSupervisor> {
+        let became_ready = self.notifications.as_mut()?.take();
+        became_ready.then(|| FromSupervisor::AppReady { app: self.plan.name.clone() })
+    }
+
     /// Hears what has come, and makes of it what the parent is to be told. A process that failed ends by itself.
     pub fn listen(&mut self) -> Vec<FromSupervisor> {
         let mut messages = Vec::new();
@@ -76,6 +99,7 @@ impl<'a> App<'a> {
             match listener.hear() {
                 News::Nothing => break,
                 News::Namespace(namespace) => self.namespace = Some(namespace),
+                News::Notifications(socket) => self.notifications = Some(Notifications::new(socket)),
                 News::Failed(causes) => {
                     messages.push(FromSupervisor::Failed { app: Some(app), causes });
                     self.state = State::Running(pid);

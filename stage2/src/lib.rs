@@ -14,6 +14,7 @@ mod confine;
 mod control;
 mod error;
 mod interpreter;
+mod notifications;
 mod operations;
 mod program;
 mod scope;

@@ -36,6 +36,8 @@ enum Order {
     Run,
     /// The apps were asked to end; at this time they are made to.
     Stop(Instant),
+    /// They were made to end; their handlers are still run.
+    End,
     /// Everything was killed, and nobody waits for output.
     Kill,
 }
@@ -105,7 +107,7 @@ impl<'a> Supervisor<'a> {
         self.until_childless();
         self.sessions.wind_up();
         // An orderly end has succeeded by now: what is left to do is not under its deadline.
-        if matches!(self.order, Order::Stop(_)) {
+        if matches!(self.order, Order::Stop(_) | Order::End) {
             self.order = Order::Run;
         }
         for index in 0..self.apps.len() {
@@ -189,9 +191,16 @@ impl<'a> Supervisor<'a> {
         let signalled = happened();
         let commanded = self.has_parent && happened();
         let mut messages = Vec::new();
+        // What is waited for now: an app's socket may be there only once its channel was heard.
+        let notifying: Vec<bool> = self.apps.iter().map(|app| app.notifications().is_some()).collect();
         for app in &mut self.apps {
             if app.channel().is_some() && happened() {
                 messages.extend(app.listen());
+            }
+        }
+        for (app, notifying) in self.apps.iter_mut().zip(notifying) {
+            if notifying && happened() {
+                messages.extend(app.take_notifications());
             }
         }
         for carrier in self.inputs.iter_mut().chain(&mut self.outputs) {
@@ -210,7 +219,8 @@ impl<'a> Supervisor<'a> {
         }
         self.sessions.enforce(Instant::now());
         if matches!(self.order, Order::Stop(deadline) if deadline <= Instant::now()) {
-            self.obey(ToSupervisor::Kill);
+            self.order = Order::End;
+            let _ = kill(EVERYTHING, Signal::SIGKILL);
         }
     }
 
@@ -221,6 +231,8 @@ impl<'a> Supervisor<'a> {
         set.extend(self.has_parent.then(|| PollFd::new(self.control.as_fd(), wanted)));
         let channels = self.apps.iter().filter_map(App::channel);
         set.extend(channels.map(|channel| PollFd::new(channel.as_fd(), wanted)));
+        let notifications = self.apps.iter().filter_map(App::notifications);
+        set.extend(notifications.map(|socket| PollFd::new(socket.as_fd(), wanted)));
         self.inputs.iter().chain(&self.outputs).for_each(|carrier| carrier.interests(&mut set));
         self.sessions.interests(&mut set);
         match poll(&mut set, self.timeout()) {
@@ -233,7 +245,7 @@ impl<'a> Supervisor<'a> {
     fn timeout(&self) -> PollTimeout {
         let order = match self.order {
             Order::Stop(deadline) => Some(deadline),
-            Order::Run | Order::Kill => None,
+            Order::Run | Order::End | Order::Kill => None,
         };
         let deadline = order.into_iter().chain(self.sessions.deadline()).min();
         deadline.map_or(PollTimeout::NONE, |deadline| {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser};
 use pod::abi::CgroupPath;
-use pod::image_manifest::EnvironmentVariable;
+use pod::image_manifest::{EnvironmentVariable, NameValue};
 use pod::isolator::RawIsolator;
 use pod::net::Net;
 use pod::ports::ExposedPort;
@@ -110,6 +110,9 @@ pub struct AppFlags {
     /// An environment variable
     #[arg(long, value_name = "NAME=VALUE", value_parser = values::variable)]
     pub environment: Vec<EnvironmentVariable>,
+    /// An annotation of the app in the pod; it wins over the image's
+    #[arg(long, value_name = "NAME=VALUE", value_parser = values::annotation)]
+    pub annotation: Vec<NameValue>,
     /// Whether the app's root is read-only
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]

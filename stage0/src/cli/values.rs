@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pod::abi::CgroupPath;
-use pod::image_manifest::{EnvironmentVariable, check_variable_name};
+use pod::image_manifest::{EnvironmentVariable, NameValue, check_variable_name};
 use pod::limits::{MIN_CPU_MILLI, MIN_MEMORY_BYTES};
 use pod::net::Net;
 use pod::ports::ExposedPort;
@@ -33,6 +33,13 @@ pub fn variable(text: &str) -> Result<EnvironmentVariable, String> {
     let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE")?;
     check_variable_name(name).map_err(|error| error.to_string())?;
     Ok(EnvironmentVariable { name: name.into(), value: value.into() })
+}
+
+/// `NAME=VALUE`, of an annotation.
+pub fn annotation(text: &str) -> Result<NameValue, String> {
+    let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE")?;
+    let name = name.parse().map_err(|error: pod::Error| error.to_string())?;
+    Ok(NameValue { name, value: value.into() })
 }
 
 /// A cgroup, from the top of its hierarchy.

@@ -107,7 +107,7 @@ pub fn run(
         uuid,
     };
     let marks = flags.timeline.then(|| timeline::marks(started, images_done, timeline::now_us()));
-    Ok(stage1::exec(&pod.path(), pod.lock(), &arguments, marks)?)
+    Ok(stage1::exec(&pod.path(), pod.lock(), &arguments, flags.stage1, marks)?)
 }
 
 /// The image of an app: an ID, a file or directory, or a name in the store. What cannot be run is not stored.

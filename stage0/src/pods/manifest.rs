@@ -1,7 +1,8 @@
 //! The manifest of a new pod: the images' manifests with the command line's changes.
 
-use pod::image_manifest::{App, ImageManifest};
+use pod::image_manifest::{App, ImageManifest, NameValue};
 use pod::isolator::{RawIsolator, names};
+use pod::plan::NOTIFY_ANNOTATION;
 use pod::pod_manifest::{PodManifest, RuntimeApp, RuntimeImage};
 use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
@@ -52,8 +53,19 @@ pub fn runtime_app(
         },
         app: Some(app(image, arguments, environment)?),
         read_only_root_fs: arguments.flags.readonly_rootfs,
-        annotations: Vec::new(),
+        annotations: annotations(image, arguments),
     })
+}
+
+/// What the command line says, and of the image what is about how it runs.
+fn annotations(image: &ImageManifest, arguments: &AppArguments) -> Vec<NameValue> {
+    let mut annotations = arguments.flags.annotation.clone();
+    let of_image =
+        image.annotations.iter().filter(|annotation| annotation.name.as_str() == NOTIFY_ANNOTATION);
+    let missing = of_image.filter(|of_image| !annotations.iter().any(|own| own.name == of_image.name));
+    let missing: Vec<NameValue> = missing.cloned().collect();
+    annotations.extend(missing);
+    annotations
 }
 
 /// What `--name` says, or the last part of the image's name.
