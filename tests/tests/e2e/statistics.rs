@@ -54,7 +54,7 @@ fn of_a_running_pod() {
 fn kills_for_want_of_memory_are_told() {
     let host = Host::new();
     // The app goes on after one of its processes.
-    let script = "dd if=/dev/zero of=/dev/null bs=100M count=1; exit 3";
+    let script = "dd if=/dev/zero of=/dev/null bs=80M count=1; exit 3";
     let finished = Process::start(&mut host.shell(&["--memory=64Mi"], script)).finish().exited(3);
     let told = "app \"busybox\" ran out of memory: the kernel has killed 1 of its processes; its limit is 67108864 bytes";
     assert!(finished.stderr.contains(told), "{}", finished.stderr);
