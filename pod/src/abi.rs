@@ -1,6 +1,7 @@
 //! The interface between stage0 and stage1: upstream rkt's, version 6. stage0 execs the `run` entrypoint of the stage1
 //! image in the pod's directory with these arguments; the two meet in the files of that directory.
 
+mod cgroup_path;
 mod entrypoints;
 
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ use crate::Error;
 use crate::net::Net;
 use crate::types::AcName;
 
-pub use entrypoints::{AppArguments, EnterArguments, StopArguments};
+pub use cgroup_path::CgroupPath;
+pub use entrypoints::{AppArguments, EnterArguments, StatsArguments, StopArguments};
 
 /// The interface version that this crate speaks.
 pub const INTERFACE_VERSION: u32 = 6;
@@ -27,6 +29,8 @@ pub const ANNOTATION_ENTER: &str = "coreos.com/rkt/stage1/enter";
 pub const ANNOTATION_STOP: &str = "coreos.com/rkt/stage1/stop";
 /// Annotation of a stage1 image: the entrypoint that changes an app of a running pod. Ours: upstream has one for each change.
 pub const ANNOTATION_APP: &str = "rkt/stage1/app";
+/// Annotation of a stage1 image: the entrypoint that measures a pod, and prints [`crate::statistics::PodStatistics`]. Ours.
+pub const ANNOTATION_STATS: &str = "rkt/stage1/stats";
 /// Annotation of a stage1 image that mounts the apps' images itself, from `appsinfo/<app>/image.erofs`, so that stage0
 /// leaves no mount in the host's namespace. Ours; upstream's stage1s want rendered trees.
 pub const ANNOTATION_MOUNTS_IMAGES: &str = "rkt/stage1/mounts-images";
@@ -53,6 +57,8 @@ pub struct RunArguments {
     pub hostname: String,
     /// What `--insecure-options` switches off for the apps.
     pub insecure: Insecure,
+    /// The cgroup that the pod's is to be below; the caller's own if absent. Ours, not upstream's.
+    pub cgroup_parent: Option<CgroupPath>,
     /// The pod.
     pub uuid: Uuid,
 }
@@ -97,6 +103,7 @@ impl RunArguments {
         }
         arguments.push(format!("--hostname={}", self.hostname));
         arguments.extend(self.insecure.arguments());
+        arguments.extend(self.cgroup_parent.iter().map(|path| format!("--cgroup-parent={path}")));
         arguments.push(self.uuid.to_string());
         arguments
     }
@@ -111,6 +118,7 @@ impl RunArguments {
             local_config: None,
             hostname: String::new(),
             insecure: Insecure::default(),
+            cgroup_parent: None,
             uuid: Uuid::nil(),
         };
         let mut uuid = None;
@@ -128,6 +136,7 @@ impl RunArguments {
                     parsed.local_config = Some(directory.into());
                 }
                 ("--hostname", hostname) => parsed.hostname = hostname.to_owned(),
+                ("--cgroup-parent", path) => parsed.cgroup_parent = Some(path.parse()?),
                 (text, "") if !text.starts_with('-') && uuid.is_none() => {
                     uuid = Some(text.parse().map_err(|_| Error::syntax(text, "a pod's UUID"))?);
                 }
@@ -219,6 +228,11 @@ impl PodDirectory {
         self.path.join("stage1/rootfs/rkt/restarts").join(app.as_str())
     }
 
+    /// How many processes of an app were killed for want of memory, as text; absent if none was.
+    pub fn oom_kills(&self, app: &AcName) -> PathBuf {
+        self.path.join("stage1/rootfs/rkt/oom-kills").join(app.as_str())
+    }
+
     /// What is recorded of the pod's network.
     pub fn network(&self) -> PathBuf {
         self.path.join("net")
@@ -273,6 +287,7 @@ mod tests {
             local_config: Some("/etc/rkt".into()),
             hostname: "web".into(),
             insecure: Insecure { capabilities: true, paths: false, seccomp: true },
+            cgroup_parent: Some("/machine.slice/a".parse().unwrap()),
             uuid: Uuid::from_u128(7),
         };
         assert_eq!(RunArguments::parse(arguments.to_arguments()).unwrap(), arguments);
@@ -281,9 +296,14 @@ mod tests {
     #[test]
     fn unknown_arguments_are_refused() {
         let uuid = Uuid::from_u128(7).to_string();
-        for bad in
-            ["--private-users=0:1", "--net=a,host", "--local-config=etc", "--mds-token=x", "--debug=maybe"]
-        {
+        for bad in [
+            "--private-users=0:1",
+            "--net=a,host",
+            "--local-config=etc",
+            "--mds-token=x",
+            "--debug=maybe",
+            "--cgroup-parent=x",
+        ] {
             assert!(RunArguments::parse([bad.to_owned(), uuid.clone()]).is_err(), "{bad}");
         }
         assert!(RunArguments::parse(["--net=none".to_owned()]).is_err(), "no UUID");

@@ -19,6 +19,7 @@ pub mod quantity;
 pub mod rlimit;
 pub mod seccomp;
 pub mod session;
+pub mod statistics;
 pub mod types;
 
 pub use error::Error;

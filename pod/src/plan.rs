@@ -60,6 +60,9 @@ pub struct AppPlan {
     /// How it ends, and begins again.
     #[serde(default)]
     pub life: Life,
+    /// Whether it tells when it is ready, on [`NOTIFY_SOCKET`]; else it is once it has started.
+    #[serde(default)]
+    pub notify: bool,
 }
 
 /// One operation. Paths are absolute.
@@ -300,8 +303,15 @@ const DEFAULT_ENVIRONMENT: [(&str, &str); 5] = [
     ("HOME", "/root"),
 ];
 
+/// Where an app tells that it is ready (sd_notify(3)), if it does.
+pub const NOTIFY_SOCKET: &str = "/run/systemd/notify";
+/// The image's annotation that says so; the app's own in the pod wins.
+pub const NOTIFY_ANNOTATION: &str = "appc.io/executor/supports-systemd-notify";
+
 /// Links that every app has in /dev.
-const DEVICE_LINKS: [(&str, &str); 5] = [
+const DEVICE_LINKS: [(&str, &str); 6] = [
+    // The app's terminal, if it has one, is its console (appc spec, "OS Specific Execution Environment").
+    ("console", "tty"),
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
@@ -450,6 +460,7 @@ fn app_plan(app: &RuntimeApp, limits: &AppLimits, world: &World, apps: usize) ->
         // As upstream's stage1: what is not confined to its paths is not to its devices.
         devices: (!world.insecure.paths).then(DevicePolicy::closed),
         life,
+        notify: notifies(app),
     })
 }
 
@@ -493,6 +504,11 @@ fn app_setup(app: &RuntimeApp, section: &App, world: &World) -> Vec<Operation> {
     operations.extend(
         section.mount_points.iter().map(|point| directory(&at(point.path.trim_start_matches('/')), 0o755)),
     );
+    if notifies(app) {
+        let directory_of_socket = at(NOTIFY_SOCKET.trim_start_matches('/').trim_end_matches("/notify"));
+        operations.push(directory(&directory_of_socket, 0o755));
+        operations.push(mount("tmpfs", &directory_of_socket, MountFlags::INERT, "mode=0755,size=16k"));
+    }
     if let Some(content) = &world.resolv_conf {
         operations.push(directory(&at("etc"), 0o755));
         operations.push(Operation::File { path: at("etc/resolv.conf"), content: content.clone() });
@@ -523,7 +539,7 @@ fn process(app: &RuntimeApp, section: &App, world: &World) -> Result<Process, Er
         group: section.group.clone(),
         supplementary_gids: section.supplementary_gids.clone(),
         working_directory: working_directory.into(),
-        environment: environment(&app.name, section),
+        environment: environment(app, section),
         capabilities,
         no_new_privileges: isolators.contains(&Isolator::NoNewPrivileges(true)),
         filter: match world.insecure.seccomp {
@@ -538,10 +554,16 @@ fn process(app: &RuntimeApp, section: &App, world: &World) -> Result<Process, Er
     })
 }
 
+/// Whether an app tells when it is ready.
+fn notifies(app: &RuntimeApp) -> bool {
+    app.annotations.iter().any(|found| found.name.as_str() == NOTIFY_ANNOTATION && found.value == "true")
+}
+
 /// The defaults, then what the manifest says, then what the specification reserves.
-fn environment(app: &AcName, section: &App) -> Vec<EnvironmentVariable> {
+fn environment(app: &RuntimeApp, section: &App) -> Vec<EnvironmentVariable> {
     let variable = |name: &str, value: &str| EnvironmentVariable { name: name.into(), value: value.into() };
-    let reserved = [variable("AC_APP_NAME", app.as_str()), variable("container", "rkt")];
+    let mut reserved = vec![variable("AC_APP_NAME", app.name.as_str()), variable("container", "rkt")];
+    reserved.extend(notifies(app).then(|| variable("NOTIFY_SOCKET", NOTIFY_SOCKET)));
     let defaults = DEFAULT_ENVIRONMENT.iter().map(|(name, value)| variable(name, value));
     let mut environment: Vec<EnvironmentVariable> = Vec::new();
     for new in defaults.chain(section.environment.iter().cloned()).chain(reserved) {

@@ -5,6 +5,7 @@ pub mod enter;
 pub mod images;
 pub mod pods;
 pub mod run;
+mod statistics;
 pub mod status;
 pub mod stop;
 mod table;

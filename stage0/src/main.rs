@@ -8,6 +8,7 @@ mod image;
 mod kvm;
 mod network;
 mod pods;
+mod read_only;
 mod remove;
 mod stage1;
 mod store;

@@ -5,21 +5,22 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use pod::abi::{
-    ANNOTATION_APP, ANNOTATION_ENTER, ANNOTATION_STOP, AppArguments, ENV_LOCK_FD, ENV_TIMELINE,
-    EnterArguments, PodDirectory, RunArguments, StopArguments,
+    ANNOTATION_APP, ANNOTATION_ENTER, ANNOTATION_STATS, ANNOTATION_STOP, AppArguments, ENV_LOCK_FD,
+    ENV_TIMELINE, EnterArguments, PodDirectory, RunArguments, StopArguments,
 };
 use pod::image_manifest::ImageManifest;
+use pod::statistics::PodStatistics;
 use uuid::Uuid;
 
 use crate::cli::Stage1;
-use crate::{host, kvm};
+use crate::{host, kvm, read_only};
 
 /// The entrypoints of our stage1s, all of them one binary under different names.
-pub const ENTRYPOINTS: [&str; 5] = ["init", "enter", "stop", "app", "gc"];
+pub const ENTRYPOINTS: [&str; 6] = ["init", "enter", "stats", "stop", "app", "gc"];
 /// What a guest is made of, beside the stage1, and what it is for.
 const GUEST_FILES: [(&str, &str); 3] = [
     ("vmlinux", "the guest kernel"),
@@ -70,6 +71,15 @@ pub enum Error {
     /// An entrypoint said why, and failed.
     #[error("the stage1 could not {0} the pod ({1})")]
     Failed(&'static str, std::process::ExitStatus),
+    /// What an entrypoint printed is not what it should.
+    #[error("cannot understand what {} has measured", path.display())]
+    Statistics {
+        /// The entrypoint.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The handover failed.
     #[error("cannot execute {}", path.display())]
     Exec {
@@ -155,13 +165,19 @@ pub fn exec(
     pod: &Path,
     lock: BorrowedFd<'_>,
     arguments: &RunArguments,
+    stage1: Stage1,
     timeline: Option<String>,
 ) -> Result<Infallible, Error> {
     let path = pod.join("stage1/rootfs").join("init");
     let failed = |source| Error::Exec { path: path.clone(), source };
     fcntl(lock, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|error| failed(error.into()))?;
-    let mut command = Command::new(&path);
-    command.args(arguments.to_arguments()).current_dir(pod);
+    let program = match stage1 {
+        Stage1::Nspawn => read_only::program(&path).map_err(failed)?,
+        // A guest sees no process of the host.
+        Stage1::Kvm => read_only::Program::Plain(path.clone()),
+    };
+    let mut command = Command::new(program.path());
+    command.arg0(&path).args(arguments.to_arguments()).current_dir(pod);
     command.env(ENV_LOCK_FD, lock.as_raw_fd().to_string());
     // No SELinux contexts: empty, as upstream has them without SELinux.
     command.env("RKT_SELINUX_CONTEXT", "").env("RKT_SELINUX_MOUNT_CONTEXT", "");
@@ -170,6 +186,21 @@ pub fn exec(
         None => command.env_remove(ENV_TIMELINE),
     };
     Err(failed(command.exec()))
+}
+
+/// What a running pod uses, as its stage1 measures it.
+pub fn statistics(pod: &Path, uuid: Uuid) -> Result<PodStatistics, Error> {
+    let path = entrypoint(pod, ANNOTATION_STATS)?.ok_or(Error::NoEntrypoint(uuid, "stats"))?;
+    let output = Command::new(&path)
+        .arg(uuid.to_string())
+        .current_dir(pod)
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|source| Error::Exec { path: path.clone(), source })?;
+    if !output.status.success() {
+        return Err(Error::Failed("measure", output.status));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|source| Error::Statistics { path, source })
 }
 
 /// Asks a pod's stage1 to end the pod.
@@ -225,6 +256,7 @@ mod tests {
             assert_eq!(annotation(ANNOTATION_ENTER), Some("/enter"));
             assert_eq!(annotation(ANNOTATION_STOP), Some("/stop"));
             assert_eq!(annotation(ANNOTATION_APP), Some("/app"));
+            assert_eq!(annotation(ANNOTATION_STATS), Some("/stats"));
             assert_eq!(annotation(ANNOTATION_MOUNTS_IMAGES), Some("true"));
             assert_eq!(
                 annotation(ANNOTATION_INTERFACE_VERSION),

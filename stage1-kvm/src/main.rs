@@ -32,6 +32,7 @@ fn entrypoint() -> Result<ExitCode, Error> {
         Some("gc") => Ok(stage1::gc::gc(arguments).map(|()| ExitCode::SUCCESS)?),
         Some("enter") => Ok(ExitCode::from(stage1::enter::enter(arguments)?.code())),
         Some("app") => Ok(stage1::change::change(arguments).map(|()| ExitCode::SUCCESS)?),
+        Some("stats") => Ok(stage1::stats::of_vm(arguments).map(|()| ExitCode::SUCCESS)?),
         Some("stop") => Ok(stage1::stop::stop(arguments).map(|()| ExitCode::SUCCESS)?),
         _ => Err(Error::Entrypoint(called)),
     }

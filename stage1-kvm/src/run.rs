@@ -103,6 +103,8 @@ fn accompany(
         kill: &mut || stop.stop(),
         entrance,
         door: Box::new(|session, streams| sessions::open(&pod.directory, session, streams)),
+        // The supervisor counts them, in the guest.
+        oom_kills: &|_| None,
     };
     Ok(attend(pod, plan, connection, signals, terminal, timeline)?)
 }

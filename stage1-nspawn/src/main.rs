@@ -21,6 +21,9 @@ fn main() -> ExitCode {
             stage1::enter::enter(arguments).map(|status| ExitCode::from(status.code())).map_err(Into::into)
         }
         Some("app") => stage1::change::change(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Some("stats") => {
+            stage1::stats::of_namespaces(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
         Some("stop") => stage1::stop::stop(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         _ => run::run(arguments),
     };

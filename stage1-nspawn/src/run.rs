@@ -87,6 +87,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         },
         entrance,
         door: Box::new(move |session, streams| door.open(session, streams)),
+        oom_kills: &|app| cgroups.oom_kills(app),
     };
     let status = attend(&pod, &plan, connection, &signals, terminal.as_ref(), &mut timeline)?;
     drop(supervisor);
@@ -108,12 +109,13 @@ fn make_cgroups(pod: &Pod, plan: &Plan) -> Result<Cgroups, Error> {
     let apps = limits.apps.iter().zip(&plan.apps);
     let apps: Vec<_> =
         apps.map(|(limits, app)| AppCgroup { limits, devices: app.devices.as_ref() }).collect();
-    Ok(Cgroups::make(&pod.directory, pod.arguments.uuid, &apps, CONTROLLERS)?)
+    let parent = pod.arguments.cgroup_parent.as_ref();
+    Ok(Cgroups::make(&pod.directory, pod.arguments.uuid, &apps, CONTROLLERS, parent)?)
 }
 
 fn take_cgroups(cgroups: &mut Cgroups) -> Vec<AppCgroups> {
     let apps = cgroups.procs.drain(..).zip(cgroups.directories_of_apps.drain(..));
-    apps.map(|(procs, directory)| AppCgroups { procs, directory }).collect()
+    apps.map(|(procs, directory)| AppCgroups { procs, directory, counts_here: false }).collect()
 }
 
 /// Where the pod's processes are to be.

@@ -127,6 +127,7 @@ impl Client {
                 self.inputs.clear();
                 Ok(Some(status))
             }
+            ToClient::Measured(_) => Err(Error::PodGone),
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! A stage1's `run` entrypoint, whatever the isolation: [`lock::take`], [`pod::Pod::open`], [`signals::Signals::block`],
 //! [`pod::Pod::plan`], make the isolation, [`attend::attend`], exit; [`error::exit_code`] for what went wrong. The other
-//! entrypoints are [`enter::enter`], [`change::change`], [`stop::stop`] and [`gc::gc`].
+//! entrypoints are [`enter::enter`], [`change::change`], [`stats`], [`stop::stop`] and [`gc::gc`].
 
 pub mod attend;
 pub mod cgroup;
@@ -15,8 +15,10 @@ pub mod error;
 pub mod gc;
 pub mod lock;
 pub mod network;
+mod notify;
 pub mod pod;
 pub mod signals;
+pub mod stats;
 pub mod status;
 pub mod stop;
 mod sys;

@@ -16,6 +16,7 @@ mod control;
 mod error;
 mod interpreter;
 mod life;
+mod notifications;
 mod operations;
 mod program;
 mod scope;
@@ -72,6 +73,8 @@ pub struct AppCgroups {
     pub procs: Vec<OwnedFd>,
     /// One of them as a directory, to find what the app has started: it is in all of them alike.
     pub directory: Option<OwnedFd>,
+    /// Whether the supervisor counts what the app uses (VM); in namespaces the parent does.
+    pub counts_here: bool,
 }
 
 /// What the supervisor is connected to.

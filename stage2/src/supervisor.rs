@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use pod::control::{ExitStatus, FromSupervisor, ToSupervisor};
 use pod::life::ExitPolicy;
 use pod::plan::Plan;
+use pod::session::SessionId;
 use pod::types::AcName;
 use relay::Carrier;
 
@@ -195,9 +196,16 @@ impl<'a> Supervisor<'a> {
         let signalled = happened();
         let commanded = self.has_parent && happened();
         let mut messages = Vec::new();
+        // What is waited for now: an app's socket may be there only once its channel was heard.
+        let notifying: Vec<bool> = self.apps.iter().map(|app| app.notifications().is_some()).collect();
         for app in &mut self.apps {
             if app.channel().is_some() && happened() {
                 messages.extend(app.listen());
+            }
+        }
+        for (app, notifying) in self.apps.iter_mut().zip(notifying) {
+            if notifying && happened() {
+                messages.extend(app.take_notifications());
             }
         }
         for carrier in self.inputs.iter_mut().chain(&mut self.outputs) {
@@ -242,6 +250,8 @@ impl<'a> Supervisor<'a> {
         set.extend(self.has_parent.then(|| PollFd::new(self.control.as_fd(), wanted)));
         let channels = self.apps.iter().filter_map(App::channel);
         set.extend(channels.map(|channel| PollFd::new(channel.as_fd(), wanted)));
+        let notifications = self.apps.iter().filter_map(App::notifications);
+        set.extend(notifications.map(|socket| PollFd::new(socket.as_fd(), wanted)));
         self.inputs.iter().chain(&self.outputs).for_each(|carrier| carrier.interests(&mut set));
         self.sessions.interests(&mut set);
         match poll(&mut set, self.timeout()) {
@@ -298,9 +308,21 @@ impl<'a> Supervisor<'a> {
             ToSupervisor::Change { session, change } => {
                 self.changes.add(session, change);
             }
+            ToSupervisor::Measure { session, app } => self.measure(session, &app),
             ToSupervisor::ResizeSession { session, size } => self.sessions.resize(session, size),
             ToSupervisor::Hangup { session } => self.sessions.hang_up(session),
         }
+    }
+
+    fn measure(&mut self, session: SessionId, name: &AcName) {
+        let app = self.apps.iter().find(|app| app.plan.name == *name);
+        self.tell(match app.and_then(App::measure) {
+            Some(statistics) => FromSupervisor::Measured { session, statistics: Box::new(statistics) },
+            None => FromSupervisor::SessionFailed {
+                session,
+                causes: vec![format!("app \"{name}\" is not measured here")],
+            },
+        });
     }
 
     fn stop(&mut self) {

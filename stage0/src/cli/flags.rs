@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser};
-use pod::image_manifest::EnvironmentVariable;
+use pod::abi::CgroupPath;
+use pod::image_manifest::{EnvironmentVariable, NameValue};
 use pod::isolator::RawIsolator;
 use pod::life::{ExitPolicy, KillSignal, Restart};
 use pod::net::Net;
@@ -58,6 +59,16 @@ pub struct PodFlags {
     #[arg(long, value_parser = values::parsed::<ExitPolicy>, value_name = "POLICY")]
     #[arg(default_value = "on-any-failure")]
     pub exit_policy: ExitPolicy,
+    /// A file with NAME=VALUE lines for all apps; --set-env wins over it
+    #[arg(long, value_name = "FILE")]
+    pub set_env_file: Option<PathBuf>,
+    /// Give all apps the caller's environment, where the image does not say otherwise
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
+    pub inherit_env: bool,
+    /// The cgroup that the pod's is to be below, instead of the caller's own: /machine.slice
+    #[arg(long, value_name = "PATH", value_parser = values::parsed::<CgroupPath>)]
+    pub cgroup_parent: Option<CgroupPath>,
 }
 
 /// A command line of nothing but one app's flags.
@@ -84,18 +95,30 @@ pub struct AppFlags {
     /// Memory: 64M, 1Gi
     #[arg(long, value_parser = values::memory, value_name = "QUANTITY")]
     pub memory: Option<Quantity>,
+    /// How many processes and threads it may have
+    #[arg(long, value_parser = isolators::pids, value_name = "NUMBER")]
+    pub pids: Option<RawIsolator>,
+    /// How willingly the kernel kills it when memory is short: -1000 (never) to 1000
+    #[arg(long, value_parser = isolators::oom_score_adj, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub oom_score_adj: Option<RawIsolator>,
     /// User: a name, a number, or the path of a file of his
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub user: Option<String>,
     /// Group: a name, a number, or the path of a file of its
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub group: Option<String>,
+    /// Further groups, by their numbers, instead of the image's
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub supplementary_gids: Vec<u32>,
     /// Working directory
     #[arg(long, value_parser = values::absolute, value_name = "DIR")]
     pub working_dir: Option<String>,
     /// An environment variable
     #[arg(long, value_name = "NAME=VALUE", value_parser = values::variable)]
     pub environment: Vec<EnvironmentVariable>,
+    /// An annotation of the app in the pod; it wins over the image's
+    #[arg(long, value_name = "NAME=VALUE", value_parser = values::annotation)]
+    pub annotation: Vec<NameValue>,
     /// Whether the app's root is read-only
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]

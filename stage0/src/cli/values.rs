@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use pod::image_manifest::{EnvironmentVariable, check_variable_name};
+use pod::image_manifest::{EnvironmentVariable, NameValue, check_variable_name};
 use pod::life::MAX_KILL_TIMEOUT;
 use pod::limits::{MIN_CPU_MILLI, MIN_MEMORY_BYTES};
 use pod::net::Net;
@@ -47,6 +47,13 @@ pub fn kill_timeout(text: &str) -> Result<Duration, String> {
         timeout if timeout <= MAX_KILL_TIMEOUT => Ok(timeout),
         _ => Err(format!("it is more than a day ({}h)", MAX_KILL_TIMEOUT.as_secs() / 3600)),
     }
+}
+
+/// `NAME=VALUE`, of an annotation.
+pub fn annotation(text: &str) -> Result<NameValue, String> {
+    let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE")?;
+    let name = name.parse().map_err(|error: pod::Error| error.to_string())?;
+    Ok(NameValue { name, value: value.into() })
 }
 
 /// The name of an app.

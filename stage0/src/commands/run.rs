@@ -21,6 +21,7 @@ use super::images::check_signature_policy;
 use crate::cli::{AppArguments, Globals, PodFlags, Stage1};
 use crate::host::{Erofs, Kernel};
 use crate::pods::create::{AppImage, NewPod, Tree};
+use crate::pods::environment::PodEnvironment;
 use crate::pods::manifest::{Source, generate, runtime_app};
 use crate::pods::{Pods, command};
 use crate::store::{self, Image, Store};
@@ -71,11 +72,15 @@ pub fn run(
     flags.stage1.preflight(&installed, &kernel)?;
 
     let store = Store::new(&globals.directory);
-    let images = apps.iter().map(|app| find(globals, flags, &store, app)).collect::<Result<Vec<_>, _>>()?;
+    let environment = PodEnvironment::of(flags)?;
+    let images = apps
+        .iter()
+        .map(|app| find(globals, flags, &environment, &store, app))
+        .collect::<Result<Vec<_>, _>>()?;
     let images_done = timeline::now_us();
     let sources = images.iter().map(|image| Source { id: &image.id, manifest: &image.manifest });
     let manifest =
-        generate(&sources.zip(apps).collect::<Vec<_>>(), &flags.set_env, &flags.port, flags.exit_policy)?;
+        generate(&sources.zip(apps).collect::<Vec<_>>(), &environment, &flags.port, flags.exit_policy)?;
     check(&manifest, flags, apps, &images)?;
     let pods = Pods::new(&globals.directory);
     let ports = ports::mappings(&manifest)?;
@@ -99,16 +104,18 @@ pub fn run(
         local_config: Some(globals.local_config.clone()),
         hostname: flags.hostname.clone().unwrap_or_else(|| default_hostname(uuid)),
         insecure: globals.insecure.run,
+        cgroup_parent: flags.cgroup_parent.clone(),
         uuid,
     };
     let marks = flags.timeline.then(|| timeline::marks(started, images_done, timeline::now_us()));
-    Ok(stage1::exec(&pod.path(), pod.lock(), &arguments, marks)?)
+    Ok(stage1::exec(&pod.path(), pod.lock(), &arguments, flags.stage1, marks)?)
 }
 
 /// The image of an app: an ID, a file or directory, or a name in the store. What cannot be run is not stored.
 fn find(
     globals: &Globals,
     flags: &PodFlags,
+    environment: &PodEnvironment,
     store: &Store,
     app: &AppArguments,
 ) -> Result<Image, Box<dyn Error>> {
@@ -121,7 +128,7 @@ fn find(
     }
     check_signature_policy(globals, text)?;
     store.import(Path::new(text), &mut |id: &ImageId, manifest: &ImageManifest, erofs: &Path| {
-        let runtime = runtime_app(Source { id, manifest }, app, &flags.set_env)?;
+        let runtime = runtime_app(Source { id, manifest }, app, environment)?;
         check_programs(&PodManifest::new(vec![runtime]), flags, &[(text, erofs)])
     })
 }

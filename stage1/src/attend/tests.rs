@@ -58,6 +58,7 @@ impl Machine {
             kill: &mut || kills += 1,
             entrance,
             door: Box::new(pipes),
+            oom_kills: &|_| None,
         };
         let signals = Signals::block().unwrap();
         let result = attend(&pod, &plan(), connection, &signals, None, &mut Timeline::default());

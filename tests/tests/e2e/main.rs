@@ -14,12 +14,14 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod ace;
 mod apps;
 mod bad_images;
 mod cleanup;
 mod confinement;
 mod enter;
 mod errors;
+mod escapes;
 mod exit_status;
 mod harness;
 mod images;
@@ -28,7 +30,9 @@ mod life;
 mod lifecycle;
 mod limits;
 mod network;
+mod notify;
 mod real_programs;
 mod signals;
+mod statistics;
 mod streams;
 mod terminal;

@@ -1,6 +1,7 @@
 //! What every test uses: an `rkt` with a data directory of its own, processes with a time limit, and the check for
 //! what they leave behind.
 
+mod aci;
 mod host;
 mod leftovers;
 mod process;
@@ -8,6 +9,7 @@ mod process;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use aci::{Aci, Entry};
 pub use host::Host;
 pub use process::{Finished, Process};
 
