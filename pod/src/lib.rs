@@ -19,5 +19,7 @@ pub mod rlimit;
 pub mod seccomp;
 pub mod session;
 pub mod types;
+pub mod users;
+pub mod volumes;
 
 pub use error::Error;

@@ -9,8 +9,8 @@ use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use pod::abi::{
-    ANNOTATION_ENTER, ANNOTATION_STOP, ENV_LOCK_FD, ENV_TIMELINE, EnterArguments, PodDirectory, RunArguments,
-    StopArguments,
+    ANNOTATION_ENTER, ANNOTATION_STOP, ENV_LOCK_FD, ENV_TIMELINE, ENV_USERS_LOCK_FD, EnterArguments,
+    PodDirectory, RunArguments, StopArguments,
 };
 use pod::image_manifest::ImageManifest;
 use uuid::Uuid;
@@ -149,10 +149,11 @@ fn directories() -> Vec<PathBuf> {
     std::iter::once(directory.to_path_buf()).chain(library).collect()
 }
 
-/// Becomes the stage1: returns only if that fails.
+/// Becomes the stage1, which takes over the locks of the pod and of its users: returns only if that fails.
 pub fn exec(
     pod: &Path,
     lock: BorrowedFd<'_>,
+    users: Option<BorrowedFd<'_>>,
     arguments: &RunArguments,
     timeline: Option<String>,
 ) -> Result<Infallible, Error> {
@@ -162,6 +163,13 @@ pub fn exec(
     let mut command = Command::new(&path);
     command.args(arguments.to_arguments()).current_dir(pod);
     command.env(ENV_LOCK_FD, lock.as_raw_fd().to_string());
+    match users {
+        Some(users) => {
+            fcntl(users, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|error| failed(error.into()))?;
+            command.env(ENV_USERS_LOCK_FD, users.as_raw_fd().to_string())
+        }
+        None => command.env_remove(ENV_USERS_LOCK_FD),
+    };
     // No SELinux contexts: empty, as upstream has them without SELinux.
     command.env("RKT_SELINUX_CONTEXT", "").env("RKT_SELINUX_MOUNT_CONTEXT", "");
     match timeline {

@@ -122,8 +122,13 @@ mod tests {
     fn the_plan_is_taken_and_what_follows_is_left() {
         let (here, there) =
             socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).unwrap();
-        let plan =
-            Plan { setup: Vec::new(), apps: Vec::new(), network: Default::default(), grace_period_ms: 7 };
+        let plan = Plan {
+            outside: Vec::new(),
+            setup: Vec::new(),
+            apps: Vec::new(),
+            network: Default::default(),
+            grace_period_ms: 7,
+        };
         let mut parent = File::from(there);
         parent.write_all(&encode(&ToSupervisor::Start(Box::new(plan.clone()))).unwrap()).unwrap();
         parent.write_all(&encode(&ToSupervisor::Stop).unwrap()).unwrap();

@@ -8,6 +8,7 @@ use pod::net::Net;
 use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
 use pod::types::AcName;
+use pod::volumes::{self, Mount, Volume};
 
 /// Units of a duration, in milliseconds.
 const UNITS: [(&str, u64); 4] = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
@@ -72,6 +73,17 @@ pub fn port(text: &str) -> Result<ExposedPort, String> {
     let host_ip = ip.map(bare).transpose().map_err(|_| invalid())?;
     let host_port = port.parse().ok().filter(|port| *port != 0).ok_or_else(invalid)?;
     Ok(ExposedPort { name: self::name(name)?, host_port, host_ip, pod_port: None })
+}
+
+/// A volume.
+pub fn volume(text: &str) -> Result<Volume, String> {
+    text.parse().map_err(|error: pod::Error| error.to_string())
+}
+
+/// Where a volume belongs.
+pub fn mount(text: &str) -> Result<Mount, String> {
+    let mount: Mount = text.parse().map_err(|error: pod::Error| error.to_string())?;
+    volumes::clean(&mount.path).map(|_| mount).map_err(|error| error.to_string())
 }
 
 /// An absolute path in the app's root.

@@ -3,13 +3,13 @@
 use pod::image_manifest::{App, EnvironmentVariable, ImageManifest};
 use pod::isolator::{RawIsolator, names};
 use pod::pod_manifest::{PodManifest, RuntimeApp, RuntimeImage};
-use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
 use pod::types::{AcName, ImageId};
+use pod::volumes::{Mount, clean};
 use serde_json::json;
 
 use super::Error;
-use crate::cli::AppArguments;
+use crate::cli::{AppArguments, PodFlags};
 use crate::image::{ARCHITECTURE, DEFAULT_ARGUMENTS_ANNOTATION};
 
 /// An app's image as far as the manifest needs it.
@@ -21,18 +21,32 @@ pub struct Source<'a> {
     pub manifest: &'a ImageManifest,
 }
 
-/// The manifest of a pod of these apps.
+/// The manifest of a pod of these apps; `mounts` are for all of them.
 pub fn generate(
     apps: &[(Source<'_>, &AppArguments)],
-    set_env: &[EnvironmentVariable],
-    ports: &[ExposedPort],
+    flags: &PodFlags,
+    mounts: &[Mount],
 ) -> Result<PodManifest, Error> {
-    check_unique(set_env, "--set-env")?;
-    let apps = apps.iter().map(|(source, arguments)| runtime_app(*source, arguments, set_env));
+    check_unique(&flags.set_env, "--set-env")?;
+    let apps = apps.iter().map(|(source, arguments)| runtime_app(*source, arguments, &flags.set_env, mounts));
     let mut manifest = PodManifest::new(apps.collect::<Result<_, _>>()?);
-    manifest.ports = ports.to_vec();
+    manifest.ports = flags.port.clone();
+    manifest.volumes = flags.volume.clone();
     manifest.check()?;
     Ok(manifest)
+}
+
+/// An app's own mounts, which win, and those of all apps.
+fn merged(own: &[Mount], of_all: &[Mount]) -> Result<Vec<Mount>, Error> {
+    let mut merged = own.to_vec();
+    let paths = own.iter().map(|mount| clean(&mount.path)).collect::<Result<Vec<_>, _>>()?;
+    for mount in of_all {
+        let path = clean(&mount.path)?;
+        if !paths.contains(&path) {
+            merged.push(mount.clone());
+        }
+    }
+    Ok(merged)
 }
 
 /// One app of the pod; also tells whether an image can be run at all with these arguments.
@@ -40,6 +54,7 @@ pub fn runtime_app(
     source: Source<'_>,
     arguments: &AppArguments,
     set_env: &[EnvironmentVariable],
+    mounts: &[Mount],
 ) -> Result<RuntimeApp, Error> {
     let image = source.manifest;
     image.check_platform(ARCHITECTURE)?;
@@ -52,6 +67,7 @@ pub fn runtime_app(
         },
         app: Some(app(image, arguments, set_env)?),
         read_only_root_fs: arguments.flags.readonly_rootfs,
+        mounts: merged(&arguments.flags.mount, mounts)?,
         annotations: Vec::new(),
     })
 }
@@ -188,10 +204,10 @@ mod tests {
 
     fn pod(images: &[ImageManifest], line: &str) -> Result<PodManifest, Error> {
         let words: Vec<String> = format!("rkt run {line}").split_whitespace().map(str::to_owned).collect();
-        let (_, cli::Action::Run { flags, apps }) = cli::parse(&words).unwrap() else { panic!() };
+        let (_, cli::Action::Run { flags, mounts, apps }) = cli::parse(&words).unwrap() else { panic!() };
         let id: ImageId = format!("sha512-{}", "0".repeat(64)).parse().unwrap();
         let sources = images.iter().map(|manifest| Source { id: &id, manifest });
-        generate(&sources.zip(&apps).collect::<Vec<_>>(), &flags.set_env, &flags.port)
+        generate(&sources.zip(&apps).collect::<Vec<_>>(), &flags, &mounts)
     }
 
     #[test]
@@ -243,6 +259,20 @@ mod tests {
                 "os/linux/rlimits"
             ]
         );
+    }
+
+    #[test]
+    fn an_apps_own_mounts_win() {
+        let line = "--volume=v,kind=empty --volume=w,kind=empty --mount=volume=v,target=/a --mount=volume=v,target=/b \
+            i --mount=volume=w,target=/b/.";
+        let manifest = pod(&[image(APP)], line).unwrap();
+        let mounts: Vec<_> = manifest.apps[0]
+            .mounts
+            .iter()
+            .map(|mount| (mount.volume.as_str(), mount.path.as_str()))
+            .collect();
+        assert_eq!(mounts, [("w", "/b/."), ("v", "/a")]);
+        assert_eq!(manifest.volumes.len(), 2);
     }
 
     #[test]
