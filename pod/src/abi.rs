@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::Error;
 use crate::net::Net;
 use crate::types::AcName;
+use crate::users::UserRange;
 
 pub use cgroup_path::CgroupPath;
 pub use entrypoints::{AppArguments, EnterArguments, StatsArguments, StopArguments};
@@ -36,6 +37,8 @@ pub const ANNOTATION_STATS: &str = "rkt/stage1/stats";
 pub const ANNOTATION_MOUNTS_IMAGES: &str = "rkt/stage1/mounts-images";
 /// The variable that names the descriptor of the pod's lock.
 pub const ENV_LOCK_FD: &str = "RKT_LOCK_FD";
+/// The variable that names the descriptor of the lock on the pod's users, with `--private-users`. Ours.
+pub const ENV_USERS_LOCK_FD: &str = "RKT_USERS_LOCK_FD";
 /// The variable by which `--timeline` hands over when things happened: `<mark>=<microseconds of CLOCK_MONOTONIC>`,
 /// comma-separated. Present and maybe empty when a timeline is wanted.
 pub const ENV_TIMELINE: &str = "RKT_TIMELINE";
@@ -51,6 +54,8 @@ pub struct RunArguments {
     pub net: Net,
     /// The pod's one app has the caller's terminal.
     pub interactive: bool,
+    /// The users of the pod's own user namespace; the host's if absent.
+    pub private_users: Option<UserRange>,
     /// The administrator's configuration, `net.d` among it; the stage1's own default if absent.
     pub local_config: Option<PathBuf>,
     /// The pod's host name.
@@ -98,6 +103,9 @@ impl RunArguments {
         if self.interactive {
             arguments.push("--interactive".into());
         }
+        if let Some(users) = &self.private_users {
+            arguments.push(format!("--private-users={users}"));
+        }
         if let Some(directory) = &self.local_config {
             arguments.push(format!("--local-config={}", directory.display()));
         }
@@ -115,6 +123,7 @@ impl RunArguments {
             debug: false,
             net: Net::None,
             interactive: false,
+            private_users: None,
             local_config: None,
             hostname: String::new(),
             insecure: Insecure::default(),
@@ -132,6 +141,7 @@ impl RunArguments {
                 ("--disable-paths", "") => parsed.insecure.paths = true,
                 ("--disable-seccomp", "") => parsed.insecure.seccomp = true,
                 ("--net", net) => parsed.net = net.parse()?,
+                ("--private-users", users) => parsed.private_users = Some(users.parse()?),
                 ("--local-config", directory) if directory.starts_with('/') => {
                     parsed.local_config = Some(directory.into());
                 }
@@ -213,6 +223,11 @@ impl PodDirectory {
         self.path.join("overlay").join(app.as_str())
     }
 
+    /// The directory of an empty volume (namespaces), by its key.
+    pub fn shared_volume(&self, key: &str) -> PathBuf {
+        self.path.join("sharedVolumes").join(key)
+    }
+
     /// The disk with the apps' writable layers (VM).
     pub fn scratch(&self) -> PathBuf {
         self.path.join("scratch.ext4")
@@ -263,6 +278,11 @@ impl PodDirectory {
         self.path.join("guest-entrance")
     }
 
+    /// The users of a pod with a user namespace of its own, `SHIFT:COUNT`.
+    pub fn private_users(&self) -> PathBuf {
+        self.path.join("private-users-prepared")
+    }
+
     /// A symbolic link to `ready` once every app has started.
     pub fn supervisor_status(&self) -> PathBuf {
         self.path.join("stage1/rootfs/rkt/supervisor-status")
@@ -284,6 +304,7 @@ mod tests {
             debug: true,
             net: "default,b:IP=192.0.2.7".parse().unwrap(),
             interactive: true,
+            private_users: Some("65536:65536".parse().unwrap()),
             local_config: Some("/etc/rkt".into()),
             hostname: "web".into(),
             insecure: Insecure { capabilities: true, paths: false, seccomp: true },
@@ -298,6 +319,7 @@ mod tests {
         let uuid = Uuid::from_u128(7).to_string();
         for bad in [
             "--private-users=0:1",
+            "--private-users=1",
             "--net=a,host",
             "--local-config=etc",
             "--mds-token=x",

@@ -21,5 +21,7 @@ pub mod seccomp;
 pub mod session;
 pub mod statistics;
 pub mod types;
+pub mod users;
+pub mod volumes;
 
 pub use error::Error;

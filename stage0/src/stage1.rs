@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use pod::abi::{
     ANNOTATION_APP, ANNOTATION_ENTER, ANNOTATION_STATS, ANNOTATION_STOP, AppArguments, ENV_LOCK_FD,
-    ENV_TIMELINE, EnterArguments, PodDirectory, RunArguments, StopArguments,
+    ENV_TIMELINE, ENV_USERS_LOCK_FD, EnterArguments, PodDirectory, RunArguments, StopArguments,
 };
 use pod::image_manifest::ImageManifest;
 use pod::statistics::PodStatistics;
@@ -160,10 +160,11 @@ fn directories() -> Vec<PathBuf> {
     std::iter::once(directory.to_path_buf()).chain(library).collect()
 }
 
-/// Becomes the stage1: returns only if that fails.
+/// Becomes the stage1, which takes over the locks of the pod and of its users: returns only if that fails.
 pub fn exec(
     pod: &Path,
     lock: BorrowedFd<'_>,
+    users: Option<BorrowedFd<'_>>,
     arguments: &RunArguments,
     stage1: Stage1,
     timeline: Option<String>,
@@ -179,6 +180,13 @@ pub fn exec(
     let mut command = Command::new(program.path());
     command.arg0(&path).args(arguments.to_arguments()).current_dir(pod);
     command.env(ENV_LOCK_FD, lock.as_raw_fd().to_string());
+    match users {
+        Some(users) => {
+            fcntl(users, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|error| failed(error.into()))?;
+            command.env(ENV_USERS_LOCK_FD, users.as_raw_fd().to_string())
+        }
+        None => command.env_remove(ENV_USERS_LOCK_FD),
+    };
     // No SELinux contexts: empty, as upstream has them without SELinux.
     command.env("RKT_SELINUX_CONTEXT", "").env("RKT_SELINUX_MOUNT_CONTEXT", "");
     match timeline {

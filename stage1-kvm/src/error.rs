@@ -25,6 +25,9 @@ pub enum Error {
          leave --net out, or use --stage1=nspawn"
     )]
     HostNetwork,
+    /// A VM has no use for a user namespace.
+    #[error("--private-users is not possible here: a VM's kernel has users of its own already")]
+    PrivateUsers,
     /// A network cannot be had in a VM.
     #[error("cannot attach the VM to the pod's network")]
     Network(#[from] net::Error),

@@ -31,6 +31,9 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     timeline.mark("stage1");
     let _lock = lock::take()?;
     let mut pod = Pod::open(arguments)?;
+    if pod.arguments.private_users.is_some() {
+        return Err(Error::PrivateUsers);
+    }
     if pod.arguments.net == Net::Host {
         return Err(Error::HostNetwork);
     }

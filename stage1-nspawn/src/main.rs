@@ -8,6 +8,8 @@ mod run;
 mod sessions;
 mod streams;
 mod supervisor;
+mod users;
+mod volumes;
 
 use std::path::Path;
 use std::process::ExitCode;

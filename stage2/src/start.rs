@@ -102,7 +102,7 @@ fn exit() -> ! {
 fn become_app(material: Material<'_>, reporter: &Reporter) -> Result<Infallible, Error> {
     let Material { app, streams, cgroups } = material;
     enter_cgroups(cgroups)?;
-    carry_out(&app.setup, &scope(app)?)?;
+    carry_out(&app.setup, &scope(app)?, &[])?;
     streams.take()?;
     adjust_oom_score(&app.process)?;
     hand_over_namespace(reporter)?;

@@ -58,7 +58,7 @@ struct Supervisor<'a> {
 }
 
 pub(crate) fn run(plan: &Plan, connections: Connections) -> ExitStatus {
-    let Connections { control, streams, cgroups, sessions, own_kernel } = connections;
+    let Connections { control, streams, cgroups, trees, sessions, own_kernel } = connections;
     let signals = match take_signals() {
         Ok(signals) => signals,
         Err(error) => return refuse(control, &error),
@@ -77,7 +77,7 @@ pub(crate) fn run(plan: &Plan, connections: Connections) -> ExitStatus {
         has_parent: true,
         first_failure: None,
     };
-    supervisor.run(plan, streams, cgroups);
+    supervisor.run(plan, streams, cgroups, trees);
     supervisor.say_farewell(own_kernel)
 }
 
@@ -98,8 +98,14 @@ fn take_signals() -> Result<SignalFd, Error> {
 }
 
 impl<'a> Supervisor<'a> {
-    fn run(&mut self, plan: &'a Plan, streams: Vec<AppStreams>, cgroups: Vec<AppCgroups>) {
-        match set_up(plan, cgroups) {
+    fn run(
+        &mut self,
+        plan: &'a Plan,
+        streams: Vec<AppStreams>,
+        cgroups: Vec<AppCgroups>,
+        trees: Vec<OwnedFd>,
+    ) {
+        match set_up(plan, cgroups, trees) {
             Ok(cgroups) => self.start_apps(plan, streams, cgroups),
             Err(error) => return self.fail(None, &error),
         }
@@ -376,9 +382,9 @@ impl<'a> Supervisor<'a> {
 }
 
 /// Carries out what comes before the apps; every app's cgroups.
-fn set_up(plan: &Plan, cgroups: Vec<AppCgroups>) -> Result<Vec<AppCgroups>, Error> {
+fn set_up(plan: &Plan, cgroups: Vec<AppCgroups>, trees: Vec<OwnedFd>) -> Result<Vec<AppCgroups>, Error> {
     umask(Mode::empty());
     let cgroups = if cgroups.is_empty() { cgroup::make(plan)? } else { cgroups };
-    carry_out(&plan.setup, &Scope::new(Path::new("/"))?)?;
+    carry_out(&plan.setup, &Scope::new(Path::new("/"))?, &trees)?;
     Ok(cgroups)
 }

@@ -13,6 +13,7 @@ use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
 use pod::rlimit::Rlimit;
 use pod::types::AcName;
+use pod::volumes::{Mount, Volume};
 
 use super::{isolators, values};
 
@@ -45,6 +46,10 @@ pub struct PodFlags {
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub interactive: bool,
+    /// Run the pod in a user namespace, with 65536 users that no other pod has
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
+    pub private_users: bool,
     /// Print when what happened
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
@@ -52,6 +57,9 @@ pub struct PodFlags {
     /// Write the pod's UUID to a file, before anything else
     #[arg(long, value_name = "FILE")]
     pub uuid_file_save: Option<PathBuf>,
+    /// A volume for the apps: NAME,kind=host,source=PATH or NAME,kind=empty; and readOnly=, recursive=, idmap=, or mode=, uid=, gid=
+    #[arg(long, value_name = "VOLUME", value_parser = values::parsed::<Volume>)]
+    pub volume: Vec<Volume>,
     /// An environment variable for all apps
     #[arg(long, value_name = "NAME=VALUE", value_parser = values::variable)]
     pub set_env: Vec<EnvironmentVariable>,
@@ -89,6 +97,9 @@ pub struct AppFlags {
     /// The app's name in the pod; by default the last part of the image's
     #[arg(long, value_parser = values::name)]
     pub name: Option<AcName>,
+    /// Where a volume belongs: volume=NAME,target=PATH; before the first image, in all apps
+    #[arg(long, value_parser = values::mount, value_name = "MOUNT")]
+    pub mount: Vec<Mount>,
     /// CPU time in cores: 500m, 2
     #[arg(long, value_parser = values::cpu, value_name = "QUANTITY")]
     pub cpu: Option<Quantity>,

@@ -10,6 +10,7 @@ use pod::net::Net;
 use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
 use pod::types::AcName;
+use pod::volumes::{self, Mount};
 
 /// Units of a duration, in milliseconds.
 const UNITS: [(&str, u64); 4] = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
@@ -94,6 +95,12 @@ pub fn port(text: &str) -> Result<ExposedPort, String> {
     let host_ip = ip.map(bare).transpose().map_err(|_| invalid())?;
     let host_port = port.parse().ok().filter(|port| *port != 0).ok_or_else(invalid)?;
     Ok(ExposedPort { name: self::name(name)?, host_port, host_ip, pod_port: None })
+}
+
+/// Where a volume belongs.
+pub fn mount(text: &str) -> Result<Mount, String> {
+    let mount: Mount = parsed(text)?;
+    volumes::clean(&mount.path).map(|_| mount).map_err(|error| error.to_string())
 }
 
 /// An absolute path in the app's root.

@@ -5,14 +5,14 @@ use pod::isolator::{RawIsolator, names};
 use pod::life::{ExitPolicy, Restart, annotations};
 use pod::plan::NOTIFY_ANNOTATION;
 use pod::pod_manifest::{PodManifest, RuntimeApp, RuntimeImage};
-use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
 use pod::types::{AcName, ImageId};
+use pod::volumes::{Mount, clean};
 use serde_json::json;
 
 use super::Error;
 use super::environment::{PodEnvironment, check_unique};
-use crate::cli::{AppArguments, AppFlags};
+use crate::cli::{AppArguments, AppFlags, PodFlags};
 use crate::image::{ARCHITECTURE, DEFAULT_ARGUMENTS_ANNOTATION};
 
 /// The annotations of an image that are defaults of its apps.
@@ -27,21 +27,35 @@ pub struct Source<'a> {
     pub manifest: &'a ImageManifest,
 }
 
-/// The manifest of a pod of these apps.
+/// The manifest of a pod of these apps; `mounts` are for all of them.
 pub fn generate(
     apps: &[(Source<'_>, &AppArguments)],
+    flags: &PodFlags,
     environment: &PodEnvironment,
-    ports: &[ExposedPort],
-    exit_policy: ExitPolicy,
+    mounts: &[Mount],
 ) -> Result<PodManifest, Error> {
-    let apps = apps.iter().map(|(source, arguments)| runtime_app(*source, arguments, environment));
+    let apps = apps.iter().map(|(source, arguments)| runtime_app(*source, arguments, environment, mounts));
     let mut manifest = PodManifest::new(apps.collect::<Result<_, _>>()?);
-    manifest.ports = ports.to_vec();
-    if exit_policy != ExitPolicy::default() {
-        manifest.annotations.push(annotation(annotations::EXIT_POLICY, exit_policy)?);
+    manifest.ports = flags.port.clone();
+    manifest.volumes = flags.volume.clone();
+    if flags.exit_policy != ExitPolicy::default() {
+        manifest.annotations.push(annotation(annotations::EXIT_POLICY, flags.exit_policy)?);
     }
     manifest.check()?;
     Ok(manifest)
+}
+
+/// An app's own mounts, which win, and those of all apps.
+fn merged(own: &[Mount], of_all: &[Mount]) -> Result<Vec<Mount>, Error> {
+    let mut merged = own.to_vec();
+    let paths = own.iter().map(|mount| clean(&mount.path)).collect::<Result<Vec<_>, _>>()?;
+    for mount in of_all {
+        let path = clean(&mount.path)?;
+        if !paths.contains(&path) {
+            merged.push(mount.clone());
+        }
+    }
+    Ok(merged)
 }
 
 /// One app of the pod; also tells whether an image can be run at all with these arguments.
@@ -49,6 +63,7 @@ pub fn runtime_app(
     source: Source<'_>,
     arguments: &AppArguments,
     environment: &PodEnvironment,
+    mounts: &[Mount],
 ) -> Result<RuntimeApp, Error> {
     let image = source.manifest;
     image.check_platform(ARCHITECTURE)?;
@@ -61,6 +76,7 @@ pub fn runtime_app(
         },
         app: Some(app(image, arguments, environment)?),
         read_only_root_fs: arguments.flags.readonly_rootfs,
+        mounts: merged(&arguments.flags.mount, mounts)?,
         annotations: annotations(image, &arguments.flags)?,
     })
 }
@@ -215,11 +231,11 @@ mod tests {
 
     fn pod(images: &[ImageManifest], line: &str) -> Result<PodManifest, Error> {
         let words: Vec<String> = format!("rkt run {line}").split_whitespace().map(str::to_owned).collect();
-        let (_, cli::Action::Run { flags, apps }) = cli::parse(&words).unwrap() else { panic!() };
+        let (_, cli::Action::Run { flags, mounts, apps }) = cli::parse(&words).unwrap() else { panic!() };
         let id: ImageId = format!("sha512-{}", "0".repeat(64)).parse().unwrap();
         let sources = images.iter().map(|manifest| Source { id: &id, manifest });
         let environment = PodEnvironment::of(&flags)?;
-        generate(&sources.zip(&apps).collect::<Vec<_>>(), &environment, &flags.port, flags.exit_policy)
+        generate(&sources.zip(&apps).collect::<Vec<_>>(), &flags, &environment, &mounts)
     }
 
     #[test]
@@ -289,6 +305,20 @@ mod tests {
         assert_eq!(pairs(&pod(&[image(APP)], "i").unwrap().apps[0].annotations), "");
         let manifest = pod(&images, "--exit-policy=until-all i").unwrap();
         assert_eq!(pairs(&manifest.annotations), "rkt/pod/exit-policy=until-all");
+    }
+
+    #[test]
+    fn an_apps_own_mounts_win() {
+        let line = "--volume=v,kind=empty --volume=w,kind=empty --mount=volume=v,target=/a --mount=volume=v,target=/b \
+            i --mount=volume=w,target=/b/.";
+        let manifest = pod(&[image(APP)], line).unwrap();
+        let mounts: Vec<_> = manifest.apps[0]
+            .mounts
+            .iter()
+            .map(|mount| (mount.volume.as_str(), mount.path.as_str()))
+            .collect();
+        assert_eq!(mounts, [("w", "/b/."), ("v", "/a")]);
+        assert_eq!(manifest.volumes.len(), 2);
     }
 
     #[test]

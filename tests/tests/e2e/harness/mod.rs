@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub use aci::{Aci, Entry};
 pub use host::Host;
-pub use process::{Finished, Process};
+pub use process::{Finished, LIMIT, Process};
 
 /// busybox as an ACI; says `hello from busybox in /srv` by default.
 pub const BUSYBOX: &str = "busybox.aci";
