@@ -298,6 +298,10 @@ mod tests {
         let images = [image(&format!("{APP}{stop}"))];
         let life = |line| pairs(&pod(&images, line).unwrap().apps[0].annotations);
         assert_eq!(life("i"), "rkt/app/kill-signal=SIGQUIT");
+        // An annotation wins over the image, and a flag over that.
+        assert_eq!(life("i --annotation=rkt/app/kill-signal=HUP"), "rkt/app/kill-signal=HUP");
+        let both = life("i --annotation=rkt/app/kill-signal=HUP --kill-signal=int");
+        assert_eq!(both, "rkt/app/kill-signal=SIGINT");
         assert_eq!(
             life("i --restart=always --kill-signal=int --kill-timeout=1m"),
             "rkt/app/restart=always rkt/app/kill-signal=SIGINT rkt/app/kill-timeout-ms=60000"
