@@ -124,7 +124,7 @@ pub enum Error {
     },
     /// The kernel has killed processes of an app.
     #[error(
-        "app \"{app}\" ran out of memory: the kernel has killed {kills} of its processes{}", 
+        "app \"{app}\" ran out of memory: the kernel has killed {kills} of its processes{}",
         .limit.map(|bytes| format!("; its limit is {bytes} bytes (--memory)")).unwrap_or_default()
     )]
     OutOfMemory {
