@@ -40,8 +40,8 @@ fn run() -> Result<(), Error> {
         Ok((streams, sessions)) => {
             mark::mark(GuestMark::Supervisor);
             let (control, sessions) = (OwnedFd::from(control), Box::new(sessions));
-            let cgroups = Vec::new();
-            stage2::run(&plan, Connections { control, streams, cgroups, sessions, own_kernel: true });
+            let (cgroups, trees) = (Vec::new(), Vec::new());
+            stage2::run(&plan, Connections { control, streams, cgroups, trees, sessions, own_kernel: true });
             Ok(())
         }
         Err(error) => {

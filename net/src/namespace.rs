@@ -16,18 +16,22 @@ const NSFS_MAGIC: i64 = 0x6e73_6673;
 /// The namespace of the thread that asks.
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// Makes a network namespace with loopback in operation, bound to a new file at `path`.
-pub fn create(path: &Path) -> Result<(), Error> {
+/// Makes a network namespace with loopback in operation, bound to a new file at `path`; or takes one that was made.
+pub fn create(path: &Path, made: Option<File>) -> Result<(), Error> {
     File::create_new(path).map_err(failed("make", path))?;
-    let made = in_thread(|| make(path)).unwrap_or_else(|error| Err(failed("make", path)(error)));
+    let made = in_thread(|| make(path, made)).unwrap_or_else(|error| Err(failed("make", path)(error)));
     made.inspect_err(|_| {
         // What cannot be removed is found by garbage collection.
         let _ = remove(path);
     })
 }
 
-fn make(path: &Path) -> Result<(), Error> {
-    unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| failed("make", path)(errno.into()))?;
+fn make(path: &Path, made: Option<File>) -> Result<(), Error> {
+    let entered = match made {
+        Some(namespace) => setns(namespace, CloneFlags::CLONE_NEWNET),
+        None => unshare(CloneFlags::CLONE_NEWNET),
+    };
+    entered.map_err(|errno| failed("make", path)(errno.into()))?;
     crate::loopback_up().map_err(|error| Error::Netlink(Box::new(error)))?;
     let none = None::<&str>;
     mount(Some(OWN), path, none, MsFlags::MS_BIND, none).map_err(|errno| failed("bind", path)(errno.into()))

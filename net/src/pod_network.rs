@@ -1,7 +1,7 @@
 //! A pod's network on disk: its namespace, and a record of what it is attached to that is written before anything is
 //! done. So whoever finds the pod's directory, also after a kill or a crash of the machine, can undo all of it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -107,14 +107,14 @@ pub fn plan(
 }
 
 impl PodNetwork {
-    /// Records what is planned, and makes the namespace. Nothing is attached yet.
-    pub fn create(directory: &Path, planned: Planned) -> Result<Self, Error> {
+    /// Records what is planned, and makes the namespace, or takes one that is there and new. Nothing is attached yet.
+    pub fn create(directory: &Path, planned: Planned, made: Option<File>) -> Result<Self, Error> {
         let Planned { attachments, plugins } = planned;
         let record = Record { plugin_directories: plugins.directories().to_vec(), attachments };
         fs::DirBuilder::new().mode(0o750).create(directory).map_err(Error::io("make", directory))?;
         record.write(&directory.join(RECORD))?;
         let network = Self { directory: directory.to_owned(), record };
-        namespace::create(&network.namespace())?;
+        namespace::create(&network.namespace(), made)?;
         Ok(network)
     }
 

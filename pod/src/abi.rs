@@ -1,6 +1,7 @@
 //! The interface between stage0 and stage1: upstream rkt's, version 6. stage0 execs the `run` entrypoint of the stage1
 //! image in the pod's directory with these arguments; the two meet in the files of that directory.
 
+mod cgroup_path;
 mod entrypoints;
 
 use std::path::{Path, PathBuf};
@@ -10,8 +11,10 @@ use uuid::Uuid;
 use crate::Error;
 use crate::net::Net;
 use crate::types::AcName;
+use crate::users::UserRange;
 
-pub use entrypoints::{AppArguments, AttachArguments, EnterArguments, StopArguments};
+pub use cgroup_path::CgroupPath;
+pub use entrypoints::{AppArguments, AttachArguments, EnterArguments, StatsArguments, StopArguments};
 
 /// The interface version that this crate speaks.
 pub const INTERFACE_VERSION: u32 = 6;
@@ -29,11 +32,15 @@ pub const ANNOTATION_ATTACH: &str = "coreos.com/rkt/stage1/attach";
 pub const ANNOTATION_STOP: &str = "coreos.com/rkt/stage1/stop";
 /// Annotation of a stage1 image: the entrypoint that changes an app of a running pod. Ours: upstream has one for each change.
 pub const ANNOTATION_APP: &str = "rkt/stage1/app";
+/// Annotation of a stage1 image: the entrypoint that measures a pod, and prints [`crate::statistics::PodStatistics`]. Ours.
+pub const ANNOTATION_STATS: &str = "rkt/stage1/stats";
 /// Annotation of a stage1 image that mounts the apps' images itself, from `appsinfo/<app>/image.erofs`, so that stage0
 /// leaves no mount in the host's namespace. Ours; upstream's stage1s want rendered trees.
 pub const ANNOTATION_MOUNTS_IMAGES: &str = "rkt/stage1/mounts-images";
 /// The variable that names the descriptor of the pod's lock.
 pub const ENV_LOCK_FD: &str = "RKT_LOCK_FD";
+/// The variable that names the descriptor of the lock on the pod's users, with `--private-users`. Ours.
+pub const ENV_USERS_LOCK_FD: &str = "RKT_USERS_LOCK_FD";
 /// The variable by which `--timeline` hands over when things happened: `<mark>=<microseconds of CLOCK_MONOTONIC>`,
 /// comma-separated. Present and maybe empty when a timeline is wanted.
 pub const ENV_TIMELINE: &str = "RKT_TIMELINE";
@@ -49,12 +56,16 @@ pub struct RunArguments {
     pub net: Net,
     /// The pod's one app has the caller's terminal.
     pub interactive: bool,
+    /// The users of the pod's own user namespace; the host's if absent.
+    pub private_users: Option<UserRange>,
     /// The administrator's configuration, `net.d` among it; the stage1's own default if absent.
     pub local_config: Option<PathBuf>,
     /// The pod's host name.
     pub hostname: String,
     /// What `--insecure-options` switches off for the apps.
     pub insecure: Insecure,
+    /// The cgroup that the pod's is to be below; the caller's own if absent. Ours, not upstream's.
+    pub cgroup_parent: Option<CgroupPath>,
     /// The pod.
     pub uuid: Uuid,
 }
@@ -94,11 +105,15 @@ impl RunArguments {
         if self.interactive {
             arguments.push("--interactive".into());
         }
+        if let Some(users) = &self.private_users {
+            arguments.push(format!("--private-users={users}"));
+        }
         if let Some(directory) = &self.local_config {
             arguments.push(format!("--local-config={}", directory.display()));
         }
         arguments.push(format!("--hostname={}", self.hostname));
         arguments.extend(self.insecure.arguments());
+        arguments.extend(self.cgroup_parent.iter().map(|path| format!("--cgroup-parent={path}")));
         arguments.push(self.uuid.to_string());
         arguments
     }
@@ -110,9 +125,11 @@ impl RunArguments {
             debug: false,
             net: Net::None,
             interactive: false,
+            private_users: None,
             local_config: None,
             hostname: String::new(),
             insecure: Insecure::default(),
+            cgroup_parent: None,
             uuid: Uuid::nil(),
         };
         let mut uuid = None;
@@ -126,10 +143,12 @@ impl RunArguments {
                 ("--disable-paths", "") => parsed.insecure.paths = true,
                 ("--disable-seccomp", "") => parsed.insecure.seccomp = true,
                 ("--net", net) => parsed.net = net.parse()?,
+                ("--private-users", users) => parsed.private_users = Some(users.parse()?),
                 ("--local-config", directory) if directory.starts_with('/') => {
                     parsed.local_config = Some(directory.into());
                 }
                 ("--hostname", hostname) => parsed.hostname = hostname.to_owned(),
+                ("--cgroup-parent", path) => parsed.cgroup_parent = Some(path.parse()?),
                 (text, "") if !text.starts_with('-') && uuid.is_none() => {
                     uuid = Some(text.parse().map_err(|_| Error::syntax(text, "a pod's UUID"))?);
                 }
@@ -206,6 +225,11 @@ impl PodDirectory {
         self.path.join("overlay").join(app.as_str())
     }
 
+    /// The directory of an empty volume (namespaces), by its key.
+    pub fn shared_volume(&self, key: &str) -> PathBuf {
+        self.path.join("sharedVolumes").join(key)
+    }
+
     /// The disk with the apps' writable layers (VM).
     pub fn scratch(&self) -> PathBuf {
         self.path.join("scratch.ext4")
@@ -224,6 +248,11 @@ impl PodDirectory {
     /// The directory of an app's log, whose files are `1.log`, `2.log`, ... ([`crate::log`]).
     pub fn log(&self, app: &AcName) -> PathBuf {
         self.path.join("logs").join(app.as_str())
+    }
+
+    /// How many processes of an app were killed for want of memory, as text; absent if none was.
+    pub fn oom_kills(&self, app: &AcName) -> PathBuf {
+        self.path.join("stage1/rootfs/rkt/oom-kills").join(app.as_str())
     }
 
     /// What is recorded of the pod's network.
@@ -256,6 +285,11 @@ impl PodDirectory {
         self.path.join("guest-entrance")
     }
 
+    /// The users of a pod with a user namespace of its own, `SHIFT:COUNT`.
+    pub fn private_users(&self) -> PathBuf {
+        self.path.join("private-users-prepared")
+    }
+
     /// A symbolic link to `ready` once every app has started.
     pub fn supervisor_status(&self) -> PathBuf {
         self.path.join("stage1/rootfs/rkt/supervisor-status")
@@ -277,9 +311,11 @@ mod tests {
             debug: true,
             net: "default,b:IP=192.0.2.7".parse().unwrap(),
             interactive: true,
+            private_users: Some("65536:65536".parse().unwrap()),
             local_config: Some("/etc/rkt".into()),
             hostname: "web".into(),
             insecure: Insecure { capabilities: true, paths: false, seccomp: true },
+            cgroup_parent: Some("/machine.slice/a".parse().unwrap()),
             uuid: Uuid::from_u128(7),
         };
         assert_eq!(RunArguments::parse(arguments.to_arguments()).unwrap(), arguments);
@@ -288,9 +324,15 @@ mod tests {
     #[test]
     fn unknown_arguments_are_refused() {
         let uuid = Uuid::from_u128(7).to_string();
-        for bad in
-            ["--private-users=0:1", "--net=a,host", "--local-config=etc", "--mds-token=x", "--debug=maybe"]
-        {
+        for bad in [
+            "--private-users=0:1",
+            "--private-users=1",
+            "--net=a,host",
+            "--local-config=etc",
+            "--mds-token=x",
+            "--debug=maybe",
+            "--cgroup-parent=x",
+        ] {
             assert!(RunArguments::parse([bad.to_owned(), uuid.clone()]).is_err(), "{bad}");
         }
         assert!(RunArguments::parse(["--net=none".to_owned()]).is_err(), "no UUID");

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::plan::Plan;
 use crate::session::{Change, Session, SessionId};
+use crate::statistics::Statistics;
 use crate::types::AcName;
 
 /// The vsock port on the host that the supervisor's control connection goes to.
@@ -80,6 +81,13 @@ pub enum ToSupervisor {
         /// What is to change.
         change: Change,
     },
+    /// Measure what an app uses; the answer is the session's last message.
+    Measure {
+        /// Who wants to know.
+        session: SessionId,
+        /// Which app.
+        app: AcName,
+    },
     /// A session's client has gone: end what it has started.
     Hangup {
         /// Which session.
@@ -114,6 +122,26 @@ pub enum FromSupervisor {
         /// How often it has been started again, this time included; not
         /// counted are those times that somebody wanted it.
         restarts: u32,
+    },
+    /// An app that tells when it is ready has told so ([`crate::plan::AppPlan::notify`]).
+    AppReady {
+        /// Which app.
+        app: AcName,
+    },
+    /// Processes of an app were killed for want of memory; comes before [`Self::Exited`] and [`Self::Restarting`], from
+    /// where the supervisor counts.
+    OutOfMemory {
+        /// Which app.
+        app: AcName,
+        /// How many so far.
+        kills: u64,
+    },
+    /// What an app uses.
+    Measured {
+        /// Who wanted to know.
+        session: SessionId,
+        /// It.
+        statistics: Box<Statistics>,
     },
     /// An app's main process has ended, and is not started again by itself.
     Exited {

@@ -7,7 +7,7 @@ use crate::isolator::RawIsolator;
 use crate::types::{AcIdentifier, AcName};
 
 /// A name and a value: a label, or an annotation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameValue {
     /// The name.
     pub name: AcIdentifier,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::capability::CapabilitySet;
+use crate::limits::MAX_PIDS;
 use crate::quantity::Quantity;
 use crate::rlimit::Rlimit;
 use crate::seccomp::{self, SystemCallSet};
@@ -21,6 +22,10 @@ pub mod names {
     pub const SECCOMP_REMOVE: &str = "os/linux/seccomp-remove-set";
     /// Limits of each process; the specification has none, this name is ours.
     pub const RLIMITS: &str = "os/linux/rlimits";
+    /// How many processes and threads the app has; ours as well.
+    pub const PIDS: &str = "resource/pids";
+    /// How willingly the kernel kills the app.
+    pub const OOM_SCORE_ADJ: &str = "os/linux/oom-score-adj";
 }
 
 /// An isolator as it stands in a manifest: a name and a value whose shape the name decides.
@@ -54,6 +59,8 @@ pub enum Isolator {
     Cpu(Resource),
     /// `resource/memory`, in bytes.
     Memory(Resource),
+    /// `resource/pids`: at least one, at most [`MAX_PIDS`].
+    Pids(u64),
     /// `os/linux/capabilities-retain-set`.
     CapabilitiesRetain(CapabilitySet),
     /// `os/linux/capabilities-remove-set`.
@@ -89,13 +96,14 @@ impl TryFrom<&RawIsolator> for Isolator {
         let isolator = match raw.name.as_str() {
             "resource/cpu" => Self::Cpu(value(raw)?),
             "resource/memory" => Self::Memory(value(raw)?),
+            names::PIDS => Self::Pids(pids(value::<PidsLimit>(raw)?.limit)?),
             names::CAPABILITIES_RETAIN => Self::CapabilitiesRetain(capabilities(&value(raw)?)?),
             names::CAPABILITIES_REMOVE => Self::CapabilitiesRemove(capabilities(&value(raw)?)?),
             names::SECCOMP_RETAIN => Self::SeccompRetain(value(raw)?),
             names::SECCOMP_REMOVE => Self::SeccompRemove(value(raw)?),
             names::RLIMITS => Self::Rlimits(value(raw)?),
             "os/linux/no-new-privileges" => Self::NoNewPrivileges(value(raw)?),
-            "os/linux/oom-score-adj" => Self::OomScoreAdj(oom_score(value(raw)?)?),
+            names::OOM_SCORE_ADJ => Self::OomScoreAdj(oom_score(value(raw)?)?),
             name if NOT_YET.contains(&name) => return Err(Error::Unsupported(format!("isolator {name}"))),
             name => return Err(Error::Invalid(format!("unknown isolator {name}"))),
         };
@@ -134,6 +142,19 @@ fn capabilities(names: &NameSet) -> Result<CapabilitySet, Error> {
     CapabilitySet::named(names.set.iter().map(String::as_str))
 }
 
+#[derive(Deserialize)]
+struct PidsLimit {
+    limit: u64,
+}
+
+fn pids(limit: u64) -> Result<u64, Error> {
+    if (1..=MAX_PIDS).contains(&limit) {
+        Ok(limit)
+    } else {
+        Err(Error::syntax(limit.to_string(), "a number of processes from 1 to 4194304"))
+    }
+}
+
 fn oom_score(score: i32) -> Result<i32, Error> {
     if (-1000..=1000).contains(&score) {
         Ok(score)
@@ -167,6 +188,8 @@ mod tests {
             r#"{"name":"resource/cpu","value":{"request":"2","limit":"1"}}"#,
             r#"{"name":"os/linux/oom-score-adj","value":1001}"#,
             r#"{"name":"resource/unheard-of","value":{}}"#,
+            r#"{"name":"resource/pids","value":{"limit":0}}"#,
+            r#"{"name":"resource/pids","value":{}}"#,
             r#"{"name":"os/linux/capabilities-retain-set","value":{"set":["CAP_FLY"]}}"#,
             r#"{"name":"os/linux/seccomp-retain-set","value":{"set":["raed"]}}"#,
             r#"{"name":"os/linux/seccomp-retain-set","value":{"set":[]}}"#,

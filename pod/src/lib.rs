@@ -21,7 +21,10 @@ pub mod quantity;
 pub mod rlimit;
 pub mod seccomp;
 pub mod session;
+pub mod statistics;
 pub mod streams;
 pub mod types;
+pub mod users;
+pub mod volumes;
 
 pub use error::Error;

@@ -18,6 +18,10 @@ pub const DEFAULT_MEMORY_BYTES: u64 = 512 << 20;
 pub const MIN_MEMORY_BYTES: u64 = 4096;
 /// The least CPU time a limit may name: the kernel's shortest quota, 1 ms in 100 ms.
 pub const MIN_CPU_MILLI: u64 = 10;
+/// How many processes and threads an app may have that says nothing: what a fork bomb gets.
+pub const DEFAULT_PIDS: u64 = 2048;
+/// The most that a limit of processes may name: the kernel has no more numbers (`PID_MAX_LIMIT`).
+pub const MAX_PIDS: u64 = 4 << 20;
 /// What the guest kernel and the supervisor use of a guest's memory before the first app.
 pub const GUEST_BASE_BYTES: u64 = 48 << 20;
 /// The guest kernel's page table of physical memory: 64 bytes for every 4096.
@@ -43,6 +47,8 @@ pub struct AppLimits {
     pub cpu_milli: Limit,
     /// Memory, in bytes.
     pub memory_bytes: Limit,
+    /// Processes and threads.
+    pub pids: Limit,
 }
 
 /// The limits of a pod's apps.
@@ -67,6 +73,11 @@ impl PodLimits {
     /// The pod's memory: the sum over its apps.
     pub fn memory_bytes(&self) -> u64 {
         self.apps.iter().fold(0, |sum, app| sum.saturating_add(app.memory_bytes.amount))
+    }
+
+    /// The memory that an app may use, if the pod has that app.
+    pub fn memory_of(&self, app: &AcName) -> Option<u64> {
+        self.apps.iter().find(|limits| limits.app == *app).map(|limits| limits.memory_bytes.amount)
     }
 
     /// The vCPUs of a VM pod: the sum, rounded up.
@@ -97,6 +108,7 @@ impl AppLimits {
             app: name.clone(),
             cpu_milli: Limit { amount: DEFAULT_CPU_MILLI, explicit: false },
             memory_bytes: Limit { amount: DEFAULT_MEMORY_BYTES, explicit: false },
+            pids: Limit { amount: DEFAULT_PIDS, explicit: false },
         };
         for raw in app.into_iter().flat_map(|app| &app.isolators) {
             match Isolator::try_from(raw)? {
@@ -111,6 +123,7 @@ impl AppLimits {
                             at_least(limit, Quantity::units, MIN_MEMORY_BYTES, "resource/memory")?;
                     }
                 }
+                Isolator::Pids(amount) => limits.pids = Limit { amount, explicit: true },
                 _ => {}
             }
         }
@@ -168,18 +181,22 @@ impl AppLimits {
             value,
             required,
         };
+        // The same file in both.
+        let pids = row("pids", "pids.max", self.pids.amount.to_string(), self.pids.explicit);
         match version {
             CgroupVersion::V2 => vec![
                 row("cpu", "cpu.max", format!("{quota_us} {CPU_PERIOD_US}"), cpu),
                 row("memory", "memory.max", bytes, memory),
                 // Swap would let an app use more than its limit; hosts without swap accounting have no such file.
                 row("memory", "memory.swap.max", "0".into(), false),
+                pids,
             ],
             CgroupVersion::V1 => vec![
                 row("cpu", "cpu.cfs_period_us", CPU_PERIOD_US.to_string(), cpu),
                 row("cpu", "cpu.cfs_quota_us", quota_us.to_string(), cpu),
                 row("memory", "memory.limit_in_bytes", bytes.clone(), memory),
                 row("memory", "memory.memsw.limit_in_bytes", bytes, false),
+                pids,
             ],
         }
     }
@@ -233,5 +250,10 @@ mod tests {
             ("cpu.max", "25000 100000", true)
         );
         assert!(!v2[1].required, "a default limit");
+        let pod = limits(r#"{"name":"resource/pids","value":{"limit":64}}"#).unwrap();
+        for version in [CgroupVersion::V1, CgroupVersion::V2] {
+            let last = pod.apps[0].cgroup_settings(version).pop().unwrap();
+            assert_eq!((last.file.as_str(), last.value.as_str(), last.required), ("pids.max", "64", true));
+        }
     }
 }

@@ -2,6 +2,10 @@
 //! is to be. It is computed here from the manifests ([`compute`]), printed by `--debug`, compared in tests without root,
 //! and sent to the guest as it is.
 
+mod operation;
+mod users;
+mod volumes;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -22,9 +26,18 @@ use crate::seccomp::{self, Filter};
 use crate::streams::{InputMode, StreamModes};
 use crate::types::AcName;
 
+pub use operation::{MountFlags, Operation};
+pub use users::PrivateUsers;
+pub use volumes::OpenedVolume;
+use volumes::Volumes;
+
 /// Everything the supervisor does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
+    /// Carried out before PID 1 is there, by root of the host in a mount namespace that PID 1 gets a copy of; empty unless the
+    /// pod has a user namespace of its own ([`users`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outside: Vec<Operation>,
     /// Carried out by PID 1 before any app starts, in the pod's mount namespace.
     pub setup: Vec<Operation>,
     /// In starting order.
@@ -64,121 +77,21 @@ pub struct AppPlan {
     /// How it ends, and begins again.
     #[serde(default)]
     pub life: Life,
+    /// Whether it tells when it is ready, on [`NOTIFY_SOCKET`]; else it is once it has started.
+    #[serde(default)]
+    pub notify: bool,
 }
 
-/// One operation. Paths are absolute.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Operation {
-    /// Makes every mount from the root down a slave: ours do not reach the host, the host's unmounts reach us.
-    SlaveRoot,
-    /// Makes a directory, and those above it, unless it is there; a new one gets exactly `mode`.
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// Permission bits.
-        mode: u32,
-    },
-    /// Mounts a new file system.
-    Mount {
-        /// As in /proc/filesystems.
-        file_system: String,
-        /// The device, or a name to be shown.
-        source: String,
-        /// An existing directory.
-        target: PathBuf,
-        /// How.
-        flags: MountFlags,
-        /// The file system's own options.
-        options: String,
-    },
-    /// Mounts the overlay that is an app's root.
-    Overlay {
-        /// The image.
-        lower: PathBuf,
-        /// The pod's own layer; made if missing.
-        upper: PathBuf,
-        /// Overlayfs's working directory on the same file system; made if missing.
-        work: PathBuf,
-        /// An existing directory.
-        target: PathBuf,
-    },
-    /// Mounts an image read-only, directly or, on kernels before 6.12, through a loop device that vanishes with the mount.
-    Image {
-        /// The EROFS file, or a block device with it.
-        source: PathBuf,
-        /// An existing directory.
-        target: PathBuf,
-        /// Whether the device is persistent memory that is mapped rather than read.
-        dax: bool,
-    },
-    /// Binds a directory or file to another place.
-    Bind {
-        /// What is there already.
-        source: PathBuf,
-        /// Where it is to appear as well; exists.
-        target: PathBuf,
-        /// How; a bind mount takes flags only by a remount, which is part of the operation.
-        flags: MountFlags,
-    },
-    /// Makes a file or directory of a kernel file system read-only, without programs and devices; not every kernel has
-    /// every one, and what is not there needs no protection.
-    Protect {
-        /// What.
-        path: PathBuf,
-    },
-    /// Makes a character device that everybody may use.
-    Device {
-        /// The node.
-        path: PathBuf,
-        /// Its major number.
-        major: u32,
-        /// Its minor number.
-        minor: u32,
-    },
-    /// Makes a symbolic link.
-    Symlink {
-        /// What it says.
-        target: String,
-        /// The link.
-        path: PathBuf,
-    },
-    /// Writes a file that everybody may read, in the place of whatever has its name.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is in it.
-        content: String,
-    },
-    /// Sets the host name of the UTS namespace.
-    Hostname(String),
-    /// Makes `path` the root of the mount namespace, and drops the old one.
-    Root {
-        /// A mount point.
-        path: PathBuf,
-    },
-}
-
-/// Flags of a mount.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MountFlags {
-    /// No writing.
-    pub read_only: bool,
-    /// No set-user-id.
-    pub no_suid: bool,
-    /// No devices.
-    pub no_dev: bool,
-    /// No programs.
-    pub no_exec: bool,
-}
-
-impl MountFlags {
-    /// For file systems that hold no programs of the image: nosuid, nodev, noexec.
-    pub const INERT: Self = Self { read_only: false, no_suid: true, no_dev: true, no_exec: true };
-
-    /// The same, read-only.
-    pub const fn read_only(self) -> Self {
-        Self { read_only: true, ..self }
+impl AppPlan {
+    /// Adds operations to its set-up, after which its root is made read-only if it is to be, and the root.
+    fn mount_over_root(&mut self, operations: impl IntoIterator<Item = Operation>) {
+        let is_end = |operation: &Operation| match operation {
+            Operation::Bind { source, target, .. } => source == target,
+            Operation::Root { .. } => true,
+            _ => false,
+        };
+        let end = self.setup.iter().position(is_end).unwrap_or(self.setup.len());
+        self.setup.splice(end..end, operations);
     }
 }
 
@@ -251,6 +164,15 @@ pub struct World {
     pub resolv_conf: Option<String>,
 }
 
+impl World {
+    fn private_users(&self) -> Option<&PrivateUsers> {
+        match &self.isolation {
+            Isolation::Namespaces { users, .. } => users.as_ref(),
+            Isolation::Vm { .. } => None,
+        }
+    }
+}
+
 /// In what the supervisor runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Isolation {
@@ -258,6 +180,10 @@ pub enum Isolation {
     Namespaces {
         /// For example `<pod>/stage1/rootfs`.
         pod_root: PathBuf,
+        /// The pod's volumes, opened, in the order of [`crate::volumes::assign`].
+        volumes: Vec<OpenedVolume>,
+        /// The pod's own user namespace, if it has one.
+        users: Option<PrivateUsers>,
     },
     /// A guest of its own.
     Vm {
@@ -288,14 +214,14 @@ pub enum ImageSource {
     Tree(PathBuf),
 }
 
-/// Where a VM pod's root is mounted before it becomes the root: the initial one cannot be pivoted away from.
-const VM_POD_ROOT: &str = "/pod";
+/// Where the root of a pod in a VM, or with a user namespace, is mounted before it becomes the root.
+const POD_ROOT: &str = "/pod";
 /// Where a VM has its devices, before the pod's root becomes the root.
 const VM_DEVICES: &str = "/dev";
 /// Where a VM pod's writable layers are mounted.
 pub const VM_SCRATCH: &str = "/scratch";
 /// What the plan of a VM pod mounts on: a guest's root, which is read-only, has to have these directories.
-pub const VM_MOUNT_POINTS: [&str; 3] = [VM_DEVICES, VM_SCRATCH, VM_POD_ROOT];
+pub const VM_MOUNT_POINTS: [&str; 3] = [VM_DEVICES, VM_SCRATCH, POD_ROOT];
 
 /// Environment that an app has unless its manifest says otherwise (appc spec, "Execution Environment").
 const DEFAULT_ENVIRONMENT: [(&str, &str); 5] = [
@@ -306,8 +232,15 @@ const DEFAULT_ENVIRONMENT: [(&str, &str); 5] = [
     ("HOME", "/root"),
 ];
 
+/// Where an app tells that it is ready (sd_notify(3)), if it does.
+pub const NOTIFY_SOCKET: &str = "/run/systemd/notify";
+/// The image's annotation that says so; the app's own in the pod wins.
+pub const NOTIFY_ANNOTATION: &str = "appc.io/executor/supports-systemd-notify";
+
 /// Links that every app has in /dev.
-const DEVICE_LINKS: [(&str, &str); 5] = [
+const DEVICE_LINKS: [(&str, &str); 6] = [
+    // The app's terminal, if it has one, is its console (appc spec, "OS Specific Execution Environment").
+    ("console", "tty"),
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
@@ -335,15 +268,23 @@ pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
         )));
     }
     let limits = PodLimits::of(manifest)?;
-    let apps = manifest.apps.iter().zip(&limits.apps);
+    let volumes = Volumes::of(manifest, world)?;
+    let apps = manifest.apps.iter().zip(&limits.apps).enumerate();
     let apps: Vec<AppPlan> = apps
-        .map(|(app, limits)| app_plan(app, limits, world, manifest.apps.len()))
-        .collect::<Result<_, _>>()?;
+        .map(|(index, (app, limits))| {
+            let mut plan = app_plan(app, limits, world, manifest.apps.len())?;
+            world.private_users().map_or(Ok(()), |users| users.adapt(&mut plan))?;
+            volumes.add_to(index, &mut plan);
+            add_notify_socket(&mut plan);
+            Ok(plan)
+        })
+        .collect::<Result<_, Error>>()?;
     if apps.iter().filter(|app| app.streams.stdin == InputMode::Inherit).count() > 1 {
         return Err(Error::Invalid("only one app can have the caller's input (--stdin=inherit)".into()));
     }
     Ok(Plan {
-        setup: pod_setup(manifest, world),
+        outside: world.private_users().map_or(Vec::new(), |users| users.outside(manifest, world)),
+        setup: pod_setup(manifest, world, &volumes),
         grace_period_ms: apps.iter().map(|app| app.life.kill_timeout_ms).max().unwrap_or(0),
         exit_policy: ExitPolicy::of(manifest)?,
         apps,
@@ -354,15 +295,20 @@ pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
     })
 }
 
-fn pod_setup(manifest: &PodManifest, world: &World) -> Vec<Operation> {
+fn pod_setup(manifest: &PodManifest, world: &World, volumes: &Volumes) -> Vec<Operation> {
     let (mut operations, pod_root) = match &world.isolation {
-        Isolation::Namespaces { pod_root } => (vec![Operation::SlaveRoot], pod_root.clone()),
-        Isolation::Vm { scratch, .. } => (vm_file_systems(scratch), PathBuf::from(VM_POD_ROOT)),
+        Isolation::Namespaces { users: Some(_), .. } => (Vec::new(), PathBuf::from(POD_ROOT)),
+        Isolation::Namespaces { pod_root, .. } => (vec![Operation::SlaveRoot], pod_root.clone()),
+        Isolation::Vm { scratch, .. } => (vm_file_systems(scratch), PathBuf::from(POD_ROOT)),
     };
     let quiet = MountFlags { no_exec: false, ..MountFlags::INERT };
     operations.push(mount("tmpfs", &pod_root, quiet, "mode=0755"));
-    for (app, layers) in manifest.apps.iter().zip(&world.layers) {
-        operations.extend(app_root(&pod_root, app, layers));
+    match world.private_users() {
+        Some(users) => operations.extend(users.pod_setup(&pod_root, manifest)),
+        None => {
+            let apps = manifest.apps.iter().zip(&world.layers);
+            operations.extend(apps.flat_map(|(app, layers)| app_root(&pod_root, app, layers)));
+        }
     }
     // Shared by all apps of the pod: they are one IPC world, and the supervisor takes terminals from /pts.
     let shared = [
@@ -379,6 +325,7 @@ fn pod_setup(manifest: &PodManifest, world: &World) -> Vec<Operation> {
         operations.push(directory(&pod_root.join(name), 0o755));
         operations.push(mount(file_system, &pod_root.join(name), flags, options));
     }
+    operations.extend(volumes.pod_setup(&pod_root));
     operations.push(Operation::Root { path: pod_root });
     operations.push(Operation::Hostname(world.hostname.clone()));
     operations
@@ -398,7 +345,7 @@ fn vm_file_systems(scratch: &Path) -> Vec<Operation> {
             flags: scratch_flags,
             options: "discard".into(),
         },
-        directory(Path::new(VM_POD_ROOT), 0o755),
+        directory(Path::new(POD_ROOT), 0o755),
     ]
 }
 
@@ -446,7 +393,7 @@ fn app_plan(app: &RuntimeApp, limits: &AppLimits, world: &World, apps: usize) ->
     let handler = |event| section.event_handlers.iter().find(|h| h.name == event).map(|h| h.exec.clone());
     Ok(AppPlan {
         name: app.name.clone(),
-        setup: app_setup(app, section, world),
+        setup: app_setup(app, world),
         process: process(app, section, world)?,
         pre_start: handler(Event::PreStart),
         post_stop: handler(Event::PostStop),
@@ -457,11 +404,12 @@ fn app_plan(app: &RuntimeApp, limits: &AppLimits, world: &World, apps: usize) ->
         // As upstream's stage1: what is not confined to its paths is not to its devices.
         devices: (!world.insecure.paths).then(DevicePolicy::closed),
         life,
+        notify: notifies(app),
     })
 }
 
 /// The file systems of an app's world, over its root.
-fn app_setup(app: &RuntimeApp, section: &App, world: &World) -> Vec<Operation> {
+fn app_setup(app: &RuntimeApp, world: &World) -> Vec<Operation> {
     let root = Path::new("/").join(app_path(&app.name));
     let at = |path: &str| root.join(path);
     let bind =
@@ -497,13 +445,11 @@ fn app_setup(app: &RuntimeApp, section: &App, world: &World) -> Vec<Operation> {
     );
     operations.push(directory(&at("tmp"), 0o1777));
     operations.push(directory(&at("run"), 0o755));
-    operations.extend(
-        section.mount_points.iter().map(|point| directory(&at(point.path.trim_start_matches('/')), 0o755)),
-    );
     if let Some(content) = &world.resolv_conf {
         operations.push(directory(&at("etc"), 0o755));
         operations.push(Operation::File { path: at("etc/resolv.conf"), content: content.clone() });
     }
+    // What is mounted over the root comes in between, so that the directories for it can be made.
     if app.read_only_root_fs {
         operations.push(Operation::Bind {
             source: root.clone(),
@@ -530,7 +476,7 @@ fn process(app: &RuntimeApp, section: &App, world: &World) -> Result<Process, Er
         group: section.group.clone(),
         supplementary_gids: section.supplementary_gids.clone(),
         working_directory: working_directory.into(),
-        environment: environment(&app.name, section),
+        environment: environment(app, section),
         capabilities,
         no_new_privileges: isolators.contains(&Isolator::NoNewPrivileges(true)),
         filter: match world.insecure.seccomp {
@@ -545,10 +491,27 @@ fn process(app: &RuntimeApp, section: &App, world: &World) -> Result<Process, Er
     })
 }
 
+/// Makes the place of the socket by which an app tells that it is ready, where no other app sees it: over the app's volumes,
+/// of which one may be at `/run`.
+fn add_notify_socket(plan: &mut AppPlan) {
+    if plan.notify {
+        let root = Path::new("/").join(app_path(&plan.name));
+        let place = root.join(NOTIFY_SOCKET.trim_start_matches('/').trim_end_matches("/notify"));
+        let tmpfs = mount("tmpfs", &place, MountFlags::INERT, "mode=0755,size=16k");
+        plan.mount_over_root([directory(&place, 0o755), tmpfs]);
+    }
+}
+
+/// Whether an app tells when it is ready.
+fn notifies(app: &RuntimeApp) -> bool {
+    app.annotations.iter().any(|found| found.name.as_str() == NOTIFY_ANNOTATION && found.value == "true")
+}
+
 /// The defaults, then what the manifest says, then what the specification reserves.
-fn environment(app: &AcName, section: &App) -> Vec<EnvironmentVariable> {
+fn environment(app: &RuntimeApp, section: &App) -> Vec<EnvironmentVariable> {
     let variable = |name: &str, value: &str| EnvironmentVariable { name: name.into(), value: value.into() };
-    let reserved = [variable("AC_APP_NAME", app.as_str()), variable("container", "rkt")];
+    let mut reserved = vec![variable("AC_APP_NAME", app.name.as_str()), variable("container", "rkt")];
+    reserved.extend(notifies(app).then(|| variable("NOTIFY_SOCKET", NOTIFY_SOCKET)));
     let defaults = DEFAULT_ENVIRONMENT.iter().map(|(name, value)| variable(name, value));
     let mut environment: Vec<EnvironmentVariable> = Vec::new();
     for new in defaults.chain(section.environment.iter().cloned()).chain(reserved) {

@@ -7,6 +7,7 @@ use crate::image_manifest::{App, NameValue, unique};
 use crate::isolator::RawIsolator;
 use crate::ports::{self, ExposedPort};
 use crate::types::{AcIdentifier, AcName, ImageId};
+use crate::volumes::{self, Mount, Volume};
 
 /// Which image an app runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub struct RuntimeApp {
     /// Whether the app may not write to its root.
     #[serde(default, rename = "readOnlyRootFS")]
     pub read_only_root_fs: bool,
+    /// Where volumes belong, before the image's own mount points.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
     /// Free text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub annotations: Vec<NameValue>,
@@ -50,6 +54,9 @@ pub struct PodManifest {
     pub ac_version: String,
     /// In starting order.
     pub apps: Vec<RuntimeApp>,
+    /// What its apps can be given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
     /// What the pod as a whole may use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub isolators: Vec<RawIsolator>,
@@ -71,6 +78,7 @@ impl PodManifest {
             ac_kind: "PodManifest".into(),
             ac_version: AC_VERSION.into(),
             apps,
+            volumes: Vec::new(),
             isolators: Vec::new(),
             ports: Vec::new(),
             annotations: Vec::new(),
@@ -95,6 +103,7 @@ impl PodManifest {
         }
         unique("app", self.apps.iter().map(|app| app.name.as_str()))?;
         self.apps.iter().filter_map(|app| app.app.as_ref()).try_for_each(App::check)?;
+        volumes::assign(self)?;
         ports::mappings(self).map(drop)
     }
 }

@@ -15,6 +15,7 @@ use crate::Error;
 use crate::control::{ExitStatus, Stream, TerminalSize};
 use crate::image_manifest::EnvironmentVariable;
 use crate::plan::{Process, Stdio};
+use crate::statistics::Statistics;
 use crate::types::AcName;
 
 /// The most sessions that a pod has at a time.
@@ -131,12 +132,14 @@ pub enum FromClient {
     /// Instead of [`Self::Begin`]: attach to streams of an app's own process. The parent answers with the client's ends,
     /// in the order of [`Stream`], and tells how the app has ended when it has.
     Attach(Attach),
+    /// The first message instead, once: what an app uses.
+    Measure(AcName),
     /// The caller's terminal has changed its size.
     Resize(TerminalSize),
 }
 
 /// From the pod's parent to a client.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ToClient {
     /// With the client's end of each of [`Session::streams`], or of [`Attach::streams`], in that order.
@@ -146,6 +149,8 @@ pub enum ToClient {
     /// The process has ended, and its output may still be on the way; or the change is made, with success. The last
     /// message.
     Exited(ExitStatus),
+    /// The answer to [`FromClient::Measure`]. The last message.
+    Measured(Box<Statistics>),
 }
 
 /// A packet of this message.

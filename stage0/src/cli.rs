@@ -17,6 +17,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use pod::abi::EXIT_ERROR;
 use pod::session::Action as ChangeOfApp;
+use pod::volumes::Mount;
 
 pub use app::AppChoice;
 use app::AppSubcommand;
@@ -219,8 +220,8 @@ pub struct Globals {
 /// What to do.
 #[derive(Debug)]
 pub enum Action {
-    /// `run`.
-    Run { flags: PodFlags, apps: Vec<AppArguments> },
+    /// `run`; `mounts` are for all apps.
+    Run { flags: PodFlags, mounts: Vec<Mount>, apps: Vec<AppArguments> },
     /// `fetch`.
     Fetch { images: Vec<String> },
     /// `gc`.
@@ -320,12 +321,14 @@ pub fn parse(arguments: &[String]) -> Result<(Globals, Action), Stop> {
     let apps = apps.into_iter().map(AppArguments::parse).collect::<Result<_, _>>();
     let apps = apps.map_err(|error| Stop::of_clap("run", &error))?;
     if pod_flags.is_empty() {
-        return Ok((globals, Action::Run { flags: run.pod, apps }));
+        return Ok((globals, Action::Run { flags: run.pod, mounts: run.app.mount, apps }));
     }
     // Flags of the pod and global ones stand between images, too: once more, with all of them in one place.
     let before = arguments.get(..arguments.len() - run.rest.len()).unwrap_or_default();
     match typed(&self::matches(&[before, &pod_flags].concat())?)? {
-        (globals, Command::Run(run)) => Ok((globals, Action::Run { flags: run.pod, apps })),
+        (globals, Command::Run(run)) => {
+            Ok((globals, Action::Run { flags: run.pod, mounts: run.app.mount, apps }))
+        }
         (globals, other) => Ok((globals, action(other))),
     }
 }
@@ -374,7 +377,7 @@ fn absolute(flag: &str, path: &Path) -> Result<PathBuf, Stop> {
 
 fn action(command: Command) -> Action {
     match command {
-        Command::Run(run) => Action::Run { flags: run.pod, apps: Vec::new() },
+        Command::Run(run) => Action::Run { flags: run.pod, mounts: run.app.mount, apps: Vec::new() },
         Command::Fetch { images } => Action::Fetch { images },
         Command::Gc { grace_period, mark_only } => Action::Gc { grace_period, mark_only },
         Command::Rm { uuids } => Action::Rm { uuids },
@@ -405,12 +408,13 @@ fn app_action(command: AppSubcommand) -> Action {
     }
 }
 
-/// An app's flag before the first image.
+/// An app's flag before the first image; `--mount` may stand there.
 fn first_app_flag(matches: &ArgMatches) -> Option<String> {
     let (_, run) = matches.subcommand()?;
     let flags = AppCommand::command();
     let mut given = flags
         .get_arguments()
+        .filter(|flag| flag.get_long() != Some("mount"))
         .filter(|flag| run.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine));
     given.find_map(|flag| flag.get_long().map(str::to_owned))
 }

@@ -6,6 +6,7 @@ pub mod images;
 pub mod logs;
 pub mod pods;
 pub mod run;
+mod statistics;
 pub mod status;
 pub mod stop;
 mod table;

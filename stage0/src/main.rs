@@ -9,10 +9,13 @@ mod kvm;
 mod log_reader;
 mod network;
 mod pods;
+mod read_only;
 mod remove;
 mod stage1;
 mod store;
 mod timeline;
+mod users;
+mod volumes;
 
 use std::error::Error;
 use std::io::Write;
@@ -34,10 +37,12 @@ fn main() -> ExitCode {
     };
     let name = action.name();
     let result = match action {
-        Action::Run { flags, apps } => match commands::run::run(&globals, &flags, &apps, started) {
-            Ok(never) => match never {},
-            Err(error) => Err(error),
-        },
+        Action::Run { flags, mounts, apps } => {
+            match commands::run::run(&globals, &flags, &mounts, &apps, started) {
+                Ok(never) => match never {},
+                Err(error) => Err(error),
+            }
+        }
         Action::Fetch { images } => commands::images::fetch(&globals, &images),
         Action::ImageList(flags) => commands::images::list(&globals, flags),
         Action::Gc { grace_period, mark_only } => commands::pods::gc(&globals, grace_period, mark_only),

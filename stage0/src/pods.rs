@@ -15,6 +15,7 @@
 
 pub mod command;
 pub mod create;
+pub mod environment;
 pub mod gc;
 pub mod manifest;
 pub mod report;
@@ -73,6 +74,16 @@ pub enum Error {
     /// Several variables of one name.
     #[error("the environment variable \"{0}\" is set twice by {1}")]
     VariableTwice(String, &'static str),
+    /// A line of `--set-env-file`.
+    #[error("line {line} of {}: {what}", path.display())]
+    EnvironmentFile {
+        /// The file.
+        path: PathBuf,
+        /// The line's number.
+        line: usize,
+        /// What is wrong.
+        what: String,
+    },
     /// No such pod.
     #[error("no matches found for \"{0}\"; rkt list shows the pods")]
     NoMatch(String),

@@ -5,21 +5,23 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use pod::abi::{
-    ANNOTATION_APP, ANNOTATION_ATTACH, ANNOTATION_ENTER, ANNOTATION_STOP, AppArguments, AttachArguments,
-    ENV_LOCK_FD, ENV_TIMELINE, EnterArguments, PodDirectory, RunArguments, StopArguments,
+    ANNOTATION_APP, ANNOTATION_ATTACH, ANNOTATION_ENTER, ANNOTATION_STATS, ANNOTATION_STOP, AppArguments,
+    AttachArguments, ENV_LOCK_FD, ENV_TIMELINE, ENV_USERS_LOCK_FD, EnterArguments, PodDirectory, RunArguments,
+    StopArguments,
 };
 use pod::image_manifest::ImageManifest;
+use pod::statistics::PodStatistics;
 use uuid::Uuid;
 
 use crate::cli::Stage1;
-use crate::{host, kvm};
+use crate::{host, kvm, read_only};
 
 /// The entrypoints of our stage1s, all of them one binary under different names.
-pub const ENTRYPOINTS: [&str; 6] = ["init", "enter", "attach", "stop", "app", "gc"];
+pub const ENTRYPOINTS: [&str; 7] = ["init", "enter", "attach", "stats", "stop", "app", "gc"];
 /// What a guest is made of, beside the stage1, and what it is for.
 const GUEST_FILES: [(&str, &str); 3] = [
     ("vmlinux", "the guest kernel"),
@@ -70,6 +72,15 @@ pub enum Error {
     /// An entrypoint said why, and failed.
     #[error("the stage1 could not {0} the pod ({1})")]
     Failed(&'static str, std::process::ExitStatus),
+    /// What an entrypoint printed is not what it should.
+    #[error("cannot understand what {} has measured", path.display())]
+    Statistics {
+        /// The entrypoint.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The handover failed.
     #[error("cannot execute {}", path.display())]
     Exec {
@@ -150,19 +161,33 @@ fn directories() -> Vec<PathBuf> {
     std::iter::once(directory.to_path_buf()).chain(library).collect()
 }
 
-/// Becomes the stage1: returns only if that fails.
+/// Becomes the stage1, which takes over the locks of the pod and of its users: returns only if that fails.
 pub fn exec(
     pod: &Path,
     lock: BorrowedFd<'_>,
+    users: Option<BorrowedFd<'_>>,
     arguments: &RunArguments,
+    stage1: Stage1,
     timeline: Option<String>,
 ) -> Result<Infallible, Error> {
     let path = pod.join("stage1/rootfs").join("init");
     let failed = |source| Error::Exec { path: path.clone(), source };
     fcntl(lock, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|error| failed(error.into()))?;
-    let mut command = Command::new(&path);
-    command.args(arguments.to_arguments()).current_dir(pod);
+    let program = match stage1 {
+        Stage1::Nspawn => read_only::program(&path).map_err(failed)?,
+        // A guest sees no process of the host.
+        Stage1::Kvm => read_only::Program::Plain(path.clone()),
+    };
+    let mut command = Command::new(program.path());
+    command.arg0(&path).args(arguments.to_arguments()).current_dir(pod);
     command.env(ENV_LOCK_FD, lock.as_raw_fd().to_string());
+    match users {
+        Some(users) => {
+            fcntl(users, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|error| failed(error.into()))?;
+            command.env(ENV_USERS_LOCK_FD, users.as_raw_fd().to_string())
+        }
+        None => command.env_remove(ENV_USERS_LOCK_FD),
+    };
     // No SELinux contexts: empty, as upstream has them without SELinux.
     command.env("RKT_SELINUX_CONTEXT", "").env("RKT_SELINUX_MOUNT_CONTEXT", "");
     match timeline {
@@ -170,6 +195,21 @@ pub fn exec(
         None => command.env_remove(ENV_TIMELINE),
     };
     Err(failed(command.exec()))
+}
+
+/// What a running pod uses, as its stage1 measures it.
+pub fn statistics(pod: &Path, uuid: Uuid) -> Result<PodStatistics, Error> {
+    let path = entrypoint(pod, ANNOTATION_STATS)?.ok_or(Error::NoEntrypoint(uuid, "stats"))?;
+    let output = Command::new(&path)
+        .arg(uuid.to_string())
+        .current_dir(pod)
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|source| Error::Exec { path: path.clone(), source })?;
+    if !output.status.success() {
+        return Err(Error::Failed("measure", output.status));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|source| Error::Statistics { path, source })
 }
 
 /// Asks a pod's stage1 to end the pod.
@@ -233,6 +273,7 @@ mod tests {
             assert_eq!(annotation(ANNOTATION_ATTACH), Some("/attach"));
             assert_eq!(annotation(ANNOTATION_STOP), Some("/stop"));
             assert_eq!(annotation(ANNOTATION_APP), Some("/app"));
+            assert_eq!(annotation(ANNOTATION_STATS), Some("/stats"));
             assert_eq!(annotation(ANNOTATION_MOUNTS_IMAGES), Some("true"));
             assert_eq!(
                 annotation(ANNOTATION_INTERFACE_VERSION),

@@ -12,7 +12,9 @@ pub enum Error {
     #[error(transparent)]
     Stage1(#[from] stage1::Error),
     /// The program was called by a name that is no entrypoint's.
-    #[error("\"{0}\" is not an entrypoint of this stage1: it is started as init, enter, stop or gc, by rkt")]
+    #[error(
+        "\"{0}\" is not an entrypoint of this stage1: it is started as init, enter, stats, stop or gc, by rkt"
+    )]
     Entrypoint(String),
     /// KVM is not usable.
     #[error("--stage1=kvm is not possible on this host; rkt doctor shows more, --stage1=nspawn needs no KVM")]
@@ -23,6 +25,9 @@ pub enum Error {
          leave --net out, or use --stage1=nspawn"
     )]
     HostNetwork,
+    /// A VM has no use for a user namespace.
+    #[error("--private-users is not possible here: a VM's kernel has users of its own already")]
+    PrivateUsers,
     /// A network cannot be had in a VM.
     #[error("cannot attach the VM to the pod's network")]
     Network(#[from] net::Error),

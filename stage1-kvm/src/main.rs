@@ -33,6 +33,7 @@ fn entrypoint() -> Result<ExitCode, Error> {
         Some("enter") => Ok(ExitCode::from(stage1::enter::enter(arguments)?.code())),
         Some("app") => Ok(stage1::change::change(arguments).map(|()| ExitCode::SUCCESS)?),
         Some("attach") => Ok(ExitCode::from(stage1::attach::attach(arguments)?.code())),
+        Some("stats") => Ok(stage1::stats::of_vm(arguments).map(|()| ExitCode::SUCCESS)?),
         Some("stop") => Ok(stage1::stop::stop(arguments).map(|()| ExitCode::SUCCESS)?),
         _ => Err(Error::Entrypoint(called)),
     }

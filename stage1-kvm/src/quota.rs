@@ -1,7 +1,7 @@
 //! CPU time that is not whole cores: a quota on this process, which is the machine. The guest divides it among the apps
 //! by cgroups of its own, which a guest that is not to be trusted need not do.
 
-use pod::limits::{AppLimits, Limit, PodLimits};
+use pod::limits::{AppLimits, DEFAULT_PIDS, Limit, PodLimits};
 use stage1::cgroup::{AppCgroup, Cgroups};
 use stage1::pod::Pod;
 
@@ -10,15 +10,16 @@ use crate::error::Error;
 /// The name of the machine's cgroup below the pod's.
 const NAME: &str = "vm";
 
-/// Puts this process under the pod's quota, if it needs one. Call it before any thread is started.
+/// Puts this process under the pod's quota, or into the cgroup that the caller wants, if it needs to be in one. Call it before any thread is started.
 pub fn enter(pod: &Pod, limits: &PodLimits) -> Result<Option<Cgroups>, Error> {
-    if limits.cpu_milli().is_multiple_of(1000) {
+    let parent = pod.arguments.cgroup_parent.as_ref();
+    if limits.cpu_milli().is_multiple_of(1000) && parent.is_none() {
         // As many vCPUs as cores: they cannot take more.
         return Ok(None);
     }
     let machine = machine(limits).map_err(Error::Limits)?;
     let machine = AppCgroup { limits: &machine, devices: None };
-    let mut cgroups = Cgroups::make(&pod.directory, pod.arguments.uuid, &[machine], &["cpu"])?;
+    let mut cgroups = Cgroups::make(&pod.directory, pod.arguments.uuid, &[machine], &["cpu"], parent)?;
     cgroups.enter()?;
     Ok(Some(cgroups))
 }
@@ -27,7 +28,8 @@ pub fn enter(pod: &Pod, limits: &PodLimits) -> Result<Option<Cgroups>, Error> {
 fn machine(limits: &PodLimits) -> Result<AppLimits, pod::Error> {
     let memory_bytes = Limit { amount: limits.memory_bytes(), explicit: false };
     let cpu_milli = Limit { amount: limits.cpu_milli(), explicit: true };
-    Ok(AppLimits { app: NAME.parse()?, cpu_milli, memory_bytes })
+    let pids = Limit { amount: DEFAULT_PIDS, explicit: false };
+    Ok(AppLimits { app: NAME.parse()?, cpu_milli, memory_bytes, pids })
 }
 
 #[cfg(test)]
@@ -42,6 +44,7 @@ mod tests {
             app: name.parse().unwrap(),
             cpu_milli: Limit { amount: milli, explicit: milli != 1000 },
             memory_bytes: Limit { amount: 64 << 20, explicit: false },
+            pids: Limit { amount: DEFAULT_PIDS, explicit: false },
         };
         let machine = machine(&PodLimits { apps: vec![app("a", 500), app("b", 1000)] }).unwrap();
         let settings = machine.cgroup_settings(CgroupVersion::V2);

@@ -31,6 +31,9 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     timeline.mark("stage1");
     let _lock = lock::take()?;
     let mut pod = Pod::open(arguments)?;
+    if pod.arguments.private_users.is_some() {
+        return Err(Error::PrivateUsers);
+    }
     if pod.arguments.net == Net::Host {
         return Err(Error::HostNetwork);
     }
@@ -103,6 +106,8 @@ fn accompany(
         kill: &mut || stop.stop(),
         entrance,
         door: Box::new(|session, streams| sessions::open(&pod.directory, session, streams)),
+        // The supervisor counts them, in the guest.
+        oom_kills: &|_| None,
     };
     Ok(attend(pod, plan, connection, signals, terminal, timeline)?)
 }

@@ -13,6 +13,60 @@ pub enum Error {
     /// The pod's manifest asks for what cannot be.
     #[error("cannot compute the apps' limits")]
     Limits(#[source] pod::Error),
+    /// The pod's volumes contradict each other.
+    #[error("cannot use the pod's volumes")]
+    Volumes(#[source] pod::Error),
+    /// A volume's source.
+    #[error("cannot use {} of the host as volume \"{volume}\"", .path.display())]
+    Volume {
+        /// Its name.
+        volume: String,
+        /// Where it should come from.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: nix::Error,
+    },
+    /// The pod's own network.
+    #[error("cannot set up loopback")]
+    Loopback(#[source] net::Error),
+    /// The mounts of a pod with a user namespace.
+    #[error("cannot mount the apps' roots for the pod's users")]
+    Outside(#[source] stage2::Error),
+    /// The supervisor of a pod with a user namespace was not started.
+    #[error("cannot start the pod in its user namespace: {0}")]
+    Users(String),
+    /// The descriptor of the lock on the users is not there.
+    #[error("no lock of the pod's users was handed over; a stage1 is started by rkt, not by hand")]
+    NoUsersLock,
+    /// A user that the pod has not.
+    #[error(
+        "volume \"{volume}\" is to belong to user {uid} and group {gid}, but --private-users has numbers below {count} only"
+    )]
+    NoSuchUser {
+        /// The volume.
+        volume: String,
+        /// The user.
+        uid: u32,
+        /// The group.
+        gid: u32,
+        /// How many there are.
+        count: u32,
+    },
+    /// A volume whose file system cannot be shifted.
+    #[error(
+        "cannot shift the owners in {} of volume \"{volume}\": its file system, or one mounted within, cannot be idmapped by \
+        this kernel; leave idmap out, or try recursive=false", .path.display()
+    )]
+    Idmap {
+        /// The volume.
+        volume: String,
+        /// Its source.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: nix::Error,
+    },
     /// A file or directory.
     #[error("cannot {action} {}", .path.display())]
     Path {

@@ -8,6 +8,8 @@ mod run;
 mod sessions;
 mod streams;
 mod supervisor;
+mod users;
+mod volumes;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,6 +25,9 @@ fn main() -> ExitCode {
         Some("app") => stage1::change::change(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Some("attach") => {
             stage1::attach::attach(arguments).map(|status| ExitCode::from(status.code())).map_err(Into::into)
+        }
+        Some("stats") => {
+            stage1::stats::of_namespaces(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }
         Some("stop") => stage1::stop::stop(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         _ => run::run(arguments),

@@ -8,7 +8,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use pod::abi::PodDirectory;
 use pod::limits::PodLimits;
 use pod::net::Net;
-use pod::plan::{ImageSource, Isolation, Layers, Plan};
+use pod::plan::{ImageSource, Isolation, Layers, Plan, PrivateUsers};
 use pod::seccomp::KERNEL_TAKES_FILTERS;
 use pod::types::AcName;
 use stage1::attend::{Connection, Control, Streams as CarriedStreams, attend};
@@ -23,9 +23,10 @@ use stage1::{lock, status};
 use stage2::{AppCgroups, Connections};
 
 use crate::error::Error;
-use crate::sessions;
 use crate::streams::Streams;
 use crate::supervisor::{NetworkNamespace, Supervisor};
+use crate::users::Namespaces;
+use crate::{sessions, volumes};
 
 /// The isolation's name.
 const FLAVOR: &str = "nspawn";
@@ -33,11 +34,22 @@ const FLAVOR: &str = "nspawn";
 /// Runs the pod in the working directory to its end.
 pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let _lock = lock::take()?;
+    let users_lock = lock::take_users()?;
     let mut timeline = Timeline::from_environment();
     timeline.mark("stage1");
     let mut pod = Pod::open(arguments)?;
     let signals = Signals::block()?;
     status::write_parent(&pod.directory)?;
+    if pod.arguments.private_users.is_some() && users_lock.is_none() {
+        return Err(Error::NoUsersLock);
+    }
+    let users = match pod.arguments.private_users {
+        Some(range) => Some((range, Namespaces::make(range)?)),
+        None => None,
+    };
+    if let Some((_, namespaces)) = &users {
+        pod.network_namespace = Some(namespaces.new_network()?);
+    }
     let network = match Network::set_up(&mut pod, &signals) {
         Err(error) if error.is_interruption() => return Ok(ExitCode::from(ENDED_BEFORE_ITS_START.code())),
         network => network?,
@@ -48,7 +60,11 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let layers = pod.manifest.apps.iter().map(|app| layers(&pod.directory, &app.name));
     let layers = layers.collect::<Result<_, _>>()?;
     let pod_root = pod.directory.stage1_rootfs();
-    let plan = pod.plan(Isolation::Namespaces { pod_root }, layers)?;
+    let (trees, volumes) = volumes::open(&pod, users.as_ref())?;
+    let private = users
+        .as_ref()
+        .map(|(range, _)| PrivateUsers { range: *range, host_network: pod.arguments.net == Net::Host });
+    let plan = pod.plan(Isolation::Namespaces { pod_root, volumes, users: private }, layers)?;
     check_filters(&plan)?;
 
     let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
@@ -64,12 +80,14 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         control: control_inside,
         streams: inside,
         cgroups: take_cgroups(&mut cgroups),
+        trees,
         sessions: Box::new(sessions),
         own_kernel: false,
     };
     timeline.mark("clone");
     let (supervisor, (control, outside, entrance, door)) = Supervisor::start(
         &plan,
+        users.map(|(_, namespaces)| namespaces),
         namespace(&pod, network.as_ref())?,
         connections,
         (control, outside, entrance, door),
@@ -87,6 +105,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         },
         entrance,
         door: Box::new(move |session, streams| door.open(session, streams)),
+        oom_kills: &|app| cgroups.oom_kills(app),
     };
     let status = attend(&pod, &plan, connection, &signals, terminal.as_ref(), &mut timeline)?;
     drop(supervisor);
@@ -108,12 +127,13 @@ fn make_cgroups(pod: &Pod, plan: &Plan) -> Result<Cgroups, Error> {
     let apps = limits.apps.iter().zip(&plan.apps);
     let apps: Vec<_> =
         apps.map(|(limits, app)| AppCgroup { limits, devices: app.devices.as_ref() }).collect();
-    Ok(Cgroups::make(&pod.directory, pod.arguments.uuid, &apps, CONTROLLERS)?)
+    let parent = pod.arguments.cgroup_parent.as_ref();
+    Ok(Cgroups::make(&pod.directory, pod.arguments.uuid, &apps, CONTROLLERS, parent)?)
 }
 
 fn take_cgroups(cgroups: &mut Cgroups) -> Vec<AppCgroups> {
     let apps = cgroups.procs.drain(..).zip(cgroups.directories_of_apps.drain(..));
-    apps.map(|(procs, directory)| AppCgroups { procs, directory }).collect()
+    apps.map(|(procs, directory)| AppCgroups { procs, directory, counts_here: false }).collect()
 }
 
 /// Where the pod's processes are to be.

@@ -11,6 +11,7 @@ use pod::plan::Plan;
 use stage2::Connections;
 
 use crate::error::Error;
+use crate::users::Namespaces;
 
 /// The pod's network namespace.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ impl Supervisor {
     /// have, for else nobody would learn of their being closed.
     pub fn start<T>(
         plan: &Plan,
+        users: Option<Namespaces>,
         network: NetworkNamespace,
         connections: Connections,
         outside: T,
@@ -42,6 +44,12 @@ impl Supervisor {
             | CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWUTS
             | CloneFlags::CLONE_NEWIPC;
+        if let Some(users) = users {
+            let supervise = || supervise_prepared(plan, connections);
+            let network = users.network(network)?;
+            let (pid, outside) = users.clone_into(&plan.outside, network, namespaces, outside, supervise)?;
+            return Ok((Self { pid }, outside));
+        }
         if matches!(network, NetworkNamespace::New) {
             namespaces |= CloneFlags::CLONE_NEWNET;
         }
@@ -93,6 +101,17 @@ fn supervise(plan: &Plan, network: NetworkNamespace, connections: Connections) {
     stage2::run(plan, connections);
 }
 
+/// The supervisor of a pod with a user namespace, which is in its namespaces and has let go of its parent's streams.
+fn supervise_prepared(plan: &Plan, connections: Connections) {
+    let prepared = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+        .and_then(|()| nix::sys::prctl::set_dumpable(false))
+        .map_err(Error::system("prepare the supervisor"));
+    match prepared {
+        Ok(()) => drop(stage2::run(plan, connections)),
+        Err(error) => drop(stage2::refuse(connections.control, &error)),
+    }
+}
+
 fn enter(network: NetworkNamespace) -> Result<(), Box<dyn std::error::Error>> {
     match network {
         NetworkNamespace::New => net::loopback_up()?,
@@ -104,7 +123,7 @@ fn enter(network: NetworkNamespace) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// What the supervisor has to say goes over the control channel; the caller's streams are the apps'.
-fn let_go_of_standard_streams() -> nix::Result<()> {
+pub fn let_go_of_standard_streams() -> nix::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null");
     let null = null.map_err(|error| nix::Error::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
     dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).and_then(|()| dup2_stderr(&null))

@@ -15,6 +15,7 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use ::pod::control::{ExitStatus, FromSupervisor, StreamHello, ToSupervisor};
+use ::pod::limits::PodLimits;
 use ::pod::plan::Plan;
 use ::pod::types::AcName;
 use nix::errno::Errno;
@@ -30,6 +31,7 @@ use self::sessions::Sessions;
 use crate::Error;
 use crate::entrance::Entrance;
 use crate::error::{Causes, report};
+use crate::notify;
 use crate::pod::Pod;
 use crate::signals::{Meaning, Signals};
 use crate::status;
@@ -70,6 +72,8 @@ pub struct Connection<'a> {
     pub entrance: Entrance,
     /// How the sessions' streams come about.
     pub door: Box<Door<'a>>,
+    /// How many of an app's processes were killed for want of memory, where that is counted outside.
+    pub oom_kills: &'a dyn Fn(&AcName) -> Option<u64>,
 }
 
 /// Attends to a pod until it has exited and all its output is delivered: carries streams between it and the caller's
@@ -87,7 +91,7 @@ pub fn attend(
     terminal: Option<&RawTerminal>,
     timeline: &mut Timeline,
 ) -> Result<ExitStatus, Error> {
-    let Connection { control, streams, ended, kill, entrance, door } = connection;
+    let Connection { control, streams, ended, kill, entrance, door, oom_kills } = connection;
     let mut attendant = Attendant {
         pod,
         plan,
@@ -98,6 +102,7 @@ pub fn attend(
         ended: Some(ended),
         ending: Ending::new(plan.grace_period_ms),
         kill,
+        oom_kills,
         signals,
         terminal,
         timeline,
@@ -119,6 +124,7 @@ struct Attendant<'a, 'k> {
     ended: Option<OwnedFd>,
     ending: Ending,
     kill: &'k mut dyn FnMut(),
+    oom_kills: &'k dyn Fn(&AcName) -> Option<u64>,
     signals: &'a Signals,
     terminal: Option<&'a RawTerminal>,
     timeline: &'a mut Timeline,
@@ -256,18 +262,42 @@ impl Attendant<'_, '_> {
         }
     }
 
-    /// An app runs; when all have, the pod is ready.
+    /// An app runs, which makes it ready unless it tells that itself.
     fn note_start(&mut self, app: &AcName) {
         self.timeline.mark(&format!("{app} started"));
-        let was_ready = self.apps.have_run();
-        self.apps.start(app);
-        if !was_ready && self.apps.have_run() {
-            status::write_ready(&self.pod.directory).unwrap_or_else(|error| report(&error));
+        self.note_readiness(|apps| apps.start(app));
+    }
+
+    /// After a `change` of what is known of the apps, the pod may be ready.
+    fn note_readiness(&mut self, change: impl FnOnce(&mut Apps)) {
+        let was_ready = self.apps.have_been_ready();
+        change(&mut self.apps);
+        if !was_ready && self.apps.have_been_ready() {
+            status::write_ready(&self.pod.directory)
+                .and_then(|()| notify::ready())
+                .unwrap_or_else(|error| report(&error));
+        }
+    }
+
+    /// Tells that the kernel has killed processes of an app for want of memory, if it has.
+    fn note_oom_kills(&mut self, app: &AcName, kills: u64) {
+        if self.apps.count_oom_kills(app, kills) {
+            let limit = PodLimits::of(&self.pod.manifest).ok().and_then(|limits| limits.memory_of(app));
+            report(&Error::OutOfMemory { app: app.clone(), kills, limit });
+            status::write_oom_kills(&self.pod.directory, app, kills).unwrap_or_else(|error| report(&error));
+        }
+    }
+
+    /// The same where that is counted outside the pod.
+    fn count_oom_kills(&mut self, app: &AcName) {
+        if let Some(kills) = self.apps.has(app).then(|| (self.oom_kills)(app)).flatten() {
+            self.note_oom_kills(app, kills);
         }
     }
 
     fn note_restart(&mut self, app: &AcName, restarts: u32) {
         self.timeline.mark(&format!("{app} begins again"));
+        self.count_oom_kills(app);
         // How it has ended before says nothing of it any more.
         if self.apps.has_ended(app) {
             status::remove_exit(&self.pod.directory, app).unwrap_or_else(|error| report(&error));
@@ -280,6 +310,7 @@ impl Attendant<'_, '_> {
 
     fn note_end(&mut self, app: &AcName, status: ExitStatus) {
         self.timeline.mark(&format!("{app} exited"));
+        self.count_oom_kills(app);
         if self.apps.end(app) {
             self.attachments.app_ended(app, status);
             let written = status::write_exit(&self.pod.directory, app, status);
@@ -295,6 +326,11 @@ impl Attendant<'_, '_> {
             FromSupervisor::Started { app } => self.note_start(app),
             FromSupervisor::Restarting { app, restarts } => self.note_restart(app, *restarts),
             FromSupervisor::Exited { app, status } => self.note_end(app, *status),
+            FromSupervisor::AppReady { app } => {
+                self.timeline.mark(&format!("{app} ready"));
+                self.note_readiness(|apps| apps.tell_ready(app));
+            }
+            FromSupervisor::OutOfMemory { app, kills } => self.note_oom_kills(app, *kills),
             _ => {}
         }
         for answer in self.sessions.hear(&message, &self.apps) {

@@ -11,9 +11,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ::pod::abi::PodDirectory;
+use ::pod::abi::{CgroupPath, PodDirectory};
 use ::pod::devices::{self as policy, DevicePolicy};
 use ::pod::limits::{AppLimits, CgroupSetting, CgroupVersion, Limit};
+use ::pod::statistics;
+use ::pod::types::AcName;
 use uuid::Uuid;
 
 use self::layout::Layout;
@@ -21,7 +23,9 @@ use self::place::{Evacuation, Place};
 use crate::Error;
 
 /// The controllers that limits need.
-pub const CONTROLLERS: &[&str] = &["cpu", "memory"];
+pub const CONTROLLERS: &[&str] = &["cpu", "memory", "pids"];
+/// What counts CPU time in v1; in v2 every cgroup does.
+const CPU_COUNTER: &str = "cpuacct";
 /// How a process writes its own number into `cgroup.procs`.
 const THIS_PROCESS: &[u8] = b"0";
 /// The file in the pod's directory that says where its cgroups are, a directory a line.
@@ -54,18 +58,29 @@ pub struct Cgroups {
 
 impl Cgroups {
     /// Makes the cgroups that the device policies and the limits by `controllers` need. A policy, or a limit that somebody asked for,
-    /// that cannot be enforced is an error; a limit that nobody asked for is left out with a warning.
+    /// that cannot be enforced is an error; a limit that nobody asked for is left out with a warning. They are below `parent`, or
+    /// below this process's own cgroup.
     pub fn make(
         directory: &PodDirectory,
         uuid: Uuid,
         apps: &[AppCgroup<'_>],
         controllers: &[&'static str],
+        parent: Option<&CgroupPath>,
     ) -> Result<Self, Error> {
-        let layout = Layout::of_this_process()?;
         let name = format!("rkt-{uuid}");
         let confined = apps.iter().any(|app| app.devices.is_some());
         let mut controllers = controllers.to_vec();
         controllers.extend(confined.then_some(policy::CONTROLLER));
+        let mut layout = Layout::of_this_process()?;
+        if let Some(parent) = parent {
+            layout.move_below(parent, &controllers)?;
+        }
+        // Where it is not a part of "cpu", which limits CPU time: it counts it.
+        let counted = layout
+            .hierarchies
+            .iter()
+            .any(|hierarchy| hierarchy.controllers.iter().any(|own| own == CPU_COUNTER));
+        controllers.extend(counted.then_some(CPU_COUNTER));
         let required = |controller: &&'static str| apps.iter().any(|app| requires(app, controller));
         let (places, evacuation) = place::find(&layout, &controllers, required, &name)?;
         let missing =
@@ -103,6 +118,11 @@ impl Cgroups {
         Ok(())
     }
 
+    /// How many of an app's processes were killed for want of memory, if that is counted here.
+    pub fn oom_kills(&self, app: &AcName) -> Option<u64> {
+        statistics::oom_kills(&|file| read(&self.directories, Some(app), file))
+    }
+
     /// Says where the cgroups will be before they are, so that a crash leaves none that nobody knows of.
     fn record(&self, directory: &PodDirectory) -> Result<(), Error> {
         let path = directory.path().join(RECORD);
@@ -134,6 +154,7 @@ fn limit(app: &AppLimits, controller: &str) -> Option<Limit> {
     match controller {
         "cpu" => Some(app.cpu_milli),
         "memory" => Some(app.memory_bytes),
+        "pids" => Some(app.pids),
         _ => None,
     }
 }
@@ -186,18 +207,33 @@ fn open(place: &Place, name: &str, app: &AppCgroup<'_>) -> Result<OwnedFd, Error
     fs::File::open(&directory).map(OwnedFd::from).map_err(Error::file("open", &directory))
 }
 
-/// Removes the cgroups that the pod's directory tells of; those that are gone already are no error.
-pub fn remove_recorded(directory: &Path, uuid: Uuid) -> Result<(), Error> {
+/// A file of an app's cgroup, or of the pod's, in whichever hierarchy has it.
+pub(crate) fn read(directories: &[PathBuf], app: Option<&AcName>, file: &str) -> Option<String> {
+    directories.iter().find_map(|pod| {
+        let cgroup = app.map_or_else(|| pod.clone(), |app| pod.join(app.as_str()));
+        fs::read_to_string(cgroup.join(file)).ok()
+    })
+}
+
+/// The cgroups that the pod's directory tells of, if it has any.
+pub(crate) fn recorded(directory: &Path, uuid: Uuid) -> Result<Vec<PathBuf>, Error> {
     let path = directory.join(RECORD);
     let lines = match fs::read_to_string(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(Error::file("read", &path))?,
     };
     let name = format!("rkt-{uuid}");
-    for cgroup in
-        lines.lines().map(Path::new).filter(|line| line.file_name().is_some_and(|last| *last == *name))
-    {
-        remove(cgroup).map_err(Error::file("remove cgroup", cgroup))?;
+    let is_ours = |line: &&Path| line.file_name().is_some_and(|last| *last == *name);
+    Ok(lines.lines().map(Path::new).filter(is_ours).map(Path::to_owned).collect())
+}
+
+/// Removes the cgroups that the pod's directory tells of, after killing whatever is left in them; those that are gone already
+/// are no error.
+pub fn remove_recorded(directory: &Path, uuid: Uuid) -> Result<(), Error> {
+    for cgroup in recorded(directory, uuid)? {
+        // Not in v1, and not before Linux 5.14: there is nothing to kill unless a process of a killed pod still dies.
+        let _ = fs::write(cgroup.join("cgroup.kill"), "1");
+        remove(&cgroup).map_err(Error::file("remove cgroup", &cgroup))?;
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ pub fn change(arguments: impl Iterator<Item = String>) -> Result<(), Error> {
                 let source = Causes::new(causes).ok_or(Error::PodGone)?;
                 return Err(Error::NotChanged { app: change.app, action: change.action, source });
             }
-            Some((ToClient::Connected, _)) | None => {}
+            Some((ToClient::Connected | ToClient::Measured(_), _)) | None => {}
         }
     }
 }

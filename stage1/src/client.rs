@@ -164,6 +164,8 @@ impl Client {
                 self.inputs.clear();
                 Ok(Some(status))
             }
+            // Not what was asked for.
+            ToClient::Measured(_) => Err(Error::PodGone),
         }
     }
 

@@ -40,6 +40,12 @@ pub enum Error {
         /// The controller.
         controller: &'static str,
     },
+    /// `--cgroup-parent` names a cgroup that is not there.
+    #[error("there is no cgroup {}, which --cgroup-parent names: make it, or leave the option out", .path.display())]
+    NoCgroupParent {
+        /// Where it should be.
+        path: PathBuf,
+    },
     /// The host has nothing that keeps apps from its devices.
     #[error(
         "the apps cannot be kept from this host's devices: there is neither the cgroup controller \"devices\" (v1) nor \
@@ -77,10 +83,12 @@ pub enum Error {
     #[error("usage: gc [--debug] UUID, in the pod's directory")]
     Usage,
     /// The pod's parent is not to be found, or another process has its number by now.
-    #[error("pod \"{uuid}\" cannot be stopped: {why}")]
+    #[error("pod \"{uuid}\" cannot be {done}: {why}")]
     NoParent {
         /// The pod.
         uuid: Uuid,
+        /// "stopped", "measured".
+        done: &'static str,
         /// What is wrong.
         why: String,
     },
@@ -114,6 +122,19 @@ pub enum Error {
         #[source]
         source: Causes,
     },
+    /// The kernel has killed processes of an app.
+    #[error(
+        "app \"{app}\" ran out of memory: the kernel has killed {kills} of its processes{}",
+        .limit.map(|bytes| format!("; its limit is {bytes} bytes (--memory)")).unwrap_or_default()
+    )]
+    OutOfMemory {
+        /// Which.
+        app: AcName,
+        /// How many.
+        kills: u64,
+        /// Its limit, in bytes.
+        limit: Option<u64>,
+    },
     /// There is nobody behind the pod's socket.
     #[error("cannot reach the pod: it does not run, or its stage1 is not this one")]
     NotReached(#[source] nix::Error),
@@ -140,6 +161,15 @@ pub enum Error {
     /// A client could not attach, or was let go of.
     #[error("cannot attach to app \"{app}\"")]
     NotAttached {
+        /// Which.
+        app: AcName,
+        /// The chain of causes.
+        #[source]
+        source: Causes,
+    },
+    /// An app could not be measured.
+    #[error("cannot measure app \"{app}\"")]
+    NotMeasured {
         /// Which.
         app: AcName,
         /// The chain of causes.

@@ -3,7 +3,7 @@
 //!
 //! A stage1's `run` entrypoint, whatever the isolation: [`lock::take`], [`pod::Pod::open`], [`signals::Signals::block`],
 //! [`pod::Pod::plan`], make the isolation, [`attend::attend`], exit; [`error::exit_code`] for what went wrong. The other
-//! entrypoints are [`enter::enter`], [`attach::attach`], [`change::change`], [`stop::stop`] and [`gc::gc`].
+//! entrypoints are [`enter::enter`], [`attach::attach`], [`change::change`], [`stats`], [`stop::stop`] and [`gc::gc`].
 
 pub mod attach;
 pub mod attend;
@@ -17,9 +17,11 @@ pub mod gc;
 pub mod lock;
 mod logs;
 pub mod network;
+mod notify;
 mod parent;
 pub mod pod;
 pub mod signals;
+pub mod stats;
 pub mod status;
 pub mod stop;
 mod sys;

@@ -3,7 +3,7 @@
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use pod_abi::ENV_LOCK_FD;
+use pod_abi::{ENV_LOCK_FD, ENV_USERS_LOCK_FD};
 
 use crate::Error;
 use ::pod::abi as pod_abi;
@@ -11,16 +11,25 @@ use ::pod::abi as pod_abi;
 /// Takes the lock's descriptor from the environment; no program that is started from here on inherits it. Must be
 /// called once, before other descriptors are opened; keep the result until the pod has ended.
 pub fn take() -> Result<OwnedFd, Error> {
+    take_by(ENV_LOCK_FD)?.ok_or_else(|| Error::Lock { why: format!("{ENV_LOCK_FD} is not set") })
+}
+
+/// The same of the lock on the pod's users, if it has some of its own: no other pod has them as long as this is open.
+pub fn take_users() -> Result<Option<OwnedFd>, Error> {
+    take_by(ENV_USERS_LOCK_FD)
+}
+
+fn take_by(variable: &str) -> Result<Option<OwnedFd>, Error> {
     let lock = |why: String| Error::Lock { why };
-    let text = std::env::var(ENV_LOCK_FD).map_err(|_| lock(format!("{ENV_LOCK_FD} is not set")))?;
+    let Ok(text) = std::env::var(variable) else { return Ok(None) };
     let number: RawFd = match text.parse() {
         Ok(number) if number > 2 => number,
-        _ => return Err(lock(format!("{ENV_LOCK_FD} is \"{text}\""))),
+        _ => return Err(lock(format!("{variable} is \"{text}\""))),
     };
     // SAFETY: the descriptor is only asked about; a number that is not open is an error of fcntl.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
         .map_err(|errno| lock(format!("descriptor {number} is not open ({errno})")))?;
     // SAFETY: it is open, as fcntl has just shown, and by the stage1 interface it is ours; nobody else knows of it.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(number) }))
 }

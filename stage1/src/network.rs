@@ -35,7 +35,7 @@ impl Network {
         let local_config = pod.arguments.local_config.as_deref().unwrap_or(Path::new(LOCAL_CONFIG));
         let id = pod.arguments.uuid.to_string();
         let planned = pod_network::plan(&pod.arguments.net, local_config, &id, &ports)?;
-        let attached = PodNetwork::create(&pod.directory.network(), planned)?;
+        let attached = PodNetwork::create(&pod.directory.network(), planned, pod.network_namespace.take())?;
         let network = Self { attached };
         let results = network.attached.attach(cache(), &|| signals.interrupted())?;
         net_info::write(&pod.directory.net_info(), &network.attached.describe(&results))?;

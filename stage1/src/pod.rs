@@ -1,5 +1,6 @@
 //! The pod as stage0 left it in its directory.
 
+use std::fs::File;
 use std::path::Path;
 
 use ::pod::abi::{PodDirectory, RunArguments};
@@ -19,6 +20,8 @@ pub struct Pod {
     pub manifest: PodManifest,
     /// What the apps' `/etc/resolv.conf` is to be, unless the images' own; known once there is a network.
     pub resolv_conf: Option<String>,
+    /// The namespace that its network is made in, if it is not to be one of the host's user namespace.
+    pub network_namespace: Option<File>,
 }
 
 impl Pod {
@@ -28,7 +31,7 @@ impl Pod {
             .map_err(|source| Error::Pod { what: "cannot carry out these arguments".into(), source })?;
         let directory = here()?;
         let manifest = read_manifest(&directory)?;
-        Ok(Self { directory, arguments, manifest, resolv_conf: None })
+        Ok(Self { directory, arguments, manifest, resolv_conf: None, network_namespace: None })
     }
 
     /// The plan for this pod in `isolation`, with each app's image and writable layer in the manifest's order.

@@ -30,6 +30,11 @@ pub fn write_restarts(directory: &PodDirectory, app: &AcName, restarts: u32) -> 
     write(directory.restarts(app), restarts.to_string().as_bytes())
 }
 
+/// Writes how many processes of an app were killed for want of memory.
+pub fn write_oom_kills(directory: &PodDirectory, app: &AcName, kills: u64) -> Result<(), Error> {
+    write(directory.oom_kills(app), kills.to_string().as_bytes())
+}
+
 /// Writes that this process is the pod's parent, which `stop` signals.
 pub fn write_parent(directory: &PodDirectory) -> Result<(), Error> {
     write(directory.ppid(), format!("{}\n", std::process::id()).as_bytes())
@@ -92,6 +97,8 @@ mod tests {
         remove_exit(&directory, &app).unwrap();
         remove_exit(&directory, &app).unwrap();
         assert!(!directory.status(&app).exists());
+        write_oom_kills(&directory, &app, 2).unwrap();
+        assert_eq!(std::fs::read_to_string(directory.oom_kills(&app)).unwrap(), "2");
         write_flavor(&directory, "nspawn").unwrap();
         write_flavor(&directory, "nspawn").unwrap();
         assert_eq!(std::fs::read_link(directory.flavor()).unwrap(), Path::new("nspawn"));

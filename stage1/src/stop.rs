@@ -10,6 +10,7 @@ use std::time::Duration;
 use ::pod::abi::{PodDirectory, StopArguments};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use uuid::Uuid;
 
 use crate::{Error, sys};
 
@@ -21,17 +22,26 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub fn stop(arguments: impl Iterator<Item = String>) -> Result<(), Error> {
     let arguments = StopArguments::parse(arguments)
         .map_err(|source| Error::Pod { what: "cannot carry out these arguments".into(), source })?;
-    let no_parent = |why: String| Error::NoParent { uuid: arguments.uuid, why };
-    let directory = PodDirectory::new(".");
-    let pid = parent(&directory)?.ok_or_else(|| no_parent("it does not run".into()))?;
-    // First the descriptor, then the check: whoever gets the number afterwards is not signalled.
+    let (_, pidfd) = living_parent(&PodDirectory::new("."), arguments.uuid, "stopped")?;
+    let signal = if arguments.force { Signal::SIGKILL } else { Signal::SIGTERM };
+    send(&pidfd, signal).map_err(|source| Error::System { action: "signal the pod's parent", source })
+}
+
+/// The pod's parent, by its number and as a descriptor; if there is none the pod cannot be `done` so.
+pub(crate) fn living_parent(
+    directory: &PodDirectory,
+    uuid: Uuid,
+    done: &'static str,
+) -> Result<(i32, OwnedFd), Error> {
+    let no_parent = |why: String| Error::NoParent { uuid, done, why };
+    let pid = parent(directory)?.ok_or_else(|| no_parent("it does not run".into()))?;
+    // First the descriptor, then the check: whoever gets the number afterwards is not meant.
     let gone = |_| no_parent(format!("its parent, process {pid}, has gone"));
     let pidfd = sys::pidfd_open(pid).map_err(gone)?;
     if !holds_lock(pid, directory.path()).map_err(Error::file("examine", directory.path()))? {
         return Err(no_parent(format!("process {pid} does not hold its lock")));
     }
-    let signal = if arguments.force { Signal::SIGKILL } else { Signal::SIGTERM };
-    send(&pidfd, signal).map_err(|source| Error::System { action: "signal the pod's parent", source })
+    Ok((pid, pidfd))
 }
 
 /// A parent that has ended meanwhile has done what it was to do.

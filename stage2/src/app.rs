@@ -9,10 +9,12 @@ use nix::unistd::Pid;
 use pod::control::{ExitStatus, FromSupervisor, TerminalSize};
 use pod::life::Restart;
 use pod::plan::AppPlan;
+use pod::statistics::Statistics;
 
 use crate::channel::{Listener, News};
 use crate::error::{Error, causes};
 use crate::life::{Life, Next};
+use crate::notifications::Notifications;
 use crate::start::{self, Material, Place};
 use crate::streams::OwnEnds;
 use crate::{AppCgroups, cgroup, sys};
@@ -46,6 +48,8 @@ pub struct App<'a> {
     cgroups: AppCgroups,
     /// Its mount namespace; comes from its process once it has its file systems.
     namespace: Option<OwnedFd>,
+    /// Comes likewise, if it is to tell when it is ready.
+    notifications: Option<Notifications>,
 }
 
 #[derive(Debug)]
@@ -85,6 +89,7 @@ impl<'a> App<'a> {
             is_alone,
             cgroups,
             namespace: None,
+            notifications: None,
         }
     }
 
@@ -93,6 +98,7 @@ impl<'a> App<'a> {
         self.life.begins();
         self.failure.clear();
         self.namespace = None;
+        self.notifications = None;
         let gone = || Error::Impossible("its standard streams are gone".into());
         let streams = self.streams.take().ok_or_else(gone)?;
         let started = start::app(Material { app: &self.plan, streams: &streams, cgroups: &self.cgroups });
@@ -140,6 +146,17 @@ impl<'a> App<'a> {
         }
     }
 
+    /// What to wait for: what the app tells of itself.
+    pub fn notifications(&self) -> Option<&Notifications> {
+        self.notifications.as_ref()
+    }
+
+    /// Takes what the app has told; what of it the parent is to be told.
+    pub fn take_notifications(&mut self) -> Option<FromSupervisor> {
+        let became_ready = self.notifications.as_mut()?.take();
+        became_ready.then(|| FromSupervisor::AppReady { app: self.plan.name.clone() })
+    }
+
     /// Hears what has come, and makes of it what the parent is to be told. A process that failed ends by itself.
     pub fn listen(&mut self) -> Vec<FromSupervisor> {
         let mut messages = Vec::new();
@@ -148,6 +165,7 @@ impl<'a> App<'a> {
             match listener.hear() {
                 News::Nothing => break,
                 News::Namespace(namespace) => self.namespace = Some(namespace),
+                News::Notifications(socket) => self.notifications = Some(Notifications::new(socket)),
                 News::Failed(causes) => {
                     self.failure = causes.clone();
                     messages.push(FromSupervisor::Failed { app: Some(app), causes });
@@ -179,6 +197,7 @@ impl<'a> App<'a> {
             (self.stopping, self.post_stop_due) = (false, false);
         } else {
             self.next = Some(self.life.ends(status, Instant::now()));
+            messages.extend(self.oom_kills());
         }
         // What it leaves ends with it only if something comes after it, or if somebody wanted its end.
         if goes_on && (self.life.is_held || matches!(self.next, Some(Next::StartAt(_)))) {
@@ -324,6 +343,17 @@ impl<'a> App<'a> {
         self.state = State::Starting(pid, listener);
         self.stopping = true;
         Ok(true)
+    }
+
+    /// What it uses, where the supervisor counts.
+    pub fn measure(&self) -> Option<Statistics> {
+        cgroup::measure(&self.cgroups)
+    }
+
+    /// What the parent is to be told of processes that were killed for want of memory.
+    fn oom_kills(&self) -> Option<FromSupervisor> {
+        let kills = cgroup::oom_kills(&self.cgroups).filter(|kills| *kills > 0)?;
+        Some(FromSupervisor::OutOfMemory { app: self.plan.name.clone(), kills })
     }
 
     /// Sends a signal to the main process. It has not been reaped, or it is not known any more: the number is its own.

@@ -1,7 +1,9 @@
-//! The apps' cgroups: made here in a VM, whose cgroup v2 hierarchy is the pod's alone, and in both isolations the way to
-//! all that an app has started, wherever it has gone.
+//! The apps' cgroups: made here in a VM, whose cgroup v2 hierarchy is the pod's alone, and read for what they use; and in both
+//! isolations the way to all that an app has started, wherever it has gone.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::{OFlag, openat};
@@ -11,12 +13,16 @@ use nix::sys::uio::pread;
 use nix::unistd::Pid;
 use pod::limits::CgroupSetting;
 use pod::plan::{AppPlan, Plan};
+use pod::statistics::{self, Statistics};
 
 use crate::error::Error;
 use crate::{AppCgroups, sys};
 
 /// A cgroup's file with its processes.
 const PROCS: &str = "cgroup.procs";
+
+/// The most of a file that is read: they are pages.
+const MAX_FILE_BYTES: u64 = 64 << 10;
 
 /// Makes a cgroup for each app, with its limits and its device policy; the `cgroup.procs` files by which processes enter them, in the plan's
 /// order.
@@ -34,6 +40,8 @@ pub fn make(plan: &Plan) -> Result<Vec<AppCgroups>, Error> {
         unless_required(enabled, required)
             .map_err(Error::system(format!("enable the cgroup controller {controller}")))?;
     }
+    // It limits nothing, and counts.
+    let _ = write(&root, "cgroup.subtree_control", "+io");
     plan.apps.iter().map(|app| make_one(&root, app)).collect()
 }
 
@@ -52,7 +60,30 @@ fn make_one(root: &OwnedFd, app: &AppPlan) -> Result<AppCgroups, Error> {
     }
     let procs = openat(&cgroup, PROCS, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
     let procs = procs.map_err(Error::system(format!("open cgroup {name}")))?;
-    Ok(AppCgroups { procs: vec![procs], directory: Some(cgroup) })
+    Ok(AppCgroups { procs: vec![procs], directory: Some(cgroup), counts_here: true })
+}
+
+/// How many processes of an app were killed for want of memory, where that is counted here.
+pub fn oom_kills(cgroups: &AppCgroups) -> Option<u64> {
+    let directory = counted(cgroups)?;
+    statistics::oom_kills(&|file| read(directory, file))
+}
+
+/// What an app uses, where that is counted here.
+pub fn measure(cgroups: &AppCgroups) -> Option<Statistics> {
+    let directory = counted(cgroups)?;
+    Some(Statistics::of(&|file| read(directory, file)))
+}
+
+fn counted(cgroups: &AppCgroups) -> Option<&OwnedFd> {
+    cgroups.directory.as_ref().filter(|_| cgroups.counts_here)
+}
+
+fn read(directory: &OwnedFd, file: &str) -> Option<String> {
+    let file = openat(directory, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    let mut text = String::new();
+    File::from(file).take(MAX_FILE_BYTES).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// Kills every process of an app, and tells whether there is none any more: what is forked meanwhile is killed by the next
@@ -116,7 +147,7 @@ mod tests {
         let cgroup = tempfile::tempdir().unwrap();
         let write = |text: String| std::fs::write(cgroup.path().join(PROCS), text).unwrap();
         let directory = std::fs::File::open(cgroup.path()).unwrap();
-        let cgroups = AppCgroups { procs: Vec::new(), directory: Some(directory.into()) };
+        let cgroups = AppCgroups { procs: Vec::new(), directory: Some(directory.into()), counts_here: false };
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         write(format!("{}\n", child.id()));
         assert!(!kill(&cgroups));

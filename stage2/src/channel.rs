@@ -11,8 +11,9 @@ use crate::error::{Error, causes};
 
 /// The longest chain of causes that is passed on.
 const MAX_BYTES: usize = 16 << 10;
-/// Sent along with a descriptor, for a message needs a byte.
+/// Sent along with a descriptor, and says what it is.
 const NAMESPACE: &[u8] = b"\0";
+const NOTIFICATIONS: &[u8] = b"\x01";
 
 /// The end of the process that becomes an app.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub enum News {
     Nothing,
     /// The app's mount namespace, for its post-stop handler and for sessions.
     Namespace(OwnedFd),
+    /// The socket on which the app tells that it is ready.
+    Notifications(OwnedFd),
     /// The chain of causes of a failure, outermost first.
     Failed(Vec<String>),
     /// The program was executed, or the process has died without a word.
@@ -55,6 +58,11 @@ impl Reporter {
         self.send(NAMESPACE, &[namespace])
     }
 
+    /// Hands over the socket of the app's notifications.
+    pub fn hand_over_notifications(&self, socket: BorrowedFd<'_>) -> nix::Result<()> {
+        self.send(NOTIFICATIONS, &[socket])
+    }
+
     fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
         packets::send(&self.0, bytes, descriptors)
     }
@@ -69,6 +77,7 @@ impl Listener {
             Ok(None) | Err(_) => return News::Closed,
         };
         match descriptors.into_iter().next() {
+            Some(socket) if bytes == NOTIFICATIONS => News::Notifications(socket),
             Some(namespace) => News::Namespace(namespace),
             None => News::Failed(String::from_utf8_lossy(&bytes).split('\0').map(str::to_owned).collect()),
         }

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::prctl::{set_keepcaps, set_no_new_privs};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, fchdir, setgroups, setresgid, setresuid};
 use pod::capability::CapabilitySet;
 use pod::plan::Process;
 use pod::rlimit::Rlimit;
@@ -102,7 +103,11 @@ fn become_user(identity: &Identity) -> Result<(), Error> {
     setresuid(uid, uid, uid).map_err(Error::system(format!("become user {uid}")))
 }
 
-/// As the app's user, for whom it has to be open.
+/// As the app's user, for whom it has to be open. No link of /proc is followed: the supervisor's descriptors are still there,
+/// and through one of them `/proc/self/fd/N` would be a directory of the host (CVE-2024-21626).
 fn enter_directory(path: &Path) -> Result<(), Error> {
-    chdir(path).map_err(Error::path("enter working directory", path))
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    openat2(AT_FDCWD, path, how).and_then(fchdir).map_err(Error::path("enter working directory", path))
 }

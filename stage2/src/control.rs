@@ -123,6 +123,7 @@ mod tests {
         let (here, there) =
             socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).unwrap();
         let plan = Plan {
+            outside: Vec::new(),
             setup: Vec::new(),
             apps: Vec::new(),
             network: Default::default(),

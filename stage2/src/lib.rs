@@ -1,10 +1,11 @@
 //! The supervisor: starts, watches and ends the apps of a pod, carries their streams and tells its parent. It is PID 1
 //! of the pod in both isolations.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use pod::control::ExitStatus;
-use pod::plan::Plan;
+use pod::plan::{Operation, Plan};
 use pod::session::SessionId;
 
 mod app;
@@ -16,6 +17,7 @@ mod control;
 mod error;
 mod interpreter;
 mod life;
+mod notifications;
 mod operations;
 mod program;
 mod scope;
@@ -27,6 +29,8 @@ pub mod sys;
 mod users;
 
 pub use control::receive_plan;
+use error::errno;
+
 pub use error::Error;
 
 /// Where the standard streams of an app go.
@@ -72,6 +76,8 @@ pub struct AppCgroups {
     pub procs: Vec<OwnedFd>,
     /// One of them as a directory, to find what the app has started: it is in all of them alike.
     pub directory: Option<OwnedFd>,
+    /// Whether the supervisor counts what the app uses (VM); in namespaces the parent does.
+    pub counts_here: bool,
 }
 
 /// What the supervisor is connected to.
@@ -83,6 +89,8 @@ pub struct Connections {
     pub streams: Vec<AppStreams>,
     /// Every app's cgroups, in the plan's order. Empty where the plan's own `cgroup` settings are to be carried out (VM).
     pub cgroups: Vec<AppCgroups>,
+    /// Detached mounts, for the plan's `Attach` operations: volumes (namespaces).
+    pub trees: Vec<OwnedFd>,
     /// Where the streams of sessions come from.
     pub sessions: Box<dyn SessionStreams>,
     /// Whether the kernel is the pod's alone (VM): then file systems are synced before the pod is said to have exited.
@@ -93,6 +101,15 @@ pub struct Connections {
 /// happens, failures included, is told on the control connection, `PodExited` last; the same status is returned.
 pub fn run(plan: &Plan, connections: Connections) -> ExitStatus {
     supervisor::run(plan, connections)
+}
+
+/// Carries out what a plan has for root of the host, in the mount namespace of this process (`Plan::outside`).
+pub fn carry_out_outside(operations: &[Operation], users: BorrowedFd<'_>) -> Result<(), Error> {
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    let users = users
+        .try_clone_to_owned()
+        .map_err(|error| Error::system("keep the user namespace")(errno(&error)))?;
+    operations::carry_out(operations, &scope::Scope::new(Path::new("/"))?, &[users])
 }
 
 /// Tells the parent that the pod could not be set up, in place of [`run`].

@@ -5,7 +5,11 @@ mod image;
 mod loop_device;
 mod mounts;
 mod overlay;
+mod populate;
 mod root;
+mod volume;
+
+use std::os::fd::OwnedFd;
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
 use nix::unistd::symlinkat;
@@ -14,13 +18,13 @@ use pod::plan::Operation;
 use crate::error::Error;
 use crate::scope::Scope;
 
-/// Carries `operations` out in order, with paths looked up inside `scope`; stops at the first that fails. The working
+/// Carries `operations` out in order, with paths looked up inside `scope` and `trees` for those that attach one; stops at the first that fails. The working
 /// directory is anywhere afterwards, `/` after a [`Operation::Root`].
-pub(crate) fn carry_out(operations: &[Operation], scope: &Scope) -> Result<(), Error> {
-    operations.iter().try_for_each(|operation| carry_out_one(operation, scope))
+pub(crate) fn carry_out(operations: &[Operation], scope: &Scope, trees: &[OwnedFd]) -> Result<(), Error> {
+    operations.iter().try_for_each(|operation| carry_out_one(operation, scope, trees))
 }
 
-fn carry_out_one(operation: &Operation, scope: &Scope) -> Result<(), Error> {
+fn carry_out_one(operation: &Operation, scope: &Scope, trees: &[OwnedFd]) -> Result<(), Error> {
     match operation {
         Operation::SlaveRoot => mounts::enslave_root(),
         Operation::Directory { path, mode } => scope.make_directory(path, *mode),
@@ -32,7 +36,13 @@ fn carry_out_one(operation: &Operation, scope: &Scope) -> Result<(), Error> {
             overlay::mount(scope, &overlay::Layers { lower, upper, work }, target)
         }
         Operation::Image { source, target, dax } => image::mount(scope, source, target, *dax),
+        Operation::Idmap { path } => mounts::idmap(scope, trees, path),
         Operation::Bind { source, target, flags } => mounts::bind(scope, source, target, *flags),
+        Operation::Attach { tree, target } => volume::attach(scope, trees, *tree, target),
+        Operation::Volume { source, target, read_only } => volume::bind(scope, source, target, *read_only),
+        Operation::EmptyFile { path } => volume::make_empty_file(scope, path),
+        Operation::EmptyVolume { path, volume } => volume::make_empty(scope, path, volume),
+        Operation::Populate { root, path, volume } => populate::populate(scope, root, path, volume),
         Operation::Protect { path } => mounts::protect(scope, path),
         Operation::Device { path, major, minor } => {
             let (directory, name) = scope.find_parent(path, "make device")?;

@@ -101,18 +101,14 @@ fn why_denied(program: &Path) -> Error {
     }
 }
 
-/// Why a program that is there could not be executed.
+/// Why a program that is there could not be executed: it, or an interpreter that it needs, has a fault.
 fn why_not(program: &Path, errno: Errno) -> Error {
-    let interpreter = (errno == Errno::ENOENT).then(|| interpreter::of(program)).flatten();
-    match (errno, interpreter) {
-        (Errno::ENOEXEC, _) => {
-            impossible(program, "it is no program of this machine's architecture, and no script with #!")
+    match interpreter::culprit(program) {
+        Some((culprit, fault)) if culprit == program => impossible(program, &format!("it {fault}")),
+        Some((culprit, fault)) => {
+            impossible(program, &format!("it needs \"{}\", which {fault}", culprit.display()))
         }
-        (_, Some(interpreter)) => {
-            let why = format!("it needs \"{}\", which is not in the image", interpreter.display());
-            impossible(program, &why)
-        }
-        (errno, None) => Error::path("execute", program)(errno),
+        None => Error::path("execute", program)(errno),
     }
 }
 
@@ -165,6 +161,9 @@ mod tests {
         assert!(failure(&file("plain", b"x", 0o644)).contains("not executable"));
         assert!(failure(&file("text", b"hello", 0o755)).contains("architecture"));
         assert!(failure(&file("script", b"#!/no/shell -e\n", 0o755)).contains("needs \"/no/shell\""));
+        let plain = home.path().join("plain");
+        let script = file("locked", format!("#!{}\n", plain.display()).as_bytes(), 0o755);
+        assert!(failure(&script).contains("plain\", which is not executable"));
         let path = EnvironmentVariable { name: "PATH".into(), value: "/nowhere".into() };
         let error = Program::find(&["nope".into()], &[path]).err().unwrap().to_string();
         assert!(error.contains("\"nope\"") && error.contains("/nowhere"), "{error}");

@@ -194,7 +194,7 @@ impl Session {
         let Process::Starting(pid, listener) = &self.process else { return None };
         let pid = *pid;
         match listener.hear() {
-            News::Nothing | News::Namespace(_) => None,
+            News::Nothing | News::Namespace(_) | News::Notifications(_) => None,
             News::Closed => {
                 self.process = Process::Running(pid);
                 None

@@ -13,6 +13,7 @@ use crate::AppCgroups;
 use crate::channel::{Listener, Reporter, pair};
 use crate::confine::{adjust_oom_score, confine};
 use crate::error::{Error, errno};
+use crate::notifications;
 use crate::operations::carry_out;
 use crate::program::Program;
 use crate::scope::Scope;
@@ -101,10 +102,15 @@ fn exit() -> ! {
 fn become_app(material: Material<'_>, reporter: &Reporter) -> Result<Infallible, Error> {
     let Material { app, streams, cgroups } = material;
     enter_cgroups(cgroups)?;
-    carry_out(&app.setup, &scope(app)?)?;
+    carry_out(&app.setup, &scope(app)?, &[])?;
     streams.take()?;
     adjust_oom_score(&app.process)?;
     hand_over_namespace(reporter)?;
+    if app.notify {
+        let socket = notifications::listen()?;
+        let handed = reporter.hand_over_notifications(socket.as_fd());
+        handed.map_err(Error::system("hand over the socket of the app's notifications"))?;
+    }
     if let Some(command) = &app.pre_start {
         run_pre_start(app, command, reporter)?;
     }

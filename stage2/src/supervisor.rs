@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use pod::control::{ExitStatus, FromSupervisor, ToSupervisor};
 use pod::life::ExitPolicy;
 use pod::plan::Plan;
+use pod::session::SessionId;
 use pod::types::AcName;
 use relay::Carrier;
 
@@ -57,7 +58,7 @@ struct Supervisor<'a> {
 }
 
 pub(crate) fn run(plan: &Plan, connections: Connections) -> ExitStatus {
-    let Connections { control, streams, cgroups, sessions, own_kernel } = connections;
+    let Connections { control, streams, cgroups, trees, sessions, own_kernel } = connections;
     let signals = match take_signals() {
         Ok(signals) => signals,
         Err(error) => return refuse(control, &error),
@@ -76,7 +77,7 @@ pub(crate) fn run(plan: &Plan, connections: Connections) -> ExitStatus {
         has_parent: true,
         first_failure: None,
     };
-    supervisor.run(plan, streams, cgroups);
+    supervisor.run(plan, streams, cgroups, trees);
     supervisor.say_farewell(own_kernel)
 }
 
@@ -97,8 +98,14 @@ fn take_signals() -> Result<SignalFd, Error> {
 }
 
 impl<'a> Supervisor<'a> {
-    fn run(&mut self, plan: &'a Plan, streams: Vec<AppStreams>, cgroups: Vec<AppCgroups>) {
-        match set_up(plan, cgroups) {
+    fn run(
+        &mut self,
+        plan: &'a Plan,
+        streams: Vec<AppStreams>,
+        cgroups: Vec<AppCgroups>,
+        trees: Vec<OwnedFd>,
+    ) {
+        match set_up(plan, cgroups, trees) {
             Ok(cgroups) => self.start_apps(plan, streams, cgroups),
             Err(error) => return self.fail(None, &error),
         }
@@ -197,9 +204,16 @@ impl<'a> Supervisor<'a> {
         let signalled = happened();
         let commanded = self.has_parent && happened();
         let mut messages = Vec::new();
+        // What is waited for now: an app's socket may be there only once its channel was heard.
+        let notifying: Vec<bool> = self.apps.iter().map(|app| app.notifications().is_some()).collect();
         for app in &mut self.apps {
             if app.channel().is_some() && happened() {
                 messages.extend(app.listen());
+            }
+        }
+        for (app, notifying) in self.apps.iter_mut().zip(notifying) {
+            if notifying && happened() {
+                messages.extend(app.take_notifications());
             }
         }
         for carrier in self.inputs.iter_mut().chain(&mut self.outputs) {
@@ -244,6 +258,8 @@ impl<'a> Supervisor<'a> {
         set.extend(self.has_parent.then(|| PollFd::new(self.control.as_fd(), wanted)));
         let channels = self.apps.iter().filter_map(App::channel);
         set.extend(channels.map(|channel| PollFd::new(channel.as_fd(), wanted)));
+        let notifications = self.apps.iter().filter_map(App::notifications);
+        set.extend(notifications.map(|socket| PollFd::new(socket.as_fd(), wanted)));
         self.inputs.iter().chain(&self.outputs).for_each(|carrier| carrier.interests(&mut set));
         self.sessions.interests(&mut set);
         match poll(&mut set, self.timeout()) {
@@ -303,9 +319,21 @@ impl<'a> Supervisor<'a> {
             ToSupervisor::Change { session, change } => {
                 self.changes.add(session, change);
             }
+            ToSupervisor::Measure { session, app } => self.measure(session, &app),
             ToSupervisor::ResizeSession { session, size } => self.sessions.resize(session, size),
             ToSupervisor::Hangup { session } => self.sessions.hang_up(session),
         }
+    }
+
+    fn measure(&mut self, session: SessionId, name: &AcName) {
+        let app = self.apps.iter().find(|app| app.plan.name == *name);
+        self.tell(match app.and_then(App::measure) {
+            Some(statistics) => FromSupervisor::Measured { session, statistics: Box::new(statistics) },
+            None => FromSupervisor::SessionFailed {
+                session,
+                causes: vec![format!("app \"{name}\" is not measured here")],
+            },
+        });
     }
 
     fn stop(&mut self) {
@@ -359,9 +387,9 @@ impl<'a> Supervisor<'a> {
 }
 
 /// Carries out what comes before the apps; every app's cgroups.
-fn set_up(plan: &Plan, cgroups: Vec<AppCgroups>) -> Result<Vec<AppCgroups>, Error> {
+fn set_up(plan: &Plan, cgroups: Vec<AppCgroups>, trees: Vec<OwnedFd>) -> Result<Vec<AppCgroups>, Error> {
     umask(Mode::empty());
     let cgroups = if cgroups.is_empty() { cgroup::make(plan)? } else { cgroups };
-    carry_out(&plan.setup, &Scope::new(Path::new("/"))?)?;
+    carry_out(&plan.setup, &Scope::new(Path::new("/"))?, &trees)?;
     Ok(cgroups)
 }

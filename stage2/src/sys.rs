@@ -4,22 +4,28 @@ use std::ffi::{CStr, CString, c_char};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 use pod::control::TerminalSize;
 use pod::seccomp::program::Instruction;
 
 /// As much of a file system tree as a bind mount shows: a detached copy.
 pub fn open_tree(path: &CStr) -> nix::Result<OwnedFd> {
+    clone_tree(libc::AT_FDCWD, path, libc::AT_RECURSIVE)
+}
+
+/// The same without what is mounted below it.
+pub fn open_mount(path: &CStr) -> nix::Result<OwnedFd> {
     clone_tree(libc::AT_FDCWD, path, 0)
 }
 
 /// The same of what is open as a place.
 pub fn open_tree_of(place: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
-    clone_tree(place.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
+    clone_tree(place.as_raw_fd(), c"", libc::AT_RECURSIVE | libc::AT_EMPTY_PATH)
 }
 
 fn clone_tree(directory: RawFd, path: &CStr, flags: libc::c_int) -> nix::Result<OwnedFd> {
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | (libc::AT_RECURSIVE | flags) as u32;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | flags as u32;
     // SAFETY: `path` is a C string that outlives the call.
     let fd = unsafe { libc::syscall(libc::SYS_open_tree, directory, path.as_ptr(), flags) };
     owned(fd)
@@ -38,14 +44,36 @@ pub fn move_mount(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> nix::Result<(
 
 /// Adds attributes (MOUNT_ATTR_*) to the mount at the top of a tree.
 pub fn mount_setattr(tree: BorrowedFd<'_>, attributes: u64) -> nix::Result<()> {
-    let mount_attr = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    set_attributes(tree, attributes, 0, None, 0)
+}
+
+/// Adds attributes to every mount of a tree, and sets the propagation of each (MS_SLAVE, ...) unless it is 0.
+pub fn mount_setattr_recursive(tree: BorrowedFd<'_>, attributes: u64, propagation: u64) -> nix::Result<()> {
+    set_attributes(tree, attributes, propagation, None, libc::AT_RECURSIVE)
+}
+
+/// Shifts the owners of all files in a detached tree as a user namespace maps them; `EINVAL` where one of its file systems
+/// cannot be.
+pub fn idmap(tree: BorrowedFd<'_>, users: BorrowedFd<'_>) -> nix::Result<()> {
+    set_attributes(tree, libc::MOUNT_ATTR_IDMAP, 0, Some(users), libc::AT_RECURSIVE)
+}
+
+fn set_attributes(
+    tree: BorrowedFd<'_>,
+    attributes: u64,
+    propagation: u64,
+    users: Option<BorrowedFd<'_>>,
+    flags: libc::c_int,
+) -> nix::Result<()> {
+    let userns_fd = users.map_or(0, |users| users.as_raw_fd() as u64);
+    let mount_attr = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation, userns_fd };
     // SAFETY: the path is an empty C string; `mount_attr` is what the call reads, with its size.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             tree.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH | flags,
             &raw const mount_attr,
             size_of_val(&mount_attr),
         )
@@ -82,11 +110,20 @@ pub fn pidfd_open(child: Pid) -> nix::Result<OwnedFd> {
 }
 
 /// Forks into new namespaces (CLONE_NEW*); `None` in the new process. The process must have one thread.
-pub fn fork(namespaces: nix::sched::CloneFlags) -> nix::Result<Option<Pid>> {
+pub fn fork(namespaces: CloneFlags) -> nix::Result<Option<Pid>> {
+    clone(namespaces, libc::SIGCHLD)
+}
+
+/// The same, but the new process is a child of this one's parent, and tells that of its end as this one does.
+pub fn fork_sibling(namespaces: CloneFlags) -> nix::Result<Option<Pid>> {
+    clone(namespaces | CloneFlags::CLONE_PARENT, 0)
+}
+
+fn clone(flags: CloneFlags, exit_signal: libc::c_int) -> nix::Result<Option<Pid>> {
     // SAFETY: all zero is a valid clone_args: nothing asked for.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = u64::from(namespaces.bits().cast_unsigned());
-    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.flags = u64::from(flags.bits().cast_unsigned());
+    arguments.exit_signal = exit_signal as u64;
     // SAFETY: without CLONE_VM the child has memory of its own, as after fork; with one thread no lock is held by
     // somebody who does not exist there.
     let result =

@@ -42,7 +42,7 @@ impl Attached {
         let selected = vec![Selected { config: one.network, arguments: one.arguments }];
         let attachments = pod_network::attachments(selected, id, ports).unwrap();
         let directory = world.path("pods").join(id);
-        let network = PodNetwork::create(&directory, world.planned(attachments)).unwrap();
+        let network = PodNetwork::create(&directory, world.planned(attachments), None).unwrap();
         let mut results = match network.attach(world.cache(), &|| false) {
             Ok(results) => results,
             Err(error) => panic!("{}", text(&error)),
@@ -112,7 +112,7 @@ fn point_to_point_with_a_wanted_address() {
     assert_eq!(greeting(&pod, 80, || connect("10.7.0.77:80".parse().unwrap())), "hello");
     let taken = attachment(&ptp(&world), "two", &[("IP", "10.7.0.77")]);
     let namespace = world.path("other");
-    net::namespace::create(&namespace).unwrap();
+    net::namespace::create(&namespace, None).unwrap();
     let error = text(&world.runtime().add(&taken, &namespace).unwrap_err());
     assert!(error.contains("10.7.0.77"), "{error}");
     world.runtime().delete(&taken, Some(&namespace)).unwrap();
@@ -130,7 +130,7 @@ fn a_plugin_that_fails_half_way_leaves_nothing() {
     let mut config = bridge(&world, "10.5.0.0/24");
     config["plugins"][1]["type"] = "bad".into();
     let attachments = vec![attachment(&config, "one", &[])];
-    let network = PodNetwork::create(&world.path("pods/one"), world.planned(attachments)).unwrap();
+    let network = PodNetwork::create(&world.path("pods/one"), world.planned(attachments), None).unwrap();
     network.attach(world.cache(), &|| false).unwrap_err();
     assert_eq!(world.leases("lan").len(), 1, "there is something to undo");
     network.detach(world.cache()).unwrap();

@@ -33,7 +33,7 @@ impl Drop for Guest {
 /// Attaches a guest to a pod's network.
 fn guest(world: &World, pod: &Attached, id: &str) -> Guest {
     let namespace = world.path(&format!("guest-{id}"));
-    net::namespace::create(&namespace).unwrap();
+    net::namespace::create(&namespace, None).unwrap();
     let taken_over = inside(&pod.namespace(), || {
         ip(&["link", "add", "tap0", "type", "veth", "peer", "name", "card"]);
         ip(&["link", "set", "card", "netns", namespace.to_str().unwrap()]);

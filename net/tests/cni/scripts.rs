@@ -212,7 +212,7 @@ fn a_pod_is_detached_whatever_was_done() {
     world.script("bad", "[ $CNI_COMMAND = DEL ] || exit 1");
     let attachments = vec![attachment(&network(&["first", "bad"]), "pod", &[])];
     let directory = world.path("pods/net");
-    let network = PodNetwork::create(&directory, world.planned(attachments)).unwrap();
+    let network = PodNetwork::create(&directory, world.planned(attachments), None).unwrap();
     let namespace = network.namespace();
     assert!(net::namespace::is_namespace(&namespace));
     network.attach(world.cache(), &|| false).unwrap_err();
@@ -229,7 +229,7 @@ fn a_pod_whose_start_is_interrupted() {
     let world = World::new();
     world.script("slow", "[ $CNI_COMMAND = DEL ] || sleep 1000");
     let attachments = vec![attachment(&network(&["slow"]), "pod", &[])];
-    let network = PodNetwork::create(&world.path("pods/net"), world.planned(attachments)).unwrap();
+    let network = PodNetwork::create(&world.path("pods/net"), world.planned(attachments), None).unwrap();
     let begin = Instant::now();
     let error = network.attach(world.cache(), &|| begin.elapsed() > Duration::from_millis(200)).unwrap_err();
     assert!(text(&error).contains("interrupted"), "{error}");
@@ -242,7 +242,7 @@ fn a_damaged_record_is_no_obstacle() {
     world.script("first", RECORDER);
     let attachments = vec![attachment(&network(&["first"]), "pod", &[])];
     let directory = world.path("pods/net");
-    let network = PodNetwork::create(&directory, world.planned(attachments)).unwrap();
+    let network = PodNetwork::create(&directory, world.planned(attachments), None).unwrap();
     fs::write(directory.join("attachments.json"), "").unwrap();
     drop(network);
     PodNetwork::open(&directory).unwrap().unwrap().detach(world.cache()).unwrap();

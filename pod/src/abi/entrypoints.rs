@@ -40,6 +40,23 @@ impl StopArguments {
     }
 }
 
+/// The arguments of the `stats` entrypoint, which is ours: `UUID`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatsArguments {
+    /// The pod.
+    pub uuid: Uuid,
+}
+
+impl StatsArguments {
+    /// From a stage1's command line, without the entrypoint itself.
+    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, Error> {
+        match StopArguments::parse(arguments)? {
+            StopArguments { force: false, uuid } => Ok(Self { uuid }),
+            StopArguments { force: true, .. } => Err(Error::Unsupported("argument --force of stats".into())),
+        }
+    }
+}
+
 /// The arguments of the `enter` entrypoint: `--pid=N --appname=NAME -- COMMAND [ARGS...]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnterArguments {

@@ -23,7 +23,10 @@ fn world(isolation: Isolation, image: ImageSource) -> World {
 }
 
 fn namespaces() -> World {
-    world(Isolation::Namespaces { pod_root: "/p".into() }, ImageSource::File("/i".into()))
+    world(
+        Isolation::Namespaces { pod_root: "/p".into(), volumes: Vec::new(), users: None },
+        ImageSource::File("/i".into()),
+    )
 }
 
 fn vm() -> World {

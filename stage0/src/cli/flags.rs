@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser};
-use pod::image_manifest::EnvironmentVariable;
+use pod::abi::CgroupPath;
+use pod::image_manifest::{EnvironmentVariable, NameValue};
 use pod::isolator::RawIsolator;
 use pod::life::{ExitPolicy, KillSignal, Restart};
 use pod::net::Net;
@@ -13,6 +14,7 @@ use pod::quantity::Quantity;
 use pod::rlimit::Rlimit;
 use pod::streams::{InputMode, OutputMode};
 use pod::types::AcName;
+use pod::volumes::{Mount, Volume};
 
 use super::{isolators, values};
 
@@ -45,6 +47,10 @@ pub struct PodFlags {
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub interactive: bool,
+    /// Run the pod in a user namespace, with 65536 users that no other pod has
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
+    pub private_users: bool,
     /// Print when what happened
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
@@ -52,6 +58,9 @@ pub struct PodFlags {
     /// Write the pod's UUID to a file, before anything else
     #[arg(long, value_name = "FILE")]
     pub uuid_file_save: Option<PathBuf>,
+    /// A volume for the apps: NAME,kind=host,source=PATH or NAME,kind=empty; and readOnly=, recursive=, idmap=, or mode=, uid=, gid=
+    #[arg(long, value_name = "VOLUME", value_parser = values::parsed::<Volume>)]
+    pub volume: Vec<Volume>,
     /// An environment variable for all apps
     #[arg(long, value_name = "NAME=VALUE", value_parser = values::variable)]
     pub set_env: Vec<EnvironmentVariable>,
@@ -59,6 +68,16 @@ pub struct PodFlags {
     #[arg(long, value_parser = values::parsed::<ExitPolicy>, value_name = "POLICY")]
     #[arg(default_value = "on-any-failure")]
     pub exit_policy: ExitPolicy,
+    /// A file with NAME=VALUE lines for all apps; --set-env wins over it
+    #[arg(long, value_name = "FILE")]
+    pub set_env_file: Option<PathBuf>,
+    /// Give all apps the caller's environment, where the image does not say otherwise
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
+    pub inherit_env: bool,
+    /// The cgroup that the pod's is to be below, instead of the caller's own: /machine.slice
+    #[arg(long, value_name = "PATH", value_parser = values::parsed::<CgroupPath>)]
+    pub cgroup_parent: Option<CgroupPath>,
 }
 
 /// A command line of nothing but one app's flags.
@@ -79,24 +98,39 @@ pub struct AppFlags {
     /// The app's name in the pod; by default the last part of the image's
     #[arg(long, value_parser = values::name)]
     pub name: Option<AcName>,
+    /// Where a volume belongs: volume=NAME,target=PATH; before the first image, in all apps
+    #[arg(long, value_parser = values::mount, value_name = "MOUNT")]
+    pub mount: Vec<Mount>,
     /// CPU time in cores: 500m, 2
     #[arg(long, value_parser = values::cpu, value_name = "QUANTITY")]
     pub cpu: Option<Quantity>,
     /// Memory: 64M, 1Gi
     #[arg(long, value_parser = values::memory, value_name = "QUANTITY")]
     pub memory: Option<Quantity>,
+    /// How many processes and threads it may have
+    #[arg(long, value_parser = isolators::pids, value_name = "NUMBER")]
+    pub pids: Option<RawIsolator>,
+    /// How willingly the kernel kills it when memory is short: -1000 (never) to 1000
+    #[arg(long, value_parser = isolators::oom_score_adj, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub oom_score_adj: Option<RawIsolator>,
     /// User: a name, a number, or the path of a file of his
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub user: Option<String>,
     /// Group: a name, a number, or the path of a file of its
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub group: Option<String>,
+    /// Further groups, by their numbers, instead of the image's
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub supplementary_gids: Vec<u32>,
     /// Working directory
     #[arg(long, value_parser = values::absolute, value_name = "DIR")]
     pub working_dir: Option<String>,
     /// An environment variable
     #[arg(long, value_name = "NAME=VALUE", value_parser = values::variable)]
     pub environment: Vec<EnvironmentVariable>,
+    /// An annotation of the app in the pod; it wins over the image's
+    #[arg(long, value_name = "NAME=VALUE", value_parser = values::annotation)]
+    pub annotation: Vec<NameValue>,
     /// Whether the app's root is read-only
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]

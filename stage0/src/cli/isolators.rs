@@ -41,6 +41,18 @@ pub fn rlimit(text: &str) -> Result<Rlimit, String> {
     text.parse().map_err(|error: pod::Error| error.to_string())
 }
 
+/// A number, of `--pids`.
+pub fn pids(text: &str) -> Result<RawIsolator, String> {
+    let limit: u64 = text.parse().map_err(|error| format!("{text:?}: {error}"))?;
+    isolator(names::PIDS, json!({ "limit": limit }))
+}
+
+/// A number, of `--oom-score-adj`.
+pub fn oom_score_adj(text: &str) -> Result<RawIsolator, String> {
+    let score: i32 = text.parse().map_err(|error| format!("{text:?}: {error}"))?;
+    isolator(names::OOM_SCORE_ADJ, json!(score))
+}
+
 fn list(text: &str) -> Vec<&str> {
     text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect()
 }
@@ -75,6 +87,13 @@ mod tests {
             let error = seccomp(bad).unwrap_err();
             assert!(error.contains(expected), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!(pids("64").unwrap().value, json!({"limit": 64}));
+        assert_eq!(oom_score_adj("-1000").unwrap().value, json!(-1000));
+        assert!(pids("0").is_err() && pids("-1").is_err() && oom_score_adj("1001").is_err());
     }
 
     #[test]

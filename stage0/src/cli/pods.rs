@@ -122,6 +122,10 @@ pub struct StatusFlags {
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL|DURATION", value_parser = wait)]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub wait_ready: Wait,
+    /// Tell what the pod and its apps use: CPU time, memory, devices, processes
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true", conflicts_with = "wait")]
+    pub stats: bool,
     /// How to print it
     #[arg(long, value_enum, default_value = "text")]
     pub format: StatusFormat,

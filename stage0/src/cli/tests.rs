@@ -7,7 +7,7 @@ fn parse_line(line: &str) -> Result<(Globals, Action), Stop> {
 
 fn run(line: &str) -> (Globals, PodFlags, Vec<AppArguments>) {
     match parse_line(line).unwrap() {
-        (globals, Action::Run { flags, apps }) => (globals, flags, apps),
+        (globals, Action::Run { flags, apps, .. }) => (globals, flags, apps),
         (_, other) => panic!("{other:?}"),
     }
 }
@@ -72,6 +72,14 @@ fn networks() {
 }
 
 #[test]
+fn mounts_for_all_apps_and_for_one() {
+    let line = "rkt run --mount=volume=v,target=/all a --mount volume=v,target=/one b --volume=v,kind=empty";
+    let Ok((_, Action::Run { flags, mounts, apps })) = parse_line(line) else { panic!("not taken") };
+    assert_eq!((flags.volume.len(), mounts.len(), mounts[0].path.as_str()), (1, 1, "/all"));
+    assert_eq!((apps[0].flags.mount.len(), apps[1].flags.mount.len()), (1, 0));
+}
+
+#[test]
 fn refusals() {
     for (line, expected) in [
         ("rkt run", "at least one image"),
@@ -81,8 +89,10 @@ fn refusals() {
         ("rkt run --net=a,host a", "stands alone"),
         ("rkt run --net=a:IP a", "NAME=VALUE"),
         ("rkt run --port=80 a", "NAME:[HOSTIP:]PORT"),
-        ("rkt run --volume=x a", "--volume"),
-        ("rkt run a --volume=x", "--volume"),
+        ("rkt run --volume=x a", "needs kind"),
+        ("rkt run a --volume=x,kind=host", "needs source"),
+        ("rkt run --mount=volume=x a", "target=PATH"),
+        ("rkt run a --mount=volume=x,target=y", "absolute"),
         ("rkt run a --memory=lots", "quantity"),
         ("rkt run --insecure-options=signature a", "all-fetch"),
         ("rkt --insecure-options= run a", "all-fetch"),

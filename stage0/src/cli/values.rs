@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use pod::image_manifest::{EnvironmentVariable, check_variable_name};
+use pod::image_manifest::{EnvironmentVariable, NameValue, check_variable_name};
 use pod::life::MAX_KILL_TIMEOUT;
 use pod::limits::{MIN_CPU_MILLI, MIN_MEMORY_BYTES};
 use pod::net::Net;
@@ -11,6 +11,7 @@ use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
 use pod::streams::{InputMode, MIN_LOG_BYTES, OutputMode};
 use pod::types::AcName;
+use pod::volumes::{self, Mount};
 
 /// Units of a duration, in milliseconds.
 const UNITS: [(&str, u64); 4] = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
@@ -48,6 +49,13 @@ pub fn kill_timeout(text: &str) -> Result<Duration, String> {
         timeout if timeout <= MAX_KILL_TIMEOUT => Ok(timeout),
         _ => Err(format!("it is more than a day ({}h)", MAX_KILL_TIMEOUT.as_secs() / 3600)),
     }
+}
+
+/// `NAME=VALUE`, of an annotation.
+pub fn annotation(text: &str) -> Result<NameValue, String> {
+    let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE")?;
+    let name = name.parse().map_err(|error: pod::Error| error.to_string())?;
+    Ok(NameValue { name, value: value.into() })
 }
 
 /// The name of an app.
@@ -104,6 +112,12 @@ pub fn port(text: &str) -> Result<ExposedPort, String> {
     let host_ip = ip.map(bare).transpose().map_err(|_| invalid())?;
     let host_port = port.parse().ok().filter(|port| *port != 0).ok_or_else(invalid)?;
     Ok(ExposedPort { name: self::name(name)?, host_port, host_ip, pod_port: None })
+}
+
+/// Where a volume belongs.
+pub fn mount(text: &str) -> Result<Mount, String> {
+    let mount: Mount = parsed(text)?;
+    volumes::clean(&mount.path).map(|_| mount).map_err(|error| error.to_string())
 }
 
 /// An absolute path in the app's root.

@@ -29,7 +29,7 @@ pub fn tell(globals: &Globals, choice: &AppChoice, format: StatusFormat) -> Outc
     let Some(report) = pod.report()?.apps.into_iter().find(|app| app.name == name) else {
         return Err(enter::Refused::NoApp(name, "no longer".into()).into());
     };
-    status::print(format, &report, || text(&report))?;
+    status::print(format, &report, |out| out.write_all(text(&report).as_bytes()))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,20 +11,24 @@ use pod::abi::{RunArguments, default_hostname};
 use pod::image_manifest::ImageManifest;
 use pod::limits::PodLimits;
 use pod::net::Net;
-use pod::plan::{self, ImageSource, Isolation, Layers, Plan, World};
+use pod::plan::{self, ImageSource, Isolation, Layers, OpenedVolume, Plan, PrivateUsers, World};
 use pod::pod_manifest::PodManifest;
 use pod::ports;
 use pod::types::ImageId;
+use pod::users::{COUNT, UserRange};
+use pod::volumes::Mount;
 use uuid::Uuid;
 
 use super::images::check_signature_policy;
 use crate::cli::{AppArguments, Globals, PodFlags, Stage1};
 use crate::host::{Erofs, Kernel};
 use crate::pods::create::{AppImage, NewPod, Tree};
+use crate::pods::environment::PodEnvironment;
 use crate::pods::manifest::{Source, generate, runtime_app};
 use crate::pods::{Pods, command};
 use crate::store::{self, Image, Store};
-use crate::{network, stage1, timeline};
+use crate::users::{self, Reserved};
+use crate::{network, stage1, timeline, volumes};
 
 /// What is wrong with a command line that is right by itself.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,7 @@ enum Refused {
 pub fn run(
     globals: &Globals,
     flags: &PodFlags,
+    mounts: &[Mount],
     apps: &[AppArguments],
     started: u64,
 ) -> Result<Infallible, Box<dyn Error>> {
@@ -62,6 +67,12 @@ pub fn run(
     if flags.stage1 == Stage1::Kvm && flags.net == Net::Host {
         return Err(Refused::HostNetOfVm.into());
     }
+    if flags.private_users {
+        match flags.stage1 {
+            Stage1::Kvm => return Err(users::Error::OfVm.into()),
+            Stage1::Nspawn => users::check_kernel()?,
+        }
+    }
     network::check(&flags.net, &globals.local_config, &[])?;
     if flags.stage1 == Stage1::Kvm && flags.net != Net::None {
         network::check_for_vm()?;
@@ -71,11 +82,14 @@ pub fn run(
     flags.stage1.preflight(&installed, &kernel)?;
 
     let store = Store::new(&globals.directory);
-    let images = apps.iter().map(|app| find(globals, flags, &store, app)).collect::<Result<Vec<_>, _>>()?;
+    let environment = PodEnvironment::of(flags)?;
+    let images = apps
+        .iter()
+        .map(|app| find(globals, flags, &environment, mounts, &store, app))
+        .collect::<Result<Vec<_>, _>>()?;
     let images_done = timeline::now_us();
     let sources = images.iter().map(|image| Source { id: &image.id, manifest: &image.manifest });
-    let manifest =
-        generate(&sources.zip(apps).collect::<Vec<_>>(), &flags.set_env, &flags.port, flags.exit_policy)?;
+    let manifest = generate(&sources.zip(apps).collect::<Vec<_>>(), flags, &environment, mounts)?;
     check(&manifest, flags, apps, &images)?;
     let pods = Pods::new(&globals.directory);
     let ports = ports::mappings(&manifest)?;
@@ -89,26 +103,33 @@ pub fn run(
     });
     let app_images = app_images.collect::<Result<Vec<_>, store::Error>>()?;
 
+    let users = flags.private_users.then(|| users::reserve(&globals.local_config, uuid)).transpose()?;
     let mut pod = NewPod::create(&pods, uuid)?;
     pod.fill(&manifest, &app_images, &installed)?;
+    users.as_ref().map_or(Ok(()), |users| pod.note_users(users.range))?;
     pod.start()?;
     let arguments = RunArguments {
         debug: globals.debug,
         net: flags.net.clone(),
         interactive: flags.interactive,
+        private_users: users.as_ref().map(|users| users.range),
         local_config: Some(globals.local_config.clone()),
         hostname: flags.hostname.clone().unwrap_or_else(|| default_hostname(uuid)),
         insecure: globals.insecure.run,
+        cgroup_parent: flags.cgroup_parent.clone(),
         uuid,
     };
     let marks = flags.timeline.then(|| timeline::marks(started, images_done, timeline::now_us()));
-    Ok(stage1::exec(&pod.path(), pod.lock(), &arguments, marks)?)
+    let users = users.as_ref().map(Reserved::lock);
+    Ok(stage1::exec(&pod.path(), pod.lock(), users, &arguments, flags.stage1, marks)?)
 }
 
 /// The image of an app: an ID, a file or directory, or a name in the store. What cannot be run is not stored.
 fn find(
     globals: &Globals,
     flags: &PodFlags,
+    environment: &PodEnvironment,
+    mounts: &[Mount],
     store: &Store,
     app: &AppArguments,
 ) -> Result<Image, Box<dyn Error>> {
@@ -121,8 +142,10 @@ fn find(
     }
     check_signature_policy(globals, text)?;
     store.import(Path::new(text), &mut |id: &ImageId, manifest: &ImageManifest, erofs: &Path| {
-        let runtime = runtime_app(Source { id, manifest }, app, &flags.set_env)?;
-        check_programs(&PodManifest::new(vec![runtime]), flags, &[(text, erofs)])
+        let runtime = runtime_app(Source { id, manifest }, app, environment, mounts)?;
+        let mut alone = PodManifest::new(vec![runtime]);
+        alone.volumes = flags.volume.clone();
+        check_programs(&alone, flags, &[(text, erofs)])
     })
 }
 
@@ -141,6 +164,7 @@ fn check(
     let files: Vec<PathBuf> = images.iter().map(Image::erofs_path).collect();
     let files: Vec<(&str, &Path)> =
         apps.iter().zip(&files).map(|(app, file)| (app.image.as_str(), file.as_path())).collect();
+    volumes::check(manifest, flags.stage1, flags.private_users, &files)?;
     check_programs(manifest, flags, &files)
 }
 
@@ -149,8 +173,13 @@ fn check_programs(
     flags: &PodFlags,
     images: &[(&str, &Path)],
 ) -> Result<(), Box<dyn Error>> {
-    for (app, (image, erofs)) in plan_of(manifest, flags)?.apps.iter().zip(images) {
-        command::check(&app.name, image, &app.process, erofs)?;
+    let assigned = pod::volumes::assign(manifest)?;
+    let apps = plan_of(manifest, flags)?.apps;
+    for ((app, mounts), (image, erofs)) in apps.iter().zip(&assigned.mounts).zip(images) {
+        let program = app.process.exec.first().map(String::as_str).unwrap_or_default();
+        if !volumes::may_hold(&assigned, mounts, program) {
+            command::check(&app.name, image, &app.process, erofs)?;
+        }
     }
     Ok(())
 }
@@ -158,8 +187,12 @@ fn check_programs(
 /// The plan that the stage1 will compute, as far as it does not depend on where things are.
 fn plan_of(manifest: &PodManifest, flags: &PodFlags) -> Result<Plan, pod::Error> {
     let layers = |_: &_| Layers { image: ImageSource::File(PathBuf::new()), writable: PathBuf::new() };
+    let volumes = vec![OpenedVolume::Directory; pod::volumes::assign(manifest)?.volumes.len()];
+    // Any will do.
+    let range = UserRange { shift: COUNT, count: COUNT };
+    let users = flags.private_users.then(|| PrivateUsers { range, host_network: flags.net == Net::Host });
     let world = World {
-        isolation: Isolation::Namespaces { pod_root: PathBuf::new() },
+        isolation: Isolation::Namespaces { pod_root: PathBuf::new(), volumes, users },
         hostname: String::new(),
         interactive: flags.interactive,
         insecure: Default::default(),

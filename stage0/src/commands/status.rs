@@ -1,6 +1,6 @@
 //! `rkt status` and `rkt cat-manifest`.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,13 @@ use pod::abi::PodDirectory;
 use serde::Serialize;
 use serde_json::ser::PrettyFormatter;
 
-use super::Outcome;
+use super::statistics::rows;
 use super::timestamp::timestamp;
+use super::{Outcome, table};
 use crate::cli::{Globals, PodChoice, StatusFlags, StatusFormat, Wait};
 use crate::pods::report::Report;
 use crate::pods::{Pod, Pods, State};
+use crate::stage1;
 
 /// How often a wait looks.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -22,6 +24,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 enum Error {
     #[error("timed out after {}s: pod \"{uuid}\" {what}", .limit.as_secs_f64())]
     TimedOut { limit: Duration, uuid: uuid::Uuid, what: &'static str },
+    #[error("pod \"{}\" is {}, not running: it uses nothing", .0.uuid, .0.state)]
+    NotRunning(Pod),
     #[error("pod \"{}\" is {} and will not become ready", .0.uuid, .0.state)]
     NeverReady(Pod),
 }
@@ -32,8 +36,11 @@ pub fn status(globals: &Globals, choice: &PodChoice, flags: StatusFlags) -> Outc
     let pod = pods.choose(choice)?;
     let pod = wait(&pods, pod, flags.wait, "has not ended", |pod| Ok(has_ended(pod)))?;
     let pod = wait(&pods, pod, flags.wait_ready, "is not ready", is_ready)?;
+    if flags.stats {
+        return statistics(&pod, flags.format);
+    }
     let report = pod.report()?;
-    print(flags.format, &report, || text(&pod, &report))?;
+    print(flags.format, &report, |out| out.write_all(text(&pod, &report).as_bytes()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -41,15 +48,24 @@ pub fn status(globals: &Globals, choice: &PodChoice, flags: StatusFlags) -> Outc
 pub fn print(
     format: StatusFormat,
     report: &impl Serialize,
-    text: impl FnOnce() -> String,
+    text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let mut out = std::io::stdout().lock();
     match format {
-        StatusFormat::Text => out.write_all(text().as_bytes())?,
+        StatusFormat::Text => text(&mut out)?,
         StatusFormat::Json => writeln!(out, "{}", serde_json::to_string(report)?)?,
         StatusFormat::JsonPretty => writeln!(out, "{}", indented(report)?)?,
     }
     Ok(())
+}
+
+fn statistics(pod: &Pod, format: StatusFormat) -> Outcome {
+    if pod.state != State::Running {
+        return Err(Error::NotRunning(pod.clone()).into());
+    }
+    let statistics = stage1::statistics(&pod.path, pod.uuid)?;
+    print(format, &statistics, |out| table::write(out, &rows(&statistics)))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints a pod's manifest.
@@ -121,5 +137,7 @@ fn text(pod: &Pod, report: &Report) -> String {
         let ended = report.apps.iter().filter_map(|app| Some((&app.name, app.exit_code?)));
         lines.extend(ended.map(|(name, code)| format!("app-{name}={code}")));
     }
+    let killed = report.apps.iter().filter_map(|app| Some((&app.name, app.oom_kills?)));
+    lines.extend(killed.map(|(name, kills)| format!("oom-kills-{name}={kills}")));
     lines.join("\n") + "\n"
 }

@@ -9,7 +9,7 @@ use pod::devices::CONTROLLER;
 use super::{Need, Row};
 
 /// The controllers that the limits of apps are written to.
-const CONTROLLERS: [&str; 2] = ["cpu", "memory"];
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
 pub fn rows() -> Vec<Row> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

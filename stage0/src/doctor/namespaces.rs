@@ -1,6 +1,5 @@
 //! What `--stage1=nspawn` needs.
 
-use std::fs;
 use std::path::Path;
 
 use pod::seccomp::KERNEL_TAKES_FILTERS;
@@ -8,6 +7,7 @@ use pod::seccomp::KERNEL_TAKES_FILTERS;
 use super::{Need, Row};
 use crate::cli::Stage1;
 use crate::host::{self, Erofs, Kernel};
+use crate::users;
 
 pub fn rows(kernel: &Kernel) -> Vec<Row> {
     vec![root(), stage1(), namespaces(), overlay(kernel), filters(), erofs(kernel), user_namespaces()]
@@ -78,18 +78,16 @@ fn erofs(kernel: &Kernel) -> Row {
     }
 }
 
-/// The most user namespaces that a user may make; no such file, no such namespaces.
+/// What `--private-users` needs.
 fn user_namespaces() -> Row {
-    let limit = fs::read_to_string("/proc/sys/user/max_user_namespaces").ok();
-    match limit.and_then(|limit| limit.trim().parse::<u64>().ok()) {
-        Some(limit) if limit > 0 => {
-            Row::ok("user namespaces", Need::Optional, format!("yes, at most {limit}"))
-        }
-        _ => Row::missing(
-            "user namespaces",
+    const NAME: &str = "user namespaces";
+    match users::check_kernel() {
+        Ok(()) => Row::ok(NAME, Need::Optional, "yes, for --private-users"),
+        Err(error) => Row::missing(
+            NAME,
             Need::Optional,
-            "no",
-            "sysctl user.max_user_namespaces=10000, or a kernel with CONFIG_USER_NS",
+            error.to_string(),
+            "sysctl user.max_user_namespaces=10000, or Linux 5.19 or later with CONFIG_USER_NS",
         ),
     }
 }

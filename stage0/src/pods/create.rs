@@ -11,6 +11,7 @@ use pod::abi::PodDirectory;
 use pod::pod_manifest::PodManifest;
 use pod::streams::StreamModes;
 use pod::types::AcName;
+use pod::users::UserRange;
 use uuid::Uuid;
 
 use super::{Error, Place, Pods};
@@ -93,6 +94,11 @@ impl<'a> NewPod<'a> {
         }
         make_logs(&layout, manifest)?;
         images.iter().try_for_each(|image| fill_app(&layout, image))
+    }
+
+    /// Notes which users the pod has for itself.
+    pub fn note_users(&self, users: UserRange) -> Result<(), Error> {
+        write(&PodDirectory::new(self.path()).private_users(), users.to_string().as_bytes())
     }
 
     /// The last step: from now on the pod lives as long as its lock is held.

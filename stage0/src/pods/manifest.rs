@@ -1,20 +1,25 @@
 //! The manifest of a new pod: the images' manifests with the command line's changes.
 
-use pod::image_manifest::{App, EnvironmentVariable, ImageManifest, NameValue};
+use pod::image_manifest::{App, ImageManifest, NameValue};
 use pod::isolator::{RawIsolator, names};
 use pod::life::{ExitPolicy, Restart, annotations};
+use pod::plan::NOTIFY_ANNOTATION;
 use pod::pod_manifest::{PodManifest, RuntimeApp, RuntimeImage};
-use pod::ports::ExposedPort;
 use pod::quantity::Quantity;
 use pod::streams::{
     ANNOTATION_LOG_MAX_FILES, ANNOTATION_LOG_MAX_SIZE, ANNOTATION_STDERR, ANNOTATION_STDIN, ANNOTATION_STDOUT,
 };
 use pod::types::{AcName, ImageId};
+use pod::volumes::{Mount, clean};
 use serde_json::json;
 
 use super::Error;
-use crate::cli::{AppArguments, AppFlags};
+use super::environment::{PodEnvironment, check_unique};
+use crate::cli::{AppArguments, AppFlags, PodFlags};
 use crate::image::{ARCHITECTURE, DEFAULT_ARGUMENTS_ANNOTATION};
+
+/// The annotations of an image that are defaults of its apps.
+const OF_IMAGE: [&str; 2] = [NOTIFY_ANNOTATION, annotations::KILL_SIGNAL];
 
 /// An app's image as far as the manifest needs it.
 #[derive(Clone, Copy, Debug)]
@@ -25,29 +30,43 @@ pub struct Source<'a> {
     pub manifest: &'a ImageManifest,
 }
 
-/// The manifest of a pod of these apps.
+/// The manifest of a pod of these apps; `mounts` are for all of them.
 pub fn generate(
     apps: &[(Source<'_>, &AppArguments)],
-    set_env: &[EnvironmentVariable],
-    ports: &[ExposedPort],
-    exit_policy: ExitPolicy,
+    flags: &PodFlags,
+    environment: &PodEnvironment,
+    mounts: &[Mount],
 ) -> Result<PodManifest, Error> {
-    check_unique(set_env, "--set-env")?;
-    let apps = apps.iter().map(|(source, arguments)| runtime_app(*source, arguments, set_env));
+    let apps = apps.iter().map(|(source, arguments)| runtime_app(*source, arguments, environment, mounts));
     let mut manifest = PodManifest::new(apps.collect::<Result<_, _>>()?);
-    manifest.ports = ports.to_vec();
-    if exit_policy != ExitPolicy::default() {
-        manifest.annotations.push(annotation(annotations::EXIT_POLICY, exit_policy)?);
+    manifest.ports = flags.port.clone();
+    manifest.volumes = flags.volume.clone();
+    if flags.exit_policy != ExitPolicy::default() {
+        manifest.annotations.push(annotation(annotations::EXIT_POLICY, flags.exit_policy)?);
     }
     manifest.check()?;
     Ok(manifest)
+}
+
+/// An app's own mounts, which win, and those of all apps.
+fn merged(own: &[Mount], of_all: &[Mount]) -> Result<Vec<Mount>, Error> {
+    let mut merged = own.to_vec();
+    let paths = own.iter().map(|mount| clean(&mount.path)).collect::<Result<Vec<_>, _>>()?;
+    for mount in of_all {
+        let path = clean(&mount.path)?;
+        if !paths.contains(&path) {
+            merged.push(mount.clone());
+        }
+    }
+    Ok(merged)
 }
 
 /// One app of the pod; also tells whether an image can be run at all with these arguments.
 pub fn runtime_app(
     source: Source<'_>,
     arguments: &AppArguments,
-    set_env: &[EnvironmentVariable],
+    environment: &PodEnvironment,
+    mounts: &[Mount],
 ) -> Result<RuntimeApp, Error> {
     let image = source.manifest;
     image.check_platform(ARCHITECTURE)?;
@@ -58,24 +77,22 @@ pub fn runtime_app(
             name: Some(image.name.clone()),
             labels: image.labels.clone(),
         },
-        app: Some(app(image, arguments, set_env)?),
+        app: Some(app(image, arguments, environment)?),
         read_only_root_fs: arguments.flags.readonly_rootfs,
-        annotations: [life(image, &arguments.flags)?, stream_annotations(&arguments.flags)?].concat(),
+        mounts: merged(&arguments.flags.mount, mounts)?,
+        annotations: annotations(image, &arguments.flags)?,
     })
 }
 
-/// What is said of an app's life; of all that is not said, stage1 knows the default.
-fn life(image: &ImageManifest, flags: &AppFlags) -> Result<Vec<NameValue>, Error> {
+/// What flags say of an app's life; of all that is not said, stage1 knows the default.
+fn life(flags: &AppFlags) -> Result<Vec<NameValue>, Error> {
     let mut life = Vec::new();
     if flags.restart != Restart::No {
         life.push(annotation(annotations::RESTART, flags.restart)?);
     }
-    let of_image =
-        || image.annotations.iter().find(|of| of.name.as_str() == annotations::KILL_SIGNAL).cloned();
-    life.extend(match flags.kill_signal {
-        Some(signal) => Some(annotation(annotations::KILL_SIGNAL, signal)?),
-        None => of_image(),
-    });
+    if let Some(signal) = flags.kill_signal {
+        life.push(annotation(annotations::KILL_SIGNAL, signal)?);
+    }
     if let Some(timeout) = flags.kill_timeout {
         life.push(annotation(annotations::KILL_TIMEOUT_MS, timeout.as_millis())?);
     }
@@ -84,6 +101,18 @@ fn life(image: &ImageManifest, flags: &AppFlags) -> Result<Vec<NameValue>, Error
 
 fn annotation(name: &str, value: impl ToString) -> Result<NameValue, Error> {
     Ok(NameValue { name: name.parse()?, value: value.to_string() })
+}
+
+/// What the command line says, and of the image what is about how it runs.
+fn annotations(image: &ImageManifest, flags: &AppFlags) -> Result<Vec<NameValue>, Error> {
+    let mut all = [life(flags)?, stream_annotations(flags)?].concat();
+    let of_image = image.annotations.iter().filter(|of| OF_IMAGE.contains(&of.name.as_str()));
+    for annotation in flags.annotation.iter().chain(of_image) {
+        if !all.iter().any(|known| known.name == annotation.name) {
+            all.push(annotation.clone());
+        }
+    }
+    Ok(all)
 }
 
 /// What the command line says of the app's streams.
@@ -109,11 +138,7 @@ fn app_name(image: &ImageManifest, arguments: &AppArguments) -> Result<AcName, E
     AcName::sanitise(last).ok_or_else(|| Error::NoAppName(name.into()))
 }
 
-fn app(
-    image: &ImageManifest,
-    arguments: &AppArguments,
-    set_env: &[EnvironmentVariable],
-) -> Result<App, Error> {
+fn app(image: &ImageManifest, arguments: &AppArguments, environment: &PodEnvironment) -> Result<App, Error> {
     let flags = &arguments.flags;
     check_unique(&flags.environment, "--environment")?;
     let mut app = image.app.clone().unwrap_or_else(root_app);
@@ -140,17 +165,17 @@ fn app(
     if let Some(group) = &flags.group {
         app.group = group.clone();
     }
+    if !flags.supplementary_gids.is_empty() {
+        app.supplementary_gids = flags.supplementary_gids.clone();
+    }
     if let Some(directory) = &flags.working_dir {
         app.working_directory = Some(directory.clone());
     }
-    // From low to high: the image's, --set-env, --environment.
-    for variable in set_env.iter().chain(&flags.environment) {
-        app.environment.retain(|old| old.name != variable.name);
-        app.environment.push(variable.clone());
-    }
+    environment.apply(&mut app.environment, &flags.environment);
     // The last isolator of a kind wins.
     let limits = [("resource/cpu", flags.cpu), ("resource/memory", flags.memory)];
     app.isolators.extend(limits.into_iter().filter_map(|(name, limit)| Some(isolator(name, limit?))));
+    app.isolators.extend([&flags.pids, &flags.oom_score_adj].into_iter().flatten().cloned());
     let capabilities = flags.caps_retain.as_ref().or(flags.caps_remove.as_ref());
     replace(&mut app.isolators, &[names::CAPABILITIES_RETAIN, names::CAPABILITIES_REMOVE], capabilities);
     replace(&mut app.isolators, &[names::SECCOMP_RETAIN, names::SECCOMP_REMOVE], flags.seccomp.as_ref());
@@ -202,15 +227,6 @@ fn isolator(name: &str, limit: Quantity) -> RawIsolator {
     RawIsolator { name: name.into(), value: json!({ "request": limit, "limit": limit }) }
 }
 
-fn check_unique(variables: &[EnvironmentVariable], flag: &'static str) -> Result<(), Error> {
-    let mut names: Vec<&str> = variables.iter().map(|variable| variable.name.as_str()).collect();
-    names.sort_unstable();
-    match names.windows(2).find(|pair| matches!(pair, [one, other] if one == other)) {
-        Some(pair) => Err(Error::VariableTwice(pair.first().copied().unwrap_or_default().to_owned(), flag)),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,10 +247,11 @@ mod tests {
 
     fn pod(images: &[ImageManifest], line: &str) -> Result<PodManifest, Error> {
         let words: Vec<String> = format!("rkt run {line}").split_whitespace().map(str::to_owned).collect();
-        let (_, cli::Action::Run { flags, apps }) = cli::parse(&words).unwrap() else { panic!() };
+        let (_, cli::Action::Run { flags, mounts, apps }) = cli::parse(&words).unwrap() else { panic!() };
         let id: ImageId = format!("sha512-{}", "0".repeat(64)).parse().unwrap();
         let sources = images.iter().map(|manifest| Source { id: &id, manifest });
-        generate(&sources.zip(&apps).collect::<Vec<_>>(), &flags.set_env, &flags.port, flags.exit_policy)
+        let environment = PodEnvironment::of(&flags)?;
+        generate(&sources.zip(&apps).collect::<Vec<_>>(), &flags, &environment, &mounts)
     }
 
     #[test]
@@ -297,6 +314,10 @@ mod tests {
         let images = [image(&format!("{APP}{stop}"))];
         let life = |line| pairs(&pod(&images, line).unwrap().apps[0].annotations);
         assert_eq!(life("i"), "rkt/app/kill-signal=SIGQUIT");
+        // An annotation wins over the image, and a flag over that.
+        assert_eq!(life("i --annotation=rkt/app/kill-signal=HUP"), "rkt/app/kill-signal=HUP");
+        let both = life("i --annotation=rkt/app/kill-signal=HUP --kill-signal=int");
+        assert_eq!(both, "rkt/app/kill-signal=SIGINT");
         assert_eq!(
             life("i --restart=always --kill-signal=int --kill-timeout=1m"),
             "rkt/app/restart=always rkt/app/kill-signal=SIGINT rkt/app/kill-timeout-ms=60000"
@@ -304,6 +325,20 @@ mod tests {
         assert_eq!(pairs(&pod(&[image(APP)], "i").unwrap().apps[0].annotations), "");
         let manifest = pod(&images, "--exit-policy=until-all i").unwrap();
         assert_eq!(pairs(&manifest.annotations), "rkt/pod/exit-policy=until-all");
+    }
+
+    #[test]
+    fn an_apps_own_mounts_win() {
+        let line = "--volume=v,kind=empty --volume=w,kind=empty --mount=volume=v,target=/a --mount=volume=v,target=/b \
+            i --mount=volume=w,target=/b/.";
+        let manifest = pod(&[image(APP)], line).unwrap();
+        let mounts: Vec<_> = manifest.apps[0]
+            .mounts
+            .iter()
+            .map(|mount| (mount.volume.as_str(), mount.path.as_str()))
+            .collect();
+        assert_eq!(mounts, [("w", "/b/."), ("v", "/a")]);
+        assert_eq!(manifest.volumes.len(), 2);
     }
 
     #[test]

@@ -48,6 +48,9 @@ pub struct AppReport {
     /// How often it has been started again by itself.
     #[serde(skip_serializing_if = "is_zero")]
     pub restarts: u32,
+    /// How many of its processes were killed for want of memory, if any; ours, not upstream's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
     pub image_id: String,
 }
 
@@ -113,6 +116,7 @@ impl Pod {
             finished: exit_code.and_then(|_| modified(&status)),
             exit_code,
             restarts: read_number(&directory.restarts(&app.name))?.unwrap_or(0),
+            oom_kills: read_number(&directory.oom_kills(&app.name))?,
             image_id: app.image.id.to_string(),
         })
     }

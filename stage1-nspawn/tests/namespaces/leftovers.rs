@@ -60,7 +60,8 @@ fn what_is_wrong_is_said_before_anything_is_made() {
     refused(&["--net=a,host"], "stands alone");
     refused(&["--net=lan", "--local-config=/nowhere"], "networks not found: lan");
     refused(&["--interactive"], "needs a terminal");
-    refused(&["--private-users=0:1"], "--private-users");
+    refused(&["--private-users=0:1"], "range of users");
+    refused(&["--private-users=65536:65536"], "no lock of the pod's users");
     let mut command = pod.command(&[]);
     let output = command.env_remove("RKT_LOCK_FD").output().unwrap();
     assert!(text(&output.stderr).contains("RKT_LOCK_FD is not set"));

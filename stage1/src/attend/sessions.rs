@@ -134,6 +134,14 @@ impl<'d> Sessions<'d> {
                 self.attaching.push((client.socket, request));
                 return None;
             }
+            (Some(FromClient::Measure(app)), State::Silent) => {
+                if !apps.has(&app) {
+                    return client.refuse(format!("the pod has no app \"{app}\""));
+                }
+                client.state = State::Running;
+                messages.push(ToSupervisor::Measure { session: client.id, app });
+                return Some(client);
+            }
             (Some(FromClient::Resize(size)), State::Running) => {
                 messages.push(resize(client.id, size));
                 return Some(client);
@@ -194,6 +202,10 @@ impl<'d> Sessions<'d> {
             FromSupervisor::Started { .. } | FromSupervisor::Exited { .. } => {}
             FromSupervisor::SessionFailed { session, causes } => {
                 self.finish(*session, &ToClient::Failed(causes.clone()));
+                return Vec::new();
+            }
+            FromSupervisor::Measured { session, statistics } => {
+                self.finish(*session, &ToClient::Measured(statistics.clone()));
                 return Vec::new();
             }
             FromSupervisor::SessionExited { session, status } => {

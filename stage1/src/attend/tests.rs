@@ -47,8 +47,13 @@ impl Machine {
         });
         let arguments = RunArguments::parse(["00000000-0000-0000-0000-000000000007".to_owned()]).unwrap();
         let manifest = PodManifest::new(Vec::new());
-        let pod =
-            Pod { directory: PodDirectory::new(self.home.path()), arguments, manifest, resolv_conf: None };
+        let pod = Pod {
+            directory: PodDirectory::new(self.home.path()),
+            arguments,
+            manifest,
+            resolv_conf: None,
+            network_namespace: None,
+        };
         let entrance = Entrance::open(&pod.directory).unwrap();
         let mut kills = 0;
         let connection = Connection {
@@ -58,6 +63,7 @@ impl Machine {
             kill: &mut || kills += 1,
             entrance,
             door: Box::new(pipes),
+            oom_kills: &|_| None,
         };
         let signals = Signals::block().unwrap();
         let result = attend(&pod, &plan(), connection, &signals, None, &mut Timeline::default());
@@ -77,6 +83,7 @@ fn plan() -> Plan {
         "pre_start":null,"post_stop":null,"stdio":{"streams":["stdin","stdout","stderr"]},"cgroup":null}"#;
     let app: AppPlan = serde_json::from_str(json).unwrap();
     Plan {
+        outside: Vec::new(),
         setup: Vec::new(),
         apps: vec![app],
         network: Default::default(),

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use ::pod::abi::CgroupPath;
+
 use super::Version;
 use crate::Error;
 
@@ -30,6 +32,26 @@ impl Layout {
     pub fn of_this_process() -> Result<Self, Error> {
         let read = |path: &str| std::fs::read_to_string(path).map_err(Error::file("read", Path::new(path)));
         Ok(Self::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?))
+    }
+
+    /// As if this process were in the cgroup `parent` of each hierarchy that these controllers need; nothing above that is
+    /// looked at.
+    pub fn move_below(&mut self, parent: &CgroupPath, controllers: &[&str]) -> Result<(), Error> {
+        let has = |hierarchy: &Hierarchy, wanted: &str| hierarchy.controllers.iter().any(|own| own == wanted);
+        let in_v1 = |wanted: &&str| self.hierarchies.iter().any(|hierarchy| has(hierarchy, wanted));
+        let needs_v2 = !controllers.iter().all(in_v1);
+        for hierarchy in &mut self.hierarchies {
+            let needed = match hierarchy.version {
+                Version::V1 => controllers.iter().any(|wanted| has(hierarchy, wanted)),
+                Version::V2 => needs_v2,
+            };
+            let path = parent.below(&hierarchy.top);
+            if needed && !path.is_dir() {
+                return Err(Error::NoCgroupParent { path });
+            }
+            (hierarchy.top, hierarchy.own) = (path.clone(), path);
+        }
+        Ok(())
     }
 
     /// From the texts of `/proc/self/mountinfo` (proc_pid_mountinfo(5)) and `/proc/self/cgroup` (cgroups(7)).
@@ -133,6 +155,30 @@ mod tests {
             ]
         );
         assert_eq!(layout.hierarchies[1].version, Version::V1);
+    }
+
+    #[test]
+    fn below_another_cgroup() {
+        let tops = tempfile::tempdir().unwrap();
+        let hierarchy = |version, name: &str, controllers: &[&str]| Hierarchy {
+            version,
+            controllers: controllers.iter().map(|name| (*name).to_owned()).collect(),
+            top: tops.path().join(name),
+            own: tops.path().join(name).join("own"),
+        };
+        let mut layout = Layout {
+            hierarchies: vec![
+                hierarchy(Version::V1, "cpu", &["cpu"]),
+                hierarchy(Version::V2, "unified", &[]),
+            ],
+        };
+        std::fs::create_dir_all(tops.path().join("cpu/a/b")).unwrap();
+        let parent: CgroupPath = "/a/b".parse().unwrap();
+        let error = layout.clone().move_below(&parent, &["cpu", "memory"]).unwrap_err().to_string();
+        assert!(error.contains("unified/a/b"), "{error}");
+        layout.move_below(&parent, &["cpu"]).unwrap();
+        assert!(layout.hierarchies.iter().all(|hierarchy| hierarchy.own.ends_with("a/b")));
+        assert_eq!(layout.hierarchies[0].top, layout.hierarchies[0].own);
     }
 
     #[test]

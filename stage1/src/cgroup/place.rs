@@ -36,6 +36,8 @@ pub struct Evacuation {
     controllers: Vec<&'static str>,
 }
 
+/// The controller that limits nothing here, and counts.
+const IO: &str = "io";
 /// Not an app's name: those have no underscores.
 const REFUGE: &str = "_parent";
 
@@ -100,8 +102,15 @@ fn find_v2(
 }
 
 /// Makes the pod's cgroup, which gives the controllers to its apps'.
+///
+/// What the apps read and write is counted where the cgroups above do that already.
 fn prepare(pod: &Path, controllers: &[&'static str]) -> Result<(), Error> {
-    make(pod).and_then(|()| enable(pod, controllers)).map_err(Error::file("make cgroup", pod))
+    let prepared = make(pod).and_then(|()| {
+        let available = fs::read_to_string(pod.join("cgroup.controllers")).unwrap_or_default();
+        let io = available.split_whitespace().any(|name| name == IO).then_some(IO);
+        enable(pod, &controllers.iter().copied().chain(io).collect::<Vec<_>>())
+    });
+    prepared.map_err(Error::file("make cgroup", pod))
 }
 
 fn make(cgroup: &Path) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! Mounts and bind mounts.
 
 use std::ffi::CString;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -75,6 +75,24 @@ pub fn bind(scope: &Scope, source: &Path, target: &Path, flags: MountFlags) -> R
         sys::move_mount(tree.as_fd(), place.as_fd())
     });
     bound.map_err(Error::path(action, target))
+}
+
+/// Lays over the mount at `path` the same with its owners shifted into a user namespace.
+pub fn idmap(scope: &Scope, descriptors: &[OwnedFd], path: &Path) -> Result<(), Error> {
+    const ACTION: &str = "shift the owners of";
+    let place = scope.find(path, ACTION)?;
+    let users =
+        descriptors.first().ok_or_else(|| Error::Impossible("no user namespace was handed over".into()))?;
+    let shifted = sys::open_tree_of(place.as_fd()).and_then(|tree| {
+        sys::idmap(tree.as_fd(), users.as_fd())?;
+        sys::move_mount(tree.as_fd(), place.as_fd())
+    });
+    shifted.map_err(|errno| Error::Because {
+        what: "this kernel cannot shift the owners of the file system that images are on, which --private-users needs \
+            (Linux 5.19 or later)"
+            .into(),
+        source: Box::new(Error::path(ACTION, path)(errno)),
+    })
 }
 
 /// Makes what is at `path` read-only and inert; nothing to do where this kernel has nothing there.

@@ -120,7 +120,7 @@ fn the_usual_devices() {
         mknod /dev/mine c 1 3 && echo x >/dev/mine && echo mine; \
         (: <>/dev/tty) 2>&1 | grep -o 'No such device'";
     let output = Host::new().sh(script).text();
-    let names = "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero";
+    let names = "console fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero";
     assert_eq!(output, format!("{names} 2\n2\n2\n2\nnull\nptmx\nmine\nNo such device\n"));
 }
 

@@ -14,6 +14,7 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod ace;
 mod apps;
 mod attach;
 mod bad_images;
@@ -21,6 +22,7 @@ mod cleanup;
 mod confinement;
 mod enter;
 mod errors;
+mod escapes;
 mod exit_status;
 mod harness;
 mod images;
@@ -30,7 +32,11 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod network;
+mod notify;
+mod private_users;
 mod real_programs;
 mod signals;
+mod statistics;
 mod streams;
 mod terminal;
+mod volumes;

@@ -1,6 +1,7 @@
 //! What every test uses: an `rkt` with a data directory of its own, processes with a time limit, and the check for
 //! what they leave behind.
 
+mod aci;
 mod host;
 mod leftovers;
 mod process;
@@ -8,8 +9,9 @@ mod process;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use aci::{Aci, Entry};
 pub use host::Host;
-pub use process::{Finished, Process, wait_until};
+pub use process::{Finished, LIMIT, Process, wait_until};
 
 /// busybox as an ACI; says `hello from busybox in /srv` by default.
 pub const BUSYBOX: &str = "busybox.aci";

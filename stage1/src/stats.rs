@@ -1,0 +1,152 @@
+//! The `stats` entrypoint: what a running pod uses, as JSON ([`PodStatistics`]). In namespaces the host's cgroups tell it; of a
+//! guest's apps only the guest's supervisor knows, and is asked by way of the pod's parent.
+
+use std::fs;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ::pod::abi::{PodDirectory, StatsArguments};
+use ::pod::pod_manifest::PodManifest;
+use ::pod::session::{FromClient, ToClient};
+use ::pod::statistics::{AppStatistics, PodStatistics, Statistics, VmmStatistics};
+use ::pod::types::AcName;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{SysconfVar, sysconf};
+use uuid::Uuid;
+
+use crate::Error;
+use crate::parent::Parent;
+use crate::error::Causes;
+use crate::{cgroup, stop};
+
+/// How long a guest may take to measure an app; it may be hostile.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Prints what the pod of namespaces in the working directory uses.
+pub fn of_namespaces(arguments: impl Iterator<Item = String>) -> Result<(), Error> {
+    let (directory, uuid, apps) = open(arguments)?;
+    let cgroups = cgroup::recorded(directory.path(), uuid)?;
+    let measure = |name: AcName| {
+        let statistics = Statistics::of(&|file| cgroup::read(&cgroups, Some(&name), file));
+        AppStatistics { name, statistics }
+    };
+    let pod = Statistics::of(&|file| cgroup::read(&cgroups, None, file));
+    let apps = apps.into_iter().map(measure).collect();
+    print(&PodStatistics { apps, pod: Some(pod), vmm: None })
+}
+
+/// Prints what the VM pod in the working directory uses.
+pub fn of_vm(arguments: impl Iterator<Item = String>) -> Result<(), Error> {
+    let (directory, uuid, apps) = open(arguments)?;
+    let vmm = vmm(&directory, uuid)?;
+    let measure = |name: AcName| {
+        let statistics = ask(&name)?;
+        Ok(AppStatistics { name, statistics })
+    };
+    let apps = apps.into_iter().map(measure).collect::<Result<_, Error>>()?;
+    print(&PodStatistics { apps, pod: None, vmm: Some(vmm) })
+}
+
+fn open(
+    arguments: impl Iterator<Item = String>,
+) -> Result<(PodDirectory, Uuid, impl Iterator<Item = AcName>), Error> {
+    let arguments = StatsArguments::parse(arguments)
+        .map_err(|source| Error::Pod { what: "cannot carry out these arguments".into(), source })?;
+    let directory = PodDirectory::new(".");
+    let path = directory.manifest();
+    let json = fs::read(&path).map_err(Error::file("read", &path))?;
+    let manifest = PodManifest::parse(&json)
+        .map_err(|source| Error::Pod { what: format!("cannot use {}", path.display()), source })?;
+    Ok((directory, arguments.uuid, manifest.apps.into_iter().map(|app| app.name)))
+}
+
+fn print(statistics: &PodStatistics) -> Result<(), Error> {
+    let path = Path::new("standard output");
+    let json = serde_json::to_string(statistics).map_err(|error| Error::file("write", path)(error.into()))?;
+    writeln!(std::io::stdout(), "{json}").map_err(Error::file("write", path))
+}
+
+/// Asks the pod's parent what an app uses.
+fn ask(app: &AcName) -> Result<Statistics, Error> {
+    let parent = Parent::call()?;
+    parent.say(&FromClient::Measure(app.clone()))?;
+    match await_answer(&parent)? {
+        ToClient::Measured(statistics) => Ok(*statistics),
+        ToClient::Failed(causes) => Err(Causes::new(causes)
+            .map_or(Error::PodGone, |source| Error::NotMeasured { app: app.clone(), source })),
+        ToClient::Connected | ToClient::Exited(_) => Err(Error::PodGone),
+    }
+}
+
+fn await_answer(parent: &Parent) -> Result<ToClient, Error> {
+    let failed = |source| Error::System { action: "hear from the pod", source };
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some((answer, _)) = parent.hear()? {
+            return Ok(answer);
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(parent.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) => return Err(failed(Errno::ETIMEDOUT)),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+    }
+}
+
+/// What the pod's parent, which is the VM, costs the host.
+fn vmm(directory: &PodDirectory, uuid: Uuid) -> Result<VmmStatistics, Error> {
+    let (pid, _) = stop::living_parent(directory, uuid, "measured")?;
+    let process = Path::new("/proc").join(pid.to_string());
+    let read = |file: &str| {
+        let path = process.join(file);
+        fs::read_to_string(&path).map_err(Error::file("read", &path))
+    };
+    // The kernel has it in clock ticks (proc_pid_stat(5)).
+    let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|ticks| u64::try_from(ticks).ok());
+    Ok(parse_process(pid.cast_unsigned(), &read("stat")?, &read("status")?, ticks.unwrap_or(100).max(1)))
+}
+
+/// From the texts of `/proc/PID/stat` and `/proc/PID/status`.
+fn parse_process(pid: u32, stat: &str, status: &str, ticks_per_second: u64) -> VmmStatistics {
+    const US_PER_SECOND: u64 = 1_000_000;
+    // A program's name may hold blanks and parentheses. Behind it the state is the third field, user time the 14th.
+    let behind = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
+    let time_us = |field: usize| {
+        let ticks = behind.split_whitespace().nth(field - 3).and_then(|text| text.parse::<u64>().ok());
+        ticks.unwrap_or_default().saturating_mul(US_PER_SECOND) / ticks_per_second
+    };
+    let row = |name: &str| {
+        let text = status.lines().find_map(|line| line.strip_prefix(name))?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let bytes = |name| row(name).map(|kib| kib.saturating_mul(1 << 10));
+    VmmStatistics {
+        pid,
+        user_us: time_us(14),
+        system_us: time_us(15),
+        resident_bytes: bytes("VmRSS:"),
+        peak_bytes: bytes("VmHWM:"),
+        threads: row("Threads:"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process() {
+        let stat = "7 (a (b) c) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 4 0 100 1000 10";
+        let status = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\nThreads:\t4\n";
+        let vmm = parse_process(7, stat, status, 100);
+        assert_eq!((vmm.user_us, vmm.system_us), (2_500_000, 500_000));
+        assert_eq!((vmm.resident_bytes, vmm.peak_bytes), (Some(1 << 20), Some(2 << 20)));
+        assert_eq!(vmm.threads, Some(4));
+        assert_eq!(parse_process(7, "", "", 100), VmmStatistics { pid: 7, ..VmmStatistics::default() });
+    }
+}

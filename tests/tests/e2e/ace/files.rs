@@ -1,0 +1,41 @@
+//! File systems: the root, what Linux apps must find in it, and that each run gets a clean copy.
+
+use serde_json::json;
+
+use super::run_at;
+use crate::harness::{Host, Process};
+
+/// Read-only means the image; the kernel's file systems and the devices are there all the same.
+#[test]
+fn a_read_only_root() {
+    let host = Host::new();
+    let script = "exec 2>&1; (: >/made); (: >/srv/made); (: >/tmp/made); : >/dev/shm/made && echo shm; : </dev/zero && echo zero";
+    let output = Process::start(&mut host.shell(&["--readonly-rootfs"], script)).finish().text();
+    assert_eq!(output.matches("Read-only file system").count(), 3, "{output}");
+    assert!(output.ends_with("shm\nzero\n"), "{output}");
+}
+
+#[test]
+fn each_run_gets_a_clean_copy() {
+    let host = Host::empty();
+    let script =
+        "cat /srv/kept/file; ls /srv; echo changed >/srv/kept/file; : >/srv/made; cat /srv/kept/file";
+    let app = json!({ "exec": ["/bin/sh", "-c", script], "user": "0", "group": "0" });
+    let first = run_at(&host, app.clone(), &[], &[]).success().text();
+    assert!(first.ends_with("changed\n") && !first.contains("made"), "{first}");
+    assert_eq!(run_at(&host, app, &[], &[]).success().text(), first);
+}
+
+/// OS-SPEC: "must be made available in each application's filesystem".
+#[test]
+fn devices_and_file_systems_of_linux() {
+    let script = "for d in null zero full random urandom tty ptmx; do [ -c /dev/$d ] || echo no $d; done; \
+        [ -e /dev/console ] || [ -L /dev/console ] || echo no console; \
+        for m in 'proc /proc' 'sysfs /sys' 'devpts /dev/pts' 'tmpfs /dev/shm'; do \
+            grep -q \" ${m#* } ${m% *} \" /proc/mounts || echo not mounted: $m; \
+        done; echo done";
+    for options in [&[][..], &["--user=1000", "--group=2000"][..]] {
+        let host = Host::new();
+        assert_eq!(Process::start(&mut host.shell(options, script)).finish().success().text(), "done\n");
+    }
+}
