@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use pod::abi::{
     ANNOTATION_APP, ANNOTATION_ATTACH, ANNOTATION_ENTER, ANNOTATION_STATS, ANNOTATION_STOP, AppArguments,
-    AttachArguments, ENV_LOCK_FD, ENV_TIMELINE, ENV_USERS_LOCK_FD, EnterArguments, PodDirectory, RunArguments,
-    StopArguments,
+    AttachArguments, ENV_LOCK_FD, ENV_TIMELINE, ENV_USERS_LOCK_FD, EnterArguments, PodDirectory,
+    RunArguments, StopArguments,
 };
 use pod::image_manifest::ImageManifest;
 use pod::statistics::PodStatistics;

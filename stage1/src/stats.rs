@@ -18,8 +18,8 @@ use nix::unistd::{SysconfVar, sysconf};
 use uuid::Uuid;
 
 use crate::Error;
-use crate::parent::Parent;
 use crate::error::Causes;
+use crate::parent::Parent;
 use crate::{cgroup, stop};
 
 /// How long a guest may take to measure an app; it may be hostile.

@@ -103,6 +103,27 @@ impl Ram {
     }
 }
 
+/// What is in a machine's memory before it runs.
+struct Contents {
+    ram: Vec<Region>,
+    pmems: Vec<Region>,
+    memory: DeviceMemory,
+    /// Where the kernel is entered.
+    entry: u32,
+}
+
+impl Contents {
+    fn load(config: &MachineConfig) -> Result<Self, Error> {
+        let kernel = Kernel::parse(&config.kernel)?;
+        let image = Image::open(&config.kernel, &kernel)?;
+        let ram = map_ram(&kernel, &image, config.memory_bytes)?;
+        let pmems = map_pmems(&config.pmems, config.memory_bytes)?;
+        let memory = DeviceMemory::new(ram.clone(), pmems.clone())?;
+        image.load(&memory)?;
+        Ok(Self { ram, pmems, memory, entry: kernel.entry })
+    }
+}
+
 /// A machine that is ready to run. Fields are dropped in this order: processors, then the rest of the virtual machine,
 /// then its memory.
 pub struct Machine {
@@ -117,17 +138,12 @@ pub struct Machine {
 
 impl Machine {
     /// Builds a machine, which does not run yet.
-    pub fn build(config: MachineConfig) -> Result<Self, Error> {
-        let console = ConsoleLog::new(config.console);
+    pub fn build(mut config: MachineConfig) -> Result<Self, Error> {
+        let console = ConsoleLog::new(config.console.take());
         let timeline = Arc::new(Timeline::default());
 
-        let kernel = Kernel::parse(&config.kernel)?;
-        let image = Image::open(&config.kernel, &kernel)?;
-        let ram = map_ram(&kernel, &image, config.memory_bytes)?;
-        let pmems = map_pmems(&config.pmems, config.memory_bytes)?;
-        let memory = DeviceMemory::new(ram.clone(), pmems.clone())?;
-
-        let mut vm = create_vm(&config.kvm, || Ok(image.load(&memory)?))?;
+        let (mut vm, contents) = create_vm(&config.kvm, || Contents::load(&config))?;
+        let Contents { ram, pmems, memory, entry } = contents;
         ram.iter().try_for_each(|region| vm.add_memory(region, Access::ReadWrite))?;
         pmems.iter().try_for_each(|region| vm.add_memory(region, Access::ReadOnly))?;
 
@@ -156,7 +172,7 @@ impl Machine {
         boot::mp_table::write_mp_table(&memory, config.vcpus.get())?;
 
         let bus = Bus::new(transports, span(&pmems), console.clone(), Arc::clone(&timeline));
-        let vcpus = create_vcpus(&config.kvm, &vm, config.vcpus, kernel.entry)?;
+        let vcpus = create_vcpus(&config.kvm, &vm, config.vcpus, entry)?;
         timeline.record(Phase::Built);
         Ok(Self { vcpus, bus: Arc::new(bus), events, vm, ram: Ram(ram), console, timeline })
     }
@@ -225,7 +241,7 @@ fn report(events: &LoopHandle<Outcome>, end: VcpuEnd) {
 
 /// Creates the virtual machine while `meanwhile` is done: KVM waits for most of that time, since the thread that it makes
 /// joins the caller's cgroup, and the kernel waits for a grace period of RCU before that (10 ms and more).
-fn create_vm(kvm: &Kvm, meanwhile: impl FnOnce() -> Result<(), Error>) -> Result<Vm, Error> {
+fn create_vm<T>(kvm: &Kvm, meanwhile: impl FnOnce() -> Result<T, Error>) -> Result<(Vm, T), Error> {
     std::thread::scope(|scope| {
         let creation = std::thread::Builder::new()
             .stack_size(CREATION_STACK_BYTES)
@@ -233,7 +249,8 @@ fn create_vm(kvm: &Kvm, meanwhile: impl FnOnce() -> Result<(), Error>) -> Result
             .map_err(Error::host("start a thread"))?;
         let done = meanwhile();
         let vm = creation.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        done.and(vm)
+        let (done, vm) = (done?, vm?);
+        Ok((vm, done))
     })
 }
 
