@@ -56,7 +56,8 @@ fn several_clients_at_streams() {
     until_heard(&host, &mut [&mut one, &mut two, &mut gone]);
     gone.signal(Signal::SIGKILL);
     drop(gone);
-    say(&host, "end\n").success();
+    // It leaves once that is said, or exits as the app does, if that is quicker.
+    assert!([0, 7].contains(&say(&host, "end\n").code));
     assert!(one.finish().exited(7).text().ends_with("got end\n"));
     let two = two.finish().exited(7);
     assert!(two.text().ends_with("got end\n") && two.stderr.ends_with("err end\n"), "{}", two.stderr);
