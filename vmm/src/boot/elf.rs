@@ -121,11 +121,18 @@ impl Image {
         mapping.overlay(0, file, 0, bytes)?;
         let region = Region { start: GuestAddress(0), mapping: Arc::new(mapping) };
         let mut image = Self { file: DeviceMemory::new(vec![region], Vec::new())?, runs: Vec::new() };
-        for page in kernel.segments.iter().flat_map(Segment::pages) {
-            if !image.is_zero(page)? {
-                image.add(page);
+        let mut runs = Vec::new();
+        for segment in &kernel.segments {
+            let bytes = image.bytes(*segment)?;
+            for page in segment.pages() {
+                let offset = (page.file_offset - segment.file_offset) as usize;
+                let bytes = bytes.subslice(offset, page.file_bytes as usize).map_err(unreadable)?;
+                if !is_zero(bytes)? {
+                    add(&mut runs, page);
+                }
             }
         }
+        image.runs = runs;
         Ok(image)
     }
 
@@ -157,42 +164,41 @@ impl Image {
         Ok(())
     }
 
-    /// Adds a page to the last run, or begins another.
-    fn add(&mut self, page: Segment) {
-        match self.runs.last_mut() {
-            Some(run)
-                if run.address + run.file_bytes == page.address
-                    && run.file_offset + run.file_bytes == page.file_offset =>
-            {
-                run.file_bytes += page.file_bytes;
-            }
-            _ => self.runs.push(page),
-        }
-    }
-
     fn bytes(&self, part: Segment) -> Result<VolatileSlice<'_>, BootError> {
         self.file
             .slice(GuestAddress(part.file_offset), part.file_bytes as usize, Permissions::Read)
             .map_err(unreadable)
     }
+}
 
-    /// A look at the first bytes answers for most pages.
-    fn is_zero(&self, page: Segment) -> Result<bool, BootError> {
-        static ZEROS: [u8; 1024] = [0; 1024];
-        let mut rest = self.bytes(page)?;
-        if rest.read_obj::<u8>(0).is_ok_and(|first| first != 0) {
+/// Adds a page to the last run, or begins another.
+fn add(runs: &mut Vec<Segment>, page: Segment) {
+    match runs.last_mut() {
+        Some(run)
+            if run.address + run.file_bytes == page.address
+                && run.file_offset + run.file_bytes == page.file_offset =>
+        {
+            run.file_bytes += page.file_bytes;
+        }
+        _ => runs.push(page),
+    }
+}
+
+/// A look at the first bytes answers for most pages.
+fn is_zero(mut bytes: VolatileSlice<'_>) -> Result<bool, BootError> {
+    static ZEROS: [u8; 1024] = [0; 1024];
+    if bytes.read_obj::<u64>(0).is_ok_and(|first| first != 0) {
+        return Ok(false);
+    }
+    let mut buffer = [0; ZEROS.len()];
+    while !bytes.is_empty() {
+        let read = bytes.copy_to(&mut buffer);
+        if !buffer.get(..read).is_some_and(|read| ZEROS.starts_with(read)) {
             return Ok(false);
         }
-        let mut buffer = [0; ZEROS.len()];
-        while !rest.is_empty() {
-            let read = rest.copy_to(&mut buffer);
-            if !buffer.get(..read).is_some_and(|read| ZEROS.starts_with(read)) {
-                return Ok(false);
-            }
-            rest = rest.offset(read).map_err(unreadable)?;
-        }
-        Ok(true)
+        bytes = bytes.offset(read).map_err(unreadable)?;
     }
+    Ok(true)
 }
 
 fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> BootError {
