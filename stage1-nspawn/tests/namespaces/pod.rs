@@ -142,6 +142,14 @@ impl Running {
     }
 }
 
+/// Cgroups are not in the directory, and those of a pod that was killed are still there.
+impl Drop for Pod {
+    fn drop(&mut self) {
+        let mut gc = Command::new(env!("CARGO_BIN_EXE_stage1-nspawn"));
+        let _ = gc.arg0("gc").arg(self.uuid.to_string()).current_dir(self.home.path()).status();
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();

@@ -1,6 +1,7 @@
 //! Networks leave nothing, however their pods end. The world checks that at the end of every test, too.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
@@ -18,6 +19,13 @@ fn wait_for(what: impl Fn() -> bool) {
         std::thread::sleep(Duration::from_millis(20));
     }
     panic!("not in time");
+}
+
+/// Removes a cgroup and those of its apps, if nothing is left in them.
+fn is_removed(cgroup: &Path) -> bool {
+    let entries = fs::read_dir(cgroup).into_iter().flatten().flatten();
+    let apps = entries.map(|entry| entry.path()).filter(|path| path.is_dir());
+    apps.chain([cgroup.to_owned()]).all(|directory| fs::remove_dir(directory).is_ok())
 }
 
 /// A pod with the network `net` that was killed with its parent.
@@ -69,8 +77,11 @@ fn a_pod_whose_directory_is_gone_is_collected() {
         world.configure("10-line.conf", &ptp("line", "10.7.0.0/24"));
         killed(world, "--net=line");
         let pod = world.host.pods().remove(0);
+        let cgroups = fs::read_to_string(pod.join("subcgroup")).unwrap_or_default();
         umount2(&pod.join("net/namespace"), MntFlags::MNT_DETACH).unwrap();
         fs::remove_dir_all(&pod).unwrap();
+        // Nobody else knows of these any more.
+        cgroups.lines().for_each(|cgroup| wait_for(|| is_removed(Path::new(cgroup))));
         let mut alive = world.start("--net=line", "echo ready; sleep 1000");
         alive.wait_for_line("ready");
         let before = left().len();
