@@ -1,11 +1,7 @@
 //! The `app` entrypoint: has an app of the pod changed, and waits until it is.
 
-use std::os::fd::AsFd;
-
 use ::pod::abi::AppArguments;
 use ::pod::session::{FromClient, ToClient};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::Error;
 use crate::error::Causes;
@@ -18,18 +14,13 @@ pub fn change(arguments: impl Iterator<Item = String>) -> Result<(), Error> {
     let parent = Parent::call()?;
     parent.say(&FromClient::Change(change.clone()))?;
     loop {
-        let mut set = [PollFd::new(parent.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut set, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(source) => return Err(Error::System { action: "wait for the pod", source }),
-        }
-        match parent.hear()? {
-            Some((ToClient::Exited(_), _)) => return Ok(()),
-            Some((ToClient::Failed(causes), _)) => {
+        match parent.await_answer(None)? {
+            ToClient::Exited(_) => return Ok(()),
+            ToClient::Failed(causes) => {
                 let source = Causes::new(causes).ok_or(Error::PodGone)?;
                 return Err(Error::NotChanged { app: change.app, action: change.action, source });
             }
-            Some((ToClient::Connected | ToClient::Measured(_), _)) | None => {}
+            ToClient::Connected | ToClient::Measured(_) => {}
         }
     }
 }

@@ -1,10 +1,12 @@
 //! What is on the other side of the pod's socket: the pod's parent, as its clients see it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use ::pod::abi::PodDirectory;
 use ::pod::session::{FromClient, MAX_PACKET_BYTES, ToClient, decode, encode};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::SockType;
 use relay::packets;
 
@@ -45,6 +47,26 @@ impl Parent {
         let message = decode(&packet.bytes)
             .map_err(|source| Error::Pod { what: "cannot understand the pod's parent".into(), source })?;
         Ok(Some((message, packet.descriptors)))
+    }
+
+    /// Waits for what the parent says next, for as long as `patience` lasts.
+    pub fn await_answer(&self, patience: Option<Duration>) -> Result<ToClient, Error> {
+        let failed = |source| Error::System { action: "hear from the pod", source };
+        let until = patience.map(|patience| Instant::now() + patience);
+        loop {
+            if let Some((answer, _)) = self.hear()? {
+                return Ok(answer);
+            }
+            let timeout = until.map_or(PollTimeout::NONE, |until| {
+                let left = until.saturating_duration_since(Instant::now());
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+            });
+            match poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(0) => return Err(failed(Errno::ETIMEDOUT)),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
     }
 }
 

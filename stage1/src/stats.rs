@@ -3,24 +3,20 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ::pod::abi::{PodDirectory, StatsArguments};
-use ::pod::pod_manifest::PodManifest;
 use ::pod::session::{FromClient, ToClient};
 use ::pod::statistics::{AppStatistics, PodStatistics, Statistics, VmmStatistics};
 use ::pod::types::AcName;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{SysconfVar, sysconf};
 use uuid::Uuid;
 
 use crate::Error;
 use crate::error::Causes;
 use crate::parent::Parent;
-use crate::{cgroup, stop};
+use crate::{cgroup, pod, stop};
 
 /// How long a guest may take to measure an app; it may be hostile.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,10 +52,7 @@ fn open(
     let arguments = StatsArguments::parse(arguments)
         .map_err(|source| Error::Pod { what: "cannot carry out these arguments".into(), source })?;
     let directory = PodDirectory::new(".");
-    let path = directory.manifest();
-    let json = fs::read(&path).map_err(Error::file("read", &path))?;
-    let manifest = PodManifest::parse(&json)
-        .map_err(|source| Error::Pod { what: format!("cannot use {}", path.display()), source })?;
+    let manifest = pod::read_manifest(&directory)?;
     Ok((directory, arguments.uuid, manifest.apps.into_iter().map(|app| app.name)))
 }
 
@@ -73,28 +66,11 @@ fn print(statistics: &PodStatistics) -> Result<(), Error> {
 fn ask(app: &AcName) -> Result<Statistics, Error> {
     let parent = Parent::call()?;
     parent.say(&FromClient::Measure(app.clone()))?;
-    match await_answer(&parent)? {
+    match parent.await_answer(Some(PATIENCE))? {
         ToClient::Measured(statistics) => Ok(*statistics),
         ToClient::Failed(causes) => Err(Causes::new(causes)
             .map_or(Error::PodGone, |source| Error::NotMeasured { app: app.clone(), source })),
         ToClient::Connected | ToClient::Exited(_) => Err(Error::PodGone),
-    }
-}
-
-fn await_answer(parent: &Parent) -> Result<ToClient, Error> {
-    let failed = |source| Error::System { action: "hear from the pod", source };
-    let until = Instant::now() + PATIENCE;
-    loop {
-        if let Some((answer, _)) = parent.hear()? {
-            return Ok(answer);
-        }
-        let left = until.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(parent.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(0) => return Err(failed(Errno::ETIMEDOUT)),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(failed(errno)),
-        }
     }
 }
 

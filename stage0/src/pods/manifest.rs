@@ -116,7 +116,7 @@ fn annotations(image: &ImageManifest, flags: &AppFlags) -> Result<Vec<NameValue>
 }
 
 /// What the command line says of the app's streams.
-fn stream_annotations(flags: &AppFlags) -> Result<Vec<NameValue>, pod::Error> {
+fn stream_annotations(flags: &AppFlags) -> Result<Vec<NameValue>, Error> {
     let said = [
         (ANNOTATION_STDIN, flags.stdin.map(|mode| mode.to_string())),
         (ANNOTATION_STDOUT, flags.stdout.map(|mode| mode.to_string())),
@@ -124,8 +124,7 @@ fn stream_annotations(flags: &AppFlags) -> Result<Vec<NameValue>, pod::Error> {
         (ANNOTATION_LOG_MAX_SIZE, flags.log_max_size.map(|bytes| bytes.to_string())),
         (ANNOTATION_LOG_MAX_FILES, flags.log_max_files.map(|files| files.to_string())),
     ];
-    let said = said.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    said.map(|(name, value)| Ok(NameValue { name: name.parse()?, value })).collect()
+    said.into_iter().filter_map(|(name, value)| Some(annotation(name, value?))).collect()
 }
 
 /// What `--name` says, or the last part of the image's name.

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ::pod::control::{ExitStatus, Stream, ToSupervisor};
 use ::pod::plan::{Plan, Stdio};
@@ -16,10 +16,7 @@ use nix::unistd::pipe2;
 use relay::{Listener, Sink, SinkEnd, Source, Standing, packets};
 
 use super::caller::CallerStreams;
-use super::sessions::tell;
-
-/// How long clients have after the pod's end to take the last output.
-const FAREWELL: Duration = Duration::from_secs(2);
+use super::sessions::{FAREWELL, tell};
 
 /// Those who are attached.
 #[derive(Debug, Default)]

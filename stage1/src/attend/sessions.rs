@@ -21,7 +21,7 @@ use crate::entrance::Entrance;
 pub type Door<'d> = dyn FnMut(SessionId, &[Stream]) -> nix::Result<Vec<OwnedFd>> + 'd;
 
 /// How long clients have after the pod's end to take the last output.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The clients.
 pub struct Sessions<'d> {
