@@ -77,7 +77,7 @@ pub enum Error {
     },
     /// The machine could not be built, or failed.
     #[error(transparent)]
-    Machine(#[from] vmm::Error),
+    Machine(#[from] stage1::error::Causes),
     /// A thing that has no file to name.
     #[error("cannot {action}")]
     System {
@@ -86,6 +86,23 @@ pub enum Error {
         /// The system's answer.
         #[source]
         source: io::Error,
+    },
+    /// The machine's process could not be made.
+    #[error("cannot start the VM's process")]
+    Jail(#[from] jail::Error),
+    /// The machine's process made a system call that none of its threads may make.
+    #[error(
+        "the VM's process has made the forbidden system call {call} and was killed: the guest may have taken it over"
+    )]
+    Forbidden {
+        /// The call's number, as far as it could tell.
+        call: String,
+    },
+    /// The machine's process ended without a report.
+    #[error("the VM's process has ended unexpectedly: {end}")]
+    VmmGone {
+        /// How.
+        end: String,
     },
     /// The guest's init reset the machine, and how its pod has ended was not heard.
     #[error("the guest has left without a word; the last lines of its console:\n{console}")]

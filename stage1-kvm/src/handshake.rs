@@ -2,9 +2,9 @@
 //! are there the doors are closed for good, before any app runs.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -12,6 +12,7 @@ use pod::control::{
     self, CONTROL_PORT, FromSupervisor, MAX_FROM_SUPERVISOR_BYTES, STREAM_PORT, StreamHello, ToSupervisor,
 };
 use pod::plan::Plan;
+use vmm::virtio::vsock::HostEnds;
 
 /// How long a guest may take to say Ready, and again to connect its streams. Honest guests take a fraction of a second;
 /// this is for one that hangs, and long enough for a host that emulates its processor and is loaded.
@@ -32,10 +33,16 @@ pub enum Refusal {
     Protocol(String),
 }
 
-/// Where the guest's connections arrive.
+/// Where the guest's connections arrive: there are as many as it is to make, and no more can be made.
 pub struct Doors {
-    control: Receiver<UnixStream>,
-    streams: Receiver<UnixStream>,
+    control: UnixStream,
+    streams: Vec<UnixStream>,
+}
+
+/// The machine's ends of the connections.
+pub struct Ends {
+    control: UnixStream,
+    streams: Vec<UnixStream>,
 }
 
 /// A guest that has its plan.
@@ -47,21 +54,36 @@ pub struct Guest {
     pub streams: Vec<(StreamHello, OwnedFd)>,
 }
 
-/// The doors, and what the machine's socket device needs to know of them.
-pub fn doors() -> (Doors, Vec<(u32, Sender<UnixStream>)>) {
-    let (to_control, control) = channel();
-    let (to_streams, streams) = channel();
-    (Doors { control, streams }, vec![(CONTROL_PORT, to_control), (STREAM_PORT, to_streams)])
+/// The doors for a pod with `plan`, and what is behind them.
+pub fn doors(plan: &Plan) -> io::Result<(Doors, Ends)> {
+    let (control, control_end) = UnixStream::pair()?;
+    let pairs = expected(plan).iter().map(|_| UnixStream::pair()).collect::<io::Result<Vec<_>>>()?;
+    let (streams, stream_ends) = pairs.into_iter().unzip();
+    Ok((Doors { control, streams }, Ends { control: control_end, streams: stream_ends }))
+}
+
+impl Ends {
+    /// Their descriptors.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        std::iter::once(&self.control).chain(&self.streams).map(AsRawFd::as_raw_fd).collect()
+    }
+
+    /// What the machine's socket device takes them from, by port.
+    pub fn into_ports(self) -> Vec<(u32, HostEnds)> {
+        vec![(CONTROL_PORT, supply(vec![self.control])), (STREAM_PORT, supply(self.streams))]
+    }
+}
+
+fn supply(ends: Vec<UnixStream>) -> HostEnds {
+    let ends = Mutex::new(ends.into_iter());
+    Arc::new(move || ends.lock().ok()?.next())
 }
 
 impl Doors {
     /// Waits for the guest and gives it the plan. `interrupted` tells whether the pod is to end.
     pub fn welcome(self, plan: &Plan, interrupted: &dyn Fn() -> bool) -> Result<Guest, Refusal> {
-        let Self { control, streams } = self;
+        let Self { control: mut connection, streams } = self;
         let waiting = Waiting::new("said Ready", interrupted);
-        let mut connection = waiting.receive(&control, || false)?.ok_or(Refusal::Gone)?;
-        // There is one control connection, whatever the guest tries.
-        drop(control);
         match waiting.read_message(&connection)? {
             FromSupervisor::Ready => {}
             _ => return Err(Refusal::Protocol("its first message is not Ready".into())),
@@ -69,14 +91,14 @@ impl Doors {
         let start = control::encode(&ToSupervisor::Start(Box::new(plan.clone())))
             .map_err(|error| Refusal::Protocol(error.to_string()))?;
         connection.write_all(&start).map_err(|_| Refusal::Gone)?;
-        let streams = collect(&streams, plan, &connection, interrupted)?;
+        let streams = collect(streams, plan, &connection, interrupted)?;
         Ok(Guest { control: connection.into(), streams })
     }
 }
 
 /// The streams of `plan`; fewer only if the guest has something to say first, which can only be that it failed.
 fn collect(
-    door: &Receiver<UnixStream>,
+    mut connections: Vec<UnixStream>,
     plan: &Plan,
     control: &UnixStream,
     interrupted: &dyn Fn() -> bool,
@@ -85,7 +107,8 @@ fn collect(
     let mut expected = expected(plan);
     let mut streams = Vec::with_capacity(expected.len());
     while !expected.is_empty() {
-        let Some(connection) = waiting.receive(door, || readable(control, PollTimeout::ZERO))? else { break };
+        let Some(index) = waiting.first_readable(&connections, control)? else { break };
+        let connection = connections.remove(index);
         let mut hello = [0; StreamHello::BYTES];
         waiting.read_exact(&connection, &mut hello)?;
         let hello = StreamHello::decode(hello).map_err(|error| Refusal::Protocol(error.to_string()))?;
@@ -122,18 +145,21 @@ impl<'a> Waiting<'a> {
         Self { what, until: Instant::now() + PATIENCE, interrupted }
     }
 
-    /// The next connection; `None` if `other` comes true before there is one.
-    fn receive(
+    /// Which of `connections` is readable; `None` if only `control` is.
+    fn first_readable(
         &self,
-        door: &Receiver<UnixStream>,
-        other: impl Fn() -> bool,
-    ) -> Result<Option<UnixStream>, Refusal> {
+        connections: &[UnixStream],
+        control: &UnixStream,
+    ) -> Result<Option<usize>, Refusal> {
         loop {
-            match door.recv_timeout(SLICE) {
-                Ok(connection) => return Ok(Some(connection)),
-                Err(RecvTimeoutError::Disconnected) => return Err(Refusal::Gone),
-                Err(RecvTimeoutError::Timeout) if other() => return Ok(None),
-                Err(RecvTimeoutError::Timeout) => self.check()?,
+            let all = connections.iter().chain([control]);
+            let mut polled: Vec<_> =
+                all.map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN)).collect();
+            let slice = PollTimeout::try_from(SLICE).unwrap_or(PollTimeout::ZERO);
+            let _interrupted = poll(&mut polled, slice);
+            match polled.iter().position(|stream| stream.any().unwrap_or_default()) {
+                Some(index) => return Ok((index < connections.len()).then_some(index)),
+                None => self.check()?,
             }
         }
     }
@@ -190,6 +216,7 @@ impl Read for Patient<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
     use std::thread;
 
     use pod::control::Stream;
@@ -206,14 +233,12 @@ mod tests {
     }
 
     /// The guest's side of the doors.
-    struct Outside(Vec<(u32, Sender<UnixStream>)>);
+    struct Outside(Vec<(u32, HostEnds)>);
 
     impl Outside {
         fn connect(&self, port: u32) -> UnixStream {
-            let (ours, theirs) = UnixStream::pair().unwrap();
-            let (_, door) = self.0.iter().find(|(number, _)| *number == port).unwrap();
-            door.send(theirs).unwrap();
-            ours
+            let (_, ends) = self.0.iter().find(|(number, _)| *number == port).unwrap();
+            ends().unwrap()
         }
 
         fn stream(&self, app: u16, stream: Stream) -> UnixStream {
@@ -236,10 +261,10 @@ mod tests {
     fn welcome<T: Send + 'static>(
         guest: impl FnOnce(&Outside) -> T + Send + 'static,
     ) -> Result<Guest, Refusal> {
-        let (doors, to_host) = doors();
+        let (doors, ends) = doors(&plan()).unwrap();
         let (done, end) = channel::<()>();
         let thread = thread::spawn(move || {
-            let outside = Outside(to_host);
+            let outside = Outside(ends.into_ports());
             let open = guest(&outside);
             // Until the host has decided.
             let _ = end.recv();
@@ -320,8 +345,8 @@ mod tests {
 
     #[test]
     fn one_that_ends_or_hangs_up() {
-        let (doors, to_host) = doors();
-        drop(to_host);
+        let (doors, ends) = doors(&plan()).unwrap();
+        drop(ends);
         assert!(matches!(doors.welcome(&plan(), &|| false), Err(Refusal::Gone)));
         let result = welcome(|outside| drop(outside.connect(CONTROL_PORT)));
         assert!(matches!(result, Err(Refusal::Gone)), "{result:?}");
@@ -329,10 +354,10 @@ mod tests {
 
     #[test]
     fn a_wait_can_be_interrupted() {
-        let (silent, _to_host) = doors();
+        let (silent, _ends) = doors(&plan()).unwrap();
         assert!(matches!(silent.welcome(&plan(), &|| true), Err(Refusal::Interrupted)));
-        let (doors, to_host) = doors();
-        let _connection = Outside(to_host).connect(CONTROL_PORT);
+        let (doors, ends) = doors(&plan()).unwrap();
+        let _connection = Outside(ends.into_ports()).connect(CONTROL_PORT);
         assert!(matches!(doors.welcome(&plan(), &|| true), Err(Refusal::Interrupted)));
     }
 }

@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::mpsc::Sender;
 
 use pod::guest_network::GuestNetwork;
 use pod::limits::PodLimits;
@@ -40,13 +40,12 @@ pub fn layers(pod: &Pod) -> Vec<Layers> {
     .collect()
 }
 
-/// Opens what the machine is made of. `to_host` gets the guest's connections, `to_guest` takes those to it.
+/// Opens what the machine is made of. `to_guest` takes connections to the guest; those from it have no ends yet.
 pub fn config(
     pod: &Pod,
     limits: &PodLimits,
     kvm: Kvm,
     nets: Vec<NetConfig>,
-    to_host: Vec<(u32, Sender<UnixStream>)>,
     to_guest: Vec<(UnixListener, u32)>,
 ) -> Result<MachineConfig, Error> {
     let vcpus = limits.vcpus().map_err(Error::Limits)?;
@@ -66,9 +65,19 @@ pub fn config(
         pmems,
         blocks: vec![BlockConfig { file: scratch, read_only: false }],
         nets,
-        vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host, to_guest }),
+        vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host: Vec::new(), to_guest }),
+        confined: true,
         console: pod.arguments.debug.then(|| Box::new(to_stderr) as vmm::console::Sink),
     })
+}
+
+/// What a machine has open, but for its ends of the guest's connections.
+pub fn descriptors(config: &MachineConfig) -> Vec<RawFd> {
+    let listeners = config.vsock.iter().flat_map(|vsock| &vsock.to_guest);
+    let files = config.pmems.iter().chain([&config.kernel]);
+    let files = files.chain(config.blocks.iter().map(|block| &block.file));
+    let files = files.chain(config.nets.iter().map(|net| &net.tap)).map(AsRawFd::as_raw_fd);
+    files.chain(listeners.map(|(listener, _)| listener.as_raw_fd())).chain([config.kvm.as_raw_fd()]).collect()
 }
 
 fn images(pod: &Pod) -> Result<Vec<File>, Error> {

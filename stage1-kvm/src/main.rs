@@ -1,12 +1,14 @@
-//! The VM isolation: a micro-VM around the supervisor. This process is the pod's parent and its VMM at once; by the
-//! name that it is called by it is one of the stage1 interface's entrypoints.
+//! The VM isolation: a micro-VM around the supervisor. This process is the pod's parent, and that of its VMM, which is
+//! jailed (`jailed`); by the name that it is called by it is one of the stage1 interface's entrypoints.
 
 mod error;
 mod handshake;
+mod jailed;
 mod kernel;
 mod machine;
 mod network_cards;
 mod quota;
+mod report;
 mod run;
 mod running;
 mod sessions;

@@ -15,7 +15,7 @@ use stage1::signals::{ENDED_BEFORE_ITS_START, Signals};
 use stage1::terminal::RawTerminal;
 use stage1::timeline::Timeline;
 use stage1::{lock, status};
-use vmm::{Machine, probe};
+use vmm::probe;
 
 use crate::error::Error;
 use crate::handshake::{self, Doors, PATIENCE, Refusal};
@@ -54,28 +54,24 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let plan = pod.plan(machine::isolation(cards.guest), machine::layers(&pod))?;
     let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
 
-    let (doors, to_host) = handshake::doors();
+    let (doors, ends) = handshake::doors(&plan)
+        .map_err(|source| Error::System { action: "make the guest's connections", source })?;
     let to_guest = vec![(sessions::listen(&pod.directory)?, SESSION_PORT)];
-    let config = machine::config(&pod, &limits, kvm, cards.host, to_host, to_guest)?;
+    let config = machine::config(&pod, &limits, kvm, cards.host, to_guest)?;
     let quota = quota::enter(&pod, &limits)?;
-    let machine = Machine::build(config)?;
+    let running = Running::start(config, ends, pod.arguments.debug)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
-    let running = Running::start(machine)?;
     let result = accompany(&pod, &plan, doors, &running, &signals, terminal.as_ref(), &mut timeline);
     drop(terminal);
-    running.tell(&mut timeline);
     let status = match result {
         Ok(status) => status,
         Err(error) => return Err(running.explain(error)),
     };
-    if let Some(quota) = quota {
-        // The kernel works for a machine in the machine's cgroup.
-        running.end();
-        drop(quota);
-    }
+    // At once: the guest has synced what it has written. It has to be gone before its cgroup and its network are.
+    running.finish(&mut timeline);
+    drop(quota);
     drop(network);
     timeline.print();
-    // The machine ends with this process, at once: the guest has synced what it has written.
     Ok(ExitCode::from(status.code()))
 }
 
@@ -95,15 +91,14 @@ fn accompany(
     let guest = match doors.welcome(plan, &|| signals.interrupted()) {
         Ok(guest) => guest,
         Err(Refusal::Interrupted) => return Ok(ENDED_BEFORE_ITS_START),
-        Err(refusal) => return Err(refused(refusal, running)),
+        Err(refusal) => return Err(refused(refusal)),
     };
     running.booted();
-    let stop = running.stop_handle();
     let connection = Connection {
         control: Control::Connected(guest.control),
         streams: Streams::Connected(guest.streams),
         ended: running.ended()?,
-        kill: &mut || stop.stop(),
+        kill: &mut || running.kill(),
         entrance,
         door: Box::new(|session, streams| sessions::open(&pod.directory, session, streams)),
         // The supervisor counts them, in the guest.
@@ -112,12 +107,10 @@ fn accompany(
     Ok(attend(pod, plan, connection, signals, terminal, timeline)?)
 }
 
-fn refused(refusal: Refusal, running: &Running) -> Error {
+fn refused(refusal: Refusal) -> Error {
     match refusal {
         Refusal::Protocol(what) => Error::Protocol(what),
-        Refusal::Silent(what) => {
-            Error::Silent { what, seconds: PATIENCE.as_secs(), console: running.last_lines() }
-        }
+        Refusal::Silent(what) => Error::Silent { what, seconds: PATIENCE.as_secs(), console: String::new() },
         Refusal::Gone | Refusal::Interrupted => stage1::Error::SupervisorGone.into(),
     }
 }

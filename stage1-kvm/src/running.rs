@@ -1,123 +1,182 @@
-//! A machine that runs on threads of its own, while the main thread attends to the pod.
+//! The machine's process as its parent, the pod's, sees it.
+//!
+//! All that passes between the two is the guest's connections, an order of one byte, and a report at the end. A file for a
+//! device of a running machine would pass here, too (SCM_RIGHTS): the process itself cannot open any.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
-use pod::control::GuestMark;
+use jail::{Child, Jail};
+use nix::fcntl::OFlag;
+use nix::poll::PollTimeout;
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::pipe2;
+use stage1::error::Causes;
 use stage1::timeline::Timeline;
-use vmm::console::ConsoleLog;
-use vmm::timeline::Phase;
-use vmm::{Exit, Machine, Ram, StopHandle};
+use vmm::MachineConfig;
 
 use crate::error::Error;
+use crate::handshake::Ends;
+use crate::jailed::{self, BOOTED, Place, STOP, Start};
+use crate::report::{MAX_BYTES, Report};
 
-/// What the thread that does the I/O needs for its stack. The default is a huge page's size, and would be one.
-const STACK_BYTES: usize = 512 << 10;
+/// How long a machine that is to end may take to give its last data away and to report.
+const REPORT_TIME_MS: u16 = 5000;
 
-/// A running machine. It ends with the process at the latest.
+/// A running machine. It ends with this at the latest.
 pub struct Running {
-    stop: StopHandle,
-    ram: Ram,
-    console: ConsoleLog,
-    timeline: Arc<vmm::timeline::Timeline>,
-    thread: JoinHandle<Result<Exit, vmm::Error>>,
-    ended: Arc<EventFd>,
+    child: Child,
+    socket: UnixStream,
+}
+
+/// How its process has ended.
+enum End {
+    Reported(Report),
+    Forbidden(String),
+    Unexpected(String),
+    Killed,
 }
 
 impl Running {
-    /// Starts a machine.
-    pub fn start(machine: Machine) -> Result<Self, Error> {
+    /// Starts a machine in a process of its own. The calling process must have one thread.
+    pub fn start(config: MachineConfig, ends: Ends, debug: bool) -> Result<Self, Error> {
         let system = |action| move |source| Error::System { action, source };
-        let ended = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-            .map_err(|errno| system("make an eventfd")(errno.into()))?;
-        let ended = Arc::new(ended);
-        let (stop, ram) = (machine.stop_handle(), machine.ram());
-        let (console, timeline) = (machine.console(), machine.timeline());
-        let tell = Arc::clone(&ended);
-        let run = move || {
-            let result = machine.run();
-            // Cannot fail: the counter is far from its end.
-            let _ = tell.write(1);
-            result
+        let (socket, parent) = UnixStream::pair().map_err(system("make a socket pair"))?;
+        let mount_point = std::env::current_dir().map_err(system("find the pod's directory"))?;
+        let output = debug.then(|| pipe2(OFlag::O_CLOEXEC)).transpose();
+        let output = output.map_err(|errno| system("make a pipe")(errno.into()))?;
+        // The child does not know its own number here; its parent's is as unique, for it lives as long.
+        let user = Jail::user_of(std::process::id().cast_signed());
+        let Some(child) = jail::fork()? else {
+            let (parent, stderr) = (parent.into(), output.map(|(_, write)| write));
+            jailed::run(Start { config, ends, parent, stderr, place: Place { mount_point, user } });
         };
-        let thread = std::thread::Builder::new().name("io".into()).stack_size(STACK_BYTES).spawn(run);
-        let thread = thread.map_err(system("start a thread"))?;
-        Ok(Self { stop, ram, console, timeline, thread, ended })
+        if let Some((read, _write)) = output {
+            show(read)?;
+        }
+        Ok(Self { child, socket })
     }
 
-    /// Becomes readable when the machine has ended.
+    /// Readable when its process has ended.
     pub fn ended(&self) -> Result<OwnedFd, Error> {
-        self.ended
-            .as_fd()
+        self.child
+            .pidfd()
             .try_clone_to_owned()
             .map_err(|source| Error::System { action: "duplicate a descriptor", source })
     }
 
-    /// Ends the machine.
-    pub fn stop_handle(&self) -> StopHandle {
-        self.stop.clone()
+    /// Ends it at once.
+    pub fn kill(&self) {
+        self.child.kill();
     }
 
     /// The guest has booted: what it fills from now on may be in huge pages.
     pub fn booted(&self) {
-        self.ram.allow_huge_pages();
+        self.order(BOOTED);
     }
 
-    /// The last lines of its console.
-    pub fn last_lines(&self) -> String {
-        self.console.last_lines()
+    fn order(&self, order: u8) {
+        // One that has ended takes no orders.
+        let _ended = (&self.socket).write_all(&[order]);
     }
 
-    /// Adds what happened in the machine to `timeline`.
-    pub fn tell(&self, timeline: &mut Timeline) {
-        for mark in self.timeline.marks() {
-            let us = mark.monotonic_ns / 1000;
-            match mark.phase {
-                Phase::Built => timeline.mark_at("vmm-ready", us),
-                Phase::KernelEntry => timeline.mark_at("kernel-entry", us),
-                Phase::Guest(byte) if byte == GuestMark::Init as u8 => timeline.mark_at("init", us),
-                Phase::Guest(byte) if byte == GuestMark::Supervisor as u8 => {
-                    timeline.mark_at("supervisor-ready", us);
-                }
-                // An end is no phase of a start; what else a guest writes there has no name.
-                Phase::Guest(_) => {}
-            }
+    /// Ends a machine whose pod has exited. How it went is asked only if `timeline` is wanted.
+    pub fn finish(mut self, timeline: &mut Timeline) {
+        if timeline.is_wanted()
+            && let End::Reported(report) = self.end()
+        {
+            report.tell(timeline);
         }
     }
 
-    /// Ends the machine. Nobody needs to be told how: its pod has exited.
-    pub fn end(self) {
-        self.stop.stop();
-        let _ = self.thread.join();
+    /// Ends it in good order if it can still do that.
+    fn end(&mut self) -> End {
+        self.order(STOP);
+        let status = match self.child.wait(PollTimeout::from(REPORT_TIME_MS)) {
+            Ok(None) => {
+                self.child.kill();
+                return End::Unexpected("it does not obey".into());
+            }
+            Ok(Some(status)) => status,
+            Err(errno) => return End::Unexpected(errno.to_string()),
+        };
+        let mut told = Vec::new();
+        // What it has written is there, now that it has ended.
+        let _partial = (&self.socket).take(MAX_BYTES as u64).read_to_end(&mut told);
+        conclude(status, &told)
     }
 
     /// Ends the machine if it still runs. If the guest is to blame, the machine may know better than `error` what has
     /// gone wrong.
-    pub fn explain(self, error: Error) -> Error {
-        self.stop.stop();
-        let result = self.thread.join();
+    pub fn explain(mut self, error: Error) -> Error {
         let gone = matches!(error, Error::Stage1(stage1::Error::SupervisorGone));
         if !gone && !matches!(error, Error::Silent { .. }) {
             return error;
         }
+        let end = self.end();
         // A KVM that only looks like one lets every guest fail.
         if let Err(problem) = vmm::probe::preflight() {
             return Error::Kvm(problem);
         }
-        match result {
-            Ok(Err(failure)) => failure.into(),
-            Ok(Ok(_)) if gone && has_left(&self.timeline) => {
-                Error::GuestGone { console: self.console.last_lines() }
-            }
-            Ok(Ok(_)) if gone => Error::GuestReset { console: self.console.last_lines() },
-            _ => error,
+        let report = match end {
+            End::Killed => return error,
+            End::Forbidden(call) => return Error::Forbidden { call },
+            End::Unexpected(end) => return Error::VmmGone { end },
+            End::Reported(report) => report,
+        };
+        let (left, console) = (report.has_left(), report.console);
+        match (Causes::new(report.causes), error) {
+            (Some(causes), _) => causes.into(),
+            (None, Error::Silent { what, seconds, .. }) => Error::Silent { what, seconds, console },
+            (None, _) if left => Error::GuestGone { console },
+            (None, _) => Error::GuestReset { console },
         }
     }
 }
 
-/// Whether the guest's init has said that it resets the machine.
-fn has_left(timeline: &vmm::timeline::Timeline) -> bool {
-    timeline.marks().iter().any(|mark| mark.phase == Phase::Guest(GuestMark::Leaving as u8))
+fn conclude(status: WaitStatus, told: &[u8]) -> End {
+    match status {
+        WaitStatus::Exited(_, 0) => match pod::control::read_message::<Report>(&mut { told }, MAX_BYTES) {
+            Ok(report) => End::Reported(report.harmless()),
+            Err(error) => End::Unexpected(format!("its report is not readable: {error}")),
+        },
+        WaitStatus::Signaled(_, Signal::SIGSYS, _) => {
+            let call = told.last_chunk().map(|call| i32::from_le_bytes(*call).to_string());
+            End::Forbidden(call.unwrap_or_else(|| "of an unknown number".into()))
+        }
+        WaitStatus::Signaled(_, Signal::SIGKILL, _) => End::Killed,
+        WaitStatus::Signaled(_, signal, _) => End::Unexpected(format!("killed by {signal}")),
+        other => End::Unexpected(format!("{other:?}")),
+    }
+}
+
+/// Shows what the process writes: it has no descriptor of the caller's.
+fn show(output: OwnedFd) -> Result<(), Error> {
+    let body = move || std::io::copy(&mut File::from(output), &mut std::io::stderr());
+    let thread = std::thread::Builder::new().name("console".into()).spawn(body);
+    thread.map(drop).map_err(|source| Error::System { action: "start a thread", source })
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::unistd::Pid;
+
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_by_the_kernel_first() {
+        let status = |signal| WaitStatus::Signaled(Pid::from_raw(1), signal, false);
+        let forbidden = conclude(status(Signal::SIGSYS), &257_i32.to_le_bytes());
+        assert!(matches!(forbidden, End::Forbidden(call) if call == "257"));
+        assert!(matches!(conclude(status(Signal::SIGSYS), &[]), End::Forbidden(_)));
+        assert!(matches!(conclude(status(Signal::SIGSEGV), &[]), End::Unexpected(_)));
+        assert!(matches!(conclude(status(Signal::SIGKILL), &[]), End::Killed));
+        let exited = WaitStatus::Exited(Pid::from_raw(1), 0);
+        assert!(matches!(conclude(exited, b"{}"), End::Unexpected(_)));
+        let report = pod::control::encode(&Report::default()).unwrap();
+        assert!(matches!(conclude(exited, &report), End::Reported(_)));
+    }
 }

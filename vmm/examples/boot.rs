@@ -49,6 +49,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, B
         blocks: Vec::new(),
         nets: Vec::new(),
         vsock: None,
+        confined: false,
         console: Some(Box::new(|bytes| drop(std::io::stderr().write_all(bytes)))),
     };
     while let Some(argument) = arguments.next() {

@@ -7,6 +7,9 @@ use crate::memory::MemoryError;
 /// Why a machine could not be built, or did not end in an orderly way.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A thread could not be confined.
+    #[error(transparent)]
+    Confinement(#[from] jail::Error),
     /// KVM refused something. `probe` tells beforehand whether it can do what is needed.
     #[error("KVM cannot {what}")]
     Kvm {

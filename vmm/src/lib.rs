@@ -6,6 +6,7 @@
 
 pub mod boot;
 pub mod bus;
+pub mod confinement;
 pub mod console;
 pub mod cpu;
 pub mod devices;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jail::filter;
 use kvm_ioctls::{Kvm, VcpuFd};
 use nix::sys::mman::ProtFlags;
 use vm_memory::GuestAddress;
@@ -11,6 +12,7 @@ use vm_memory::GuestAddress;
 use crate::boot;
 use crate::boot::elf::{Image, Kernel};
 use crate::bus::Bus;
+use crate::confinement;
 use crate::console::{ConsoleLog, Sink};
 use crate::cpu::cpuid::Template;
 use crate::cpu::thread::{VcpuEnd, VcpuFailure, VcpuThread, install_kick_handler};
@@ -57,6 +59,9 @@ pub struct MachineConfig {
     pub nets: Vec<NetConfig>,
     /// A socket device.
     pub vsock: Option<VsockConfig>,
+    /// Whether its threads give up all system calls but those in [`crate::confinement`], for good. The process must be one that
+    /// only runs the machine, and has no_new_privs.
+    pub confined: bool,
     /// Where the guest's console output goes as it comes, beside the end of it that the machine keeps.
     pub console: Option<Sink>,
 }
@@ -127,6 +132,7 @@ impl Contents {
 /// A machine that is ready to run. Fields are dropped in this order: processors, then the rest of the virtual machine,
 /// then its memory.
 pub struct Machine {
+    confined: bool,
     vcpus: Vec<VcpuFd>,
     bus: Arc<Bus>,
     events: EventLoop<Outcome>,
@@ -174,7 +180,8 @@ impl Machine {
         let bus = Bus::new(transports, span(&pmems), console.clone(), Arc::clone(&timeline));
         let vcpus = create_vcpus(&config.kvm, &vm, config.vcpus, entry)?;
         timeline.record(Phase::Built);
-        Ok(Self { vcpus, bus: Arc::new(bus), events, vm, ram: Ram(ram), console, timeline })
+        let confined = config.confined;
+        Ok(Self { confined, vcpus, bus: Arc::new(bus), events, vm, ram: Ram(ram), console, timeline })
     }
 
     /// A handle that ends the machine.
@@ -197,9 +204,10 @@ impl Machine {
         self.console.clone()
     }
 
-    /// Runs the machine to its end. The calling thread does the I/O; each processor has a thread of its own.
+    /// Runs the machine to its end. The calling thread does the I/O; each processor has a thread of its own, and no guest code
+    /// runs before all of them are confined.
     pub fn run(self) -> Result<Exit, Error> {
-        let Self { vcpus, bus, events, vm, ram: _, console, timeline } = self;
+        let Self { confined, vcpus, bus, events, vm, ram: _, console, timeline } = self;
         install_kick_handler().map_err(Error::host("install a signal handler"))?;
         let stopping = Arc::new(AtomicBool::new(false));
         timeline.record(Phase::KernelEntry);
@@ -208,18 +216,21 @@ impl Machine {
         for (index, vcpu) in (0..).zip(vcpus) {
             let handle = events.handle();
             let on_end = move |end| report(&handle, end);
-            match VcpuThread::start(index, vcpu, Arc::clone(&bus), Arc::clone(&stopping), on_end) {
+            match VcpuThread::start(index, vcpu, Arc::clone(&bus), Arc::clone(&stopping), confined, on_end) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => outcome = Err(error),
             }
         }
         // With the loop its commands end, so no processor's thread can wait for it any more.
         let outcome = outcome
-            .map_err(Error::host("start a processor's thread"))
-            .and_then(|()| events.run().map_err(Error::host("wait for events")));
+            .and_then(|()| if confined { Ok(filter::install(confinement::IO)?) } else { Ok(()) })
+            .and_then(|()| {
+                threads.iter().for_each(VcpuThread::go);
+                events.run().map_err(Error::host("wait for events"))
+            });
         stopping.store(true, Ordering::SeqCst);
         threads.iter().for_each(VcpuThread::kick);
-        threads.into_iter().for_each(VcpuThread::join);
+        threads.into_iter().for_each(VcpuThread::wait);
         drop(vm);
         match outcome? {
             Outcome::Failed(failure) => Err(Error::Vcpu { failure, console: console.last_lines() }),

@@ -1,18 +1,25 @@
 //! The threads that run the processors. They do nothing but KVM_RUN and what its exits ask for; data goes
 //! past them, by ioeventfd and irqfd.
+//!
+//! A thread whose processor has ended waits for the process's end: to end takes a thread more system calls than
+//! to run a processor does, and it would have to be allowed them all the time.
 
 use std::cell::Cell;
 use std::io;
 use std::ptr::null_mut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
+use jail::filter;
 use kvm_bindings::kvm_run;
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+use nix::unistd::gettid;
+use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use crate::bus::Bus;
+use crate::confinement;
+use crate::error::Error;
 
 /// What a processor's thread needs for its stack: exits are handled without recursion and without large buffers.
 const STACK_BYTES: usize = 128 << 10;
@@ -39,39 +46,67 @@ pub struct VcpuFailure {
     pub registers: String,
 }
 
-/// A processor's running thread.
+/// A processor's thread.
 #[derive(Debug)]
 pub struct VcpuThread {
-    thread: JoinHandle<()>,
+    thread_id: libc::pid_t,
+    go: Sender<()>,
+    ended: Receiver<()>,
 }
 
 impl VcpuThread {
-    /// Starts a thread that runs `vcpu`, number `index`, until it ends or `stopping` is set and [`VcpuThread::kick`] called;
-    /// then it calls `on_end`.
+    /// Starts a thread that takes its filter if it is to be `confined`, waits for [`VcpuThread::go`], and then runs `vcpu`, number
+    /// `index`, until it ends or `stopping` is set and [`VcpuThread::kick`] called; then it calls `on_end`.
     pub fn start(
         index: u8,
         vcpu: VcpuFd,
         bus: Arc<Bus>,
         stopping: Arc<AtomicBool>,
+        confined: bool,
         on_end: impl FnOnce(VcpuEnd) + Send + 'static,
-    ) -> io::Result<Self> {
-        let thread = std::thread::Builder::new()
+    ) -> Result<Self, Error> {
+        let (report, reported) = channel();
+        let (go, started) = channel();
+        let (end, ended) = channel();
+        let body = move || {
+            let thread_id = gettid().as_raw();
+            let result = if confined { filter::install(confinement::VCPU) } else { Ok(()) };
+            let failed = result.is_err();
+            let _nobody_waits = report.send(result.map(|()| thread_id));
+            let mut vcpu = Enrolled::new(vcpu);
+            if !failed && started.recv().is_ok() {
+                on_end(run(index, &mut vcpu, &bus, &stopping));
+            }
+            drop(end);
+            loop {
+                std::thread::park();
+            }
+        };
+        std::thread::Builder::new()
             .name(format!("vcpu{index}"))
             .stack_size(STACK_BYTES)
-            .spawn(move || on_end(run(index, vcpu, &bus, &stopping)))?;
-        Ok(Self { thread })
+            .spawn(body)
+            .map_err(Error::host("start a processor's thread"))?;
+        let gone = |_| Error::host("start a processor's thread")(io::ErrorKind::BrokenPipe.into());
+        Ok(Self { thread_id: reported.recv().map_err(gone)??, go, ended })
+    }
+
+    /// Lets it run.
+    pub fn go(&self) {
+        let _ended_already = self.go.send(());
     }
 
     /// Gets the thread out of the guest, so that it sees that it is to stop.
     pub fn kick(&self) {
-        // The thread may have ended already; its handle is valid until it is joined.
-        let _ended_already = self.thread.kill(kick_signal());
+        // SAFETY: the call takes numbers; the thread is there until the process ends, and the signal has a handler.
+        unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), self.thread_id, kick_signal()) };
     }
 
-    /// Waits for the thread's end.
-    pub fn join(self) {
-        // A thread that panicked has nothing more to say: the panic has been printed.
-        let _panicked = self.thread.join();
+    /// Waits until the processor has ended, or will never run.
+    pub fn wait(self) {
+        drop(self.go);
+        // Nothing is ever sent: it is the sender's end that tells.
+        let _ended = self.ended.recv();
     }
 }
 
@@ -131,8 +166,7 @@ enum Next {
     Fail(String),
 }
 
-fn run(index: u8, vcpu: VcpuFd, bus: &Bus, stopping: &AtomicBool) -> VcpuEnd {
-    let mut vcpu = Enrolled::new(vcpu);
+fn run(index: u8, vcpu: &mut Enrolled, bus: &Bus, stopping: &AtomicBool) -> VcpuEnd {
     while !stopping.load(Ordering::SeqCst) {
         match enter(vcpu.vcpu(), bus) {
             Next::Enter => {}

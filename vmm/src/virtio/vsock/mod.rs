@@ -1,6 +1,6 @@
 //! The socket device (virtio 1.2, section 5.10): stream sockets between programs of the guest and of the host.
 //!
-//! On the host, each connection is a Unix stream socket. Those that the guest opens are handed to a channel, one a
+//! On the host, each connection is a Unix stream socket. Those that the guest opens are given one by the caller, for each
 //! port; those that the host opens come in on a listening socket, one a port of the guest, so that a client needs no
 //! handshake and cannot tell that its peer is in a VM.
 //!
@@ -19,7 +19,7 @@ mod worker;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::mpsc::Sender;
+use std::sync::Arc;
 
 use self::muxer::Muxer;
 use self::worker::{Listener, Worker};
@@ -34,14 +34,16 @@ const VIRTIO_VSOCK_F_STREAM: u32 = 0;
 /// The context IDs below are those of the hypervisor, the loopback and the host.
 const FIRST_GUEST_CID: u32 = 3;
 
+/// Yields the host's end of a new connection, or `None` to refuse it; called on the I/O thread.
+pub type HostEnds = Arc<dyn Fn() -> Option<UnixStream> + Send + Sync>;
+
 /// What a socket device connects.
-#[derive(Debug)]
 pub struct VsockConfig {
     /// The guest's context ID, at least 3 and not `u32::MAX`. It need not be unique: guests reach nobody but the host.
     pub guest_cid: u32,
-    /// The host's ports, and who gets the host's ends of connections to them. Connecting to any other port is refused,
-    /// and so is connecting to one whose receiver is gone. Ports from 2^30 on are left to the other direction.
-    pub to_host: Vec<(u32, Sender<UnixStream>)>,
+    /// The host's ports, and where the device's ends of connections to them come from. Connecting to any other port is
+    /// refused. Ports from 2^30 on are left to the other direction.
+    pub to_host: Vec<(u32, HostEnds)>,
     /// Listening sockets, made non-blocking, each with the guest's port that its clients are connected to. Clients
     /// wait in the socket's backlog until the guest's driver runs; a port that nobody listens on closes them.
     pub to_guest: Vec<(UnixListener, u32)>,
@@ -65,11 +67,10 @@ pub enum VsockError {
 }
 
 /// A socket device.
-#[derive(Debug)]
 pub struct Vsock {
     guest_cid: u64,
     config: [u8; 8],
-    to_host: BTreeMap<u32, Sender<UnixStream>>,
+    to_host: BTreeMap<u32, HostEnds>,
     to_guest: Vec<(UnixListener, u32)>,
 }
 

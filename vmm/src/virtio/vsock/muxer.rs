@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::Sender;
 
 use vmm_sys_util::epoll::EventSet;
 
 use super::super::buffers::Buffers;
+use super::HostEnds;
 use super::connection::Connection;
 use super::entry::{Entry, Origin};
 use super::host_end::HostEnd;
@@ -46,7 +46,7 @@ pub enum Work {
 /// The connections.
 pub struct Muxer {
     guest_cid: u64,
-    to_host: BTreeMap<u32, Sender<UnixStream>>,
+    to_host: BTreeMap<u32, HostEnds>,
     entries: BTreeMap<u32, Entry>,
     routes: BTreeMap<Route, u32>,
     ready: VecDeque<u32>,
@@ -58,8 +58,8 @@ pub struct Muxer {
 }
 
 impl Muxer {
-    /// No connections yet; `to_host` takes the host ends of those that the guest opens.
-    pub fn new(guest_cid: u64, to_host: BTreeMap<u32, Sender<UnixStream>>) -> Self {
+    /// No connections yet; `to_host` has the sockets of those that the guest opens.
+    pub fn new(guest_cid: u64, to_host: BTreeMap<u32, HostEnds>) -> Self {
         Self {
             guest_cid,
             to_host,
@@ -115,7 +115,7 @@ impl Muxer {
             .to_host
             .get(&request.dst_port)
             .filter(|_| self.has_room(Origin::Guest))
-            .and_then(|receiver| hand_out(receiver).ok());
+            .and_then(|ends| HostEnd::new(ends()?).ok());
         match host_end {
             Some(host_end) => {
                 let link = Connection::from_guest(request, self.window());
@@ -267,12 +267,4 @@ impl Muxer {
     pub fn holding(&mut self) -> impl Iterator<Item = &mut Entry> {
         self.entries.values_mut().filter(|entry| entry.held() > 0)
     }
-}
-
-/// Makes a socket pair and hands one end out.
-fn hand_out(receiver: &Sender<UnixStream>) -> io::Result<HostEnd> {
-    let (ours, theirs) = UnixStream::pair()?;
-    let host_end = HostEnd::new(ours)?;
-    receiver.send(theirs).map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused))?;
-    Ok(host_end)
 }

@@ -50,11 +50,16 @@ impl Guest {
 
     fn with_buffers(count: usize, rx_len: u32) -> Self {
         let (sender, receiver) = channel();
+        let hand_out = move || {
+            let (ours, theirs) = UnixStream::pair().ok()?;
+            sender.send(theirs).ok()?;
+            Some(ours)
+        };
         let directory = TempDir::new().unwrap();
         let listener = UnixListener::bind(directory.as_path().join("socket")).unwrap();
         let config = VsockConfig {
             guest_cid: CID as u32,
-            to_host: vec![(HOST_PORT, sender)],
+            to_host: vec![(HOST_PORT, Arc::new(hand_out))],
             to_guest: vec![(listener, GUEST_PORT)],
         };
         let mut device = Vsock::new(config).unwrap();

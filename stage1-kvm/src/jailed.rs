@@ -1,0 +1,127 @@
+//! The machine's process: what it does in its jail.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use jail::{Jail, filter};
+use nix::sys::resource::Resource;
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+use vmm::{Machine, MachineConfig, Ram, StopHandle, confinement};
+
+use crate::handshake::Ends;
+use crate::machine;
+use crate::report::Report;
+
+/// The guest has booted: what it fills from now on may be in huge pages.
+pub const BOOTED: u8 = b'b';
+/// The machine is to end and to report.
+pub const STOP: u8 = b's';
+
+/// What the thread that takes orders needs for its stack.
+const STACK_BYTES: usize = 64 << 10;
+/// Devices, what they wait for, and the host's and the guest's connections, twice each.
+const MAX_DESCRIPTORS: u64 = 2048;
+/// 32 processors, and a few threads more.
+const MAX_THREADS: u64 = 64;
+
+/// What the process is started with.
+pub struct Start {
+    /// The machine; its socket device is yet to get `ends`.
+    pub config: MachineConfig,
+    /// Its ends of the guest's connections.
+    pub ends: Ends,
+    /// From where orders come, and where the report goes.
+    pub parent: OwnedFd,
+    /// Where the console and what this process says go, if anywhere.
+    pub stderr: Option<OwnedFd>,
+    /// Where its jail is.
+    pub place: Place,
+}
+
+/// The jail's place.
+pub struct Place {
+    /// What the empty root is mounted on.
+    pub mount_point: PathBuf,
+    /// The user that the process becomes.
+    pub user: u32,
+}
+
+/// Runs a machine in the calling process, forked for that, and ends the process.
+pub fn run(start: Start) -> ! {
+    let Start { config, ends, parent, stderr, place } = start;
+    let report = attempt(config, ends, &parent, stderr, place);
+    let report = report.unwrap_or_else(|error| Report::failed(error.as_ref()));
+    if let Ok(frame) = pod::control::encode(&report) {
+        let mut rest = frame.as_slice();
+        while let Ok(count @ 1..) = nix::unistd::write(&parent, rest) {
+            rest = rest.get(count..).unwrap_or_default();
+        }
+    }
+    // SAFETY: the process ends, and nothing of it is to be put in order: what it shares with its parent is the parent's.
+    unsafe { libc::_exit(0) }
+}
+
+fn attempt(
+    mut config: MachineConfig,
+    ends: Ends,
+    parent: &OwnedFd,
+    stderr: Option<OwnedFd>,
+    place: Place,
+) -> Result<Report, Box<dyn std::error::Error>> {
+    confinement::prepare();
+    let nothing = OwnedFd::from(File::options().read(true).write(true).open("/dev/null")?);
+    dup2_stdin(&nothing)?;
+    dup2_stdout(&nothing)?;
+    dup2_stderr(stderr.as_ref().unwrap_or(&nothing))?;
+
+    let mut descriptors = machine::descriptors(&config);
+    descriptors.extend(ends.descriptors());
+    descriptors.extend([0, 1, 2, parent.as_raw_fd()]);
+    let largest = config.blocks.iter().map(|block| block.file.metadata().map(|file| file.len()));
+    let largest = largest.collect::<Result<Vec<_>, _>>()?.into_iter().max();
+    let limits = [
+        (Resource::RLIMIT_CORE, 0),
+        (Resource::RLIMIT_FSIZE, largest.unwrap_or_default()),
+        (Resource::RLIMIT_MEMLOCK, 0),
+        (Resource::RLIMIT_NOFILE, MAX_DESCRIPTORS),
+        (Resource::RLIMIT_NPROC, MAX_THREADS),
+    ];
+    // They are closed by the jail, and must not be closed again when their numbers are somebody else's.
+    std::mem::forget((nothing, stderr));
+    Jail { mount_point: &place.mount_point, user: place.user, descriptors: &descriptors, limits: &limits }
+        .enter()?;
+
+    if let Some(vsock) = &mut config.vsock {
+        vsock.to_host = ends.into_ports();
+    }
+    let machine = Machine::build(config)?;
+    filter::report_to(parent.try_clone()?)?;
+    take_orders(parent.try_clone()?, machine.ram(), machine.stop_handle())?;
+    Ok(Report::of(machine))
+}
+
+/// Starts the thread that does what the parent says.
+fn take_orders(parent: OwnedFd, ram: Ram, stop: StopHandle) -> Result<(), Box<dyn std::error::Error>> {
+    let (tell, told) = std::sync::mpsc::channel();
+    let body = move || {
+        let confined = filter::install(confinement::ORDERS);
+        let ready = confined.is_ok();
+        let _nobody_waits = tell.send(confined);
+        let mut order = [0];
+        while ready && matches!(nix::unistd::read(&parent, &mut order), Ok(1)) {
+            match order {
+                [BOOTED] => ram.allow_huge_pages(),
+                [STOP] => stop.stop(),
+                _ => {}
+            }
+        }
+        // The parent has gone.
+        stop.stop();
+        loop {
+            std::thread::park();
+        }
+    };
+    std::thread::Builder::new().name("orders".into()).stack_size(STACK_BYTES).spawn(body)?;
+    Ok(told.recv()??)
+}
