@@ -66,6 +66,7 @@ pub fn config(
         pmems,
         blocks: vec![BlockConfig { file: scratch, read_only: false }],
         nets,
+        file_systems: Vec::new(),
         vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host, to_guest }),
         console: pod.arguments.debug.then(|| Box::new(to_stderr) as vmm::console::Sink),
     })
