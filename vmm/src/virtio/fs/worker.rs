@@ -167,10 +167,7 @@ impl Worker {
         (0..self.queues.len()).try_for_each(|queue| self.send(queue))
     }
 
-    fn answer_first(
-        &mut self,
-        write: impl FnOnce(&DeviceMemory, &Chain) -> u32,
-    ) -> Result<(), HandlerError> {
+    fn answer_first(&mut self, write: impl FnOnce(&DeviceMemory, &Chain) -> u32) -> Result<(), HandlerError> {
         let Some((index, chain)) = self.pending.pop_front() else { return Ok(()) };
         let written = write(&self.memory, &chain);
         match self.queues.get_mut(index) {
