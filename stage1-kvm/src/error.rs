@@ -82,6 +82,9 @@ pub enum Error {
         /// Where it should come from.
         path: PathBuf,
     },
+    /// No process of its own for what serves the guest.
+    #[error(transparent)]
+    Jail(#[from] jail::Error),
     /// The server of a volume could not begin.
     #[error("cannot serve volume \"{volume}\" to the VM: {why}")]
     VolumeServer {

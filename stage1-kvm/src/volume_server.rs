@@ -4,20 +4,18 @@
 use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use jail::Child;
+use jail::filter::{self, Rule, When};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::sys::stat::{Mode, umask};
-use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fchdir, pivot_root, setgroups};
+use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, fchdir, pivot_root, setgroups, setsid};
 use pod::plan::{OpenedVolume, VM_VOLUME_FILE};
-use pod::seccomp::errno::Errno as Answer;
-use pod::seccomp::filter::{Action, Filter, Otherwise, Rule};
 use stage2::sys;
 use virtiofs::{MAX_HANDLES, MAX_INODES, Server, serve};
 use vmm::virtio::fs::FsConfig;
@@ -42,7 +40,7 @@ pub struct Served {
 #[derive(Debug)]
 pub struct VolumeServer {
     name: String,
-    process: Pid,
+    _process: Child,
 }
 
 /// What the server says when it is ready; anything else is an error.
@@ -53,64 +51,57 @@ const MAX_ERROR_BYTES: usize = 1024;
 /// What the server may do: make files of all users, and look at and change those of all users.
 const CAPABILITIES: [u32; 7] = [0, 1, 2, 3, 4, 6, 7]; // CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, SETGID, SETUID
 
-/// The system calls of the server, by what they are for.
-const CALLS: [&[libc::c_long]; 6] = [
-    // Messages.
-    &[libc::SYS_recvfrom, libc::SYS_sendto],
-    // Entries: what is opened is below the root.
-    &[
-        libc::SYS_openat,
-        libc::SYS_openat2,
-        libc::SYS_close,
-        libc::SYS_mkdirat,
-        libc::SYS_mknodat,
-        libc::SYS_symlinkat,
-        libc::SYS_linkat,
-        libc::SYS_unlinkat,
-        libc::SYS_renameat2,
-        libc::SYS_readlinkat,
-        libc::SYS_getdents64,
-    ],
-    // Attributes.
-    &[
-        libc::SYS_fstat,
-        libc::SYS_newfstatat,
-        libc::SYS_fstatfs,
-        libc::SYS_fchownat,
-        libc::SYS_fchmodat,
-        libc::SYS_utimensat,
-        libc::SYS_ftruncate,
-        libc::SYS_fgetxattr,
-        libc::SYS_fsetxattr,
-        libc::SYS_flistxattr,
-        libc::SYS_fremovexattr,
-    ],
-    // Content.
-    &[
-        libc::SYS_pread64,
-        libc::SYS_pwrite64,
-        libc::SYS_lseek,
-        libc::SYS_fsync,
-        libc::SYS_fdatasync,
-        libc::SYS_syncfs,
-        libc::SYS_fallocate,
-        libc::SYS_copy_file_range,
-    ],
-    // In whose name files are made and written.
-    &[libc::SYS_setfsuid, libc::SYS_setfsgid, libc::SYS_capget, libc::SYS_capset],
-    // Memory, and the end.
-    &[
-        libc::SYS_brk,
-        libc::SYS_mmap,
-        libc::SYS_mremap,
-        libc::SYS_munmap,
-        libc::SYS_madvise,
-        libc::SYS_futex,
-        libc::SYS_getrandom,
-        libc::SYS_rt_sigreturn,
-        libc::SYS_exit_group,
-    ],
+/// The system calls of the server.
+const CALLS: [Rule; 44] = [
+    allow(libc::SYS_recvfrom, "messages come and replies go"),
+    allow(libc::SYS_sendto, "messages come and replies go"),
+    allow(libc::SYS_openat, "entries of directories, none of which is above the volume"),
+    allow(libc::SYS_openat2, "entries of directories, none of which is above the volume"),
+    allow(libc::SYS_close, "entries of directories, none of which is above the volume"),
+    allow(libc::SYS_mkdirat, "entries of directories, none of which is above the volume"),
+    allow(libc::SYS_mknodat, "entries of directories, none of which is above the volume"),
+    allow(libc::SYS_symlinkat, "entries of directories, none of which is above the volume"),
+    allow(libc::SYS_linkat, "entries of directories, none of which is above the volume"),
+    allow(libc::SYS_unlinkat, "entries of directories, none of which is above the volume"),
+    allow(libc::SYS_renameat2, "entries of directories, none of which is above the volume"),
+    allow(libc::SYS_readlinkat, "entries of directories, none of which is above the volume"),
+    allow(libc::SYS_getdents64, "entries of directories, none of which is above the volume"),
+    allow(libc::SYS_fstat, "attributes"),
+    allow(libc::SYS_newfstatat, "attributes"),
+    allow(libc::SYS_fstatfs, "attributes"),
+    allow(libc::SYS_fchownat, "attributes"),
+    allow(libc::SYS_fchmodat, "attributes"),
+    allow(libc::SYS_utimensat, "attributes"),
+    allow(libc::SYS_ftruncate, "attributes"),
+    allow(libc::SYS_fgetxattr, "attributes"),
+    allow(libc::SYS_fsetxattr, "attributes"),
+    allow(libc::SYS_flistxattr, "attributes"),
+    allow(libc::SYS_fremovexattr, "attributes"),
+    allow(libc::SYS_pread64, "what is in files"),
+    allow(libc::SYS_pwrite64, "what is in files"),
+    allow(libc::SYS_lseek, "what is in files"),
+    allow(libc::SYS_fsync, "what is in files"),
+    allow(libc::SYS_fdatasync, "what is in files"),
+    allow(libc::SYS_syncfs, "what is in files"),
+    allow(libc::SYS_fallocate, "what is in files"),
+    allow(libc::SYS_copy_file_range, "what is in files"),
+    allow(libc::SYS_setfsuid, "to whom belongs what is made, and what it may keep"),
+    allow(libc::SYS_setfsgid, "to whom belongs what is made, and what it may keep"),
+    allow(libc::SYS_capget, "to whom belongs what is made, and what it may keep"),
+    allow(libc::SYS_capset, "to whom belongs what is made, and what it may keep"),
+    allow(libc::SYS_brk, "the allocator"),
+    allow(libc::SYS_mmap, "the allocator"),
+    allow(libc::SYS_mremap, "the allocator"),
+    allow(libc::SYS_munmap, "the allocator"),
+    allow(libc::SYS_madvise, "the allocator"),
+    allow(libc::SYS_getrandom, "the tables' hashes"),
+    allow(libc::SYS_rt_sigreturn, "the end"),
+    allow(libc::SYS_exit_group, "the end"),
 ];
+
+const fn allow(call: libc::c_long, why: &'static str) -> Rule {
+    Rule { call, when: When::Always, why }
+}
 
 impl VolumeServer {
     /// Starts a server, which is not ready yet, and returns what the machine needs of it. The process must have one thread.
@@ -118,10 +109,9 @@ impl VolumeServer {
         let failed = |action| move |errno: Errno| Error::System { action, source: errno.into() };
         let (near, far) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .map_err(failed("make a socket"))?;
-        let namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWPID;
         let (name, tag) = (served.name.clone(), served.tag.clone());
-        match sys::fork(namespaces).map_err(failed("start a volume's server"))? {
-            Some(process) => Ok((Self { name, process }, FsConfig { tag, server: near })),
+        match jail::fork()? {
+            Some(process) => Ok((Self { name, _process: process }, FsConfig { tag, server: near })),
             None => {
                 let Err(error) = be_server(served, &far);
                 // If nobody listens any more, nobody needs to know.
@@ -146,19 +136,12 @@ impl VolumeServer {
     }
 }
 
-impl Drop for VolumeServer {
-    fn drop(&mut self) {
-        // It is a child that nobody else waits for; one that has ended already is no matter.
-        let _ = kill(self.process, Signal::SIGKILL);
-        let _ = waitpid(self.process, None);
-    }
-}
-
 /// Confines this process and serves; it exits when the machine has gone. Returns only why it could not begin.
 fn be_server(served: Served, socket: &OwnedFd) -> Result<Infallible, String> {
     let failed = |action: &'static str| move |errno: Errno| format!("cannot {action}: {}", errno.desc());
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(failed("ask to end with the pod"))?;
     prctl::set_name(c"rkt-volume").map_err(failed("take a name"))?;
+    setsid().map_err(failed("leave the caller's session"))?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
         .map_err(failed("part from the host's mounts"))?;
@@ -175,6 +158,7 @@ fn be_server(served: Served, socket: &OwnedFd) -> Result<Infallible, String> {
         .map_err(failed("leave the host's files"))?;
     set_limits().map_err(failed("set limits"))?;
     drop_privileges().map_err(failed("drop privileges"))?;
+    filter::install(&CALLS).map_err(|error| error.to_string())?;
     send(socket.as_raw_fd(), READY, MsgFlags::MSG_NOSIGNAL).map_err(failed("say so"))?;
     let served = serve(&mut server, socket.as_fd());
     std::process::exit(i32::from(served.is_err()))
@@ -220,11 +204,6 @@ fn drop_privileges() -> nix::Result<()> {
     // The guest's kernel has applied the umask of who makes a file.
     umask(Mode::empty());
     setgroups(&[])?;
-    let calls = CALLS.iter().copied().flatten().filter_map(|call| u32::try_from(*call).ok());
-    let rules = calls.map(|call| (call, Rule::Allow)).collect();
-    let otherwise = Otherwise { known: Action::Errno(Answer::EPERM), unknown: Action::Errno(Answer::ENOSYS) };
-    let filter = sys::Filter::new(&Filter::new(&rules, otherwise).program());
     sys::limit_capabilities(CAPABILITIES.iter().fold(0, |set, capability| set | 1 << capability))?;
-    prctl::set_no_new_privs()?;
-    filter.install()
+    prctl::set_no_new_privs()
 }
