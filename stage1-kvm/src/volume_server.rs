@@ -52,7 +52,7 @@ const MAX_ERROR_BYTES: usize = 1024;
 const CAPABILITIES: [u32; 7] = [0, 1, 2, 3, 4, 6, 7]; // CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, SETGID, SETUID
 
 /// The system calls of the server.
-const CALLS: [Rule; 44] = [
+const CALLS: [Rule; 46] = [
     allow(libc::SYS_recvfrom, "messages come and replies go"),
     allow(libc::SYS_sendto, "messages come and replies go"),
     allow(libc::SYS_openat, "entries of directories, none of which is above the volume"),
@@ -63,6 +63,8 @@ const CALLS: [Rule; 44] = [
     allow(libc::SYS_symlinkat, "entries of directories, none of which is above the volume"),
     allow(libc::SYS_linkat, "entries of directories, none of which is above the volume"),
     allow(libc::SYS_unlinkat, "entries of directories, none of which is above the volume"),
+    // What the C library makes of the next without flags.
+    allow(libc::SYS_renameat, "entries of directories, none of which is above the volume"),
     allow(libc::SYS_renameat2, "entries of directories, none of which is above the volume"),
     allow(libc::SYS_readlinkat, "entries of directories, none of which is above the volume"),
     allow(libc::SYS_getdents64, "entries of directories, none of which is above the volume"),
@@ -95,6 +97,11 @@ const CALLS: [Rule; 44] = [
     allow(libc::SYS_munmap, "the allocator"),
     allow(libc::SYS_madvise, "the allocator"),
     allow(libc::SYS_getrandom, "the tables' hashes"),
+    Rule {
+        call: libc::SYS_fcntl,
+        when: When::OneOf(1, &[libc::F_GETFD as u32]),
+        why: "debug builds look at what they close",
+    },
     allow(libc::SYS_rt_sigreturn, "the end"),
     allow(libc::SYS_exit_group, "the end"),
 ];
