@@ -113,12 +113,9 @@ pub fn check(
     Ok(())
 }
 
-fn metadata(volume: &PodVolume, path: &Path) -> Result<fs::Metadata, Refused> {
-    fs::metadata(path).map_err(|source| Refused::Source {
-        volume: volume.key.clone(),
-        path: path.to_owned(),
-        source,
-    })
+fn metadata(volume: &PodVolume, path: &Path) -> Result<fs::Metadata, Box<dyn std::error::Error>> {
+    let failed = |source| Refused::Source { volume: volume.key.clone(), path: path.to_owned(), source };
+    Ok(fs::metadata(path).map_err(failed)?)
 }
 
 /// Whether the image has a directory there; `None` if there is nothing, or nothing that can be told.
