@@ -10,6 +10,8 @@ mod quota;
 mod run;
 mod running;
 mod sessions;
+mod volume_server;
+mod volumes;
 mod writable;
 
 use std::path::Path;

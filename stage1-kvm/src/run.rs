@@ -20,7 +20,7 @@ use vmm::{Machine, probe};
 use crate::error::Error;
 use crate::handshake::{self, Doors, PATIENCE, Refusal};
 use crate::running::Running;
-use crate::{machine, network_cards, quota, sessions};
+use crate::{machine, network_cards, quota, sessions, volumes};
 
 /// What `flavor` says.
 const FLAVOR: &str = "kvm";
@@ -51,13 +51,16 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     if network.is_some() {
         timeline.mark("network");
     }
-    let plan = pod.plan(machine::isolation(cards.guest), machine::layers(&pod))?;
+    let volumes = volumes::open(&pod)?;
+    let isolation = machine::isolation(cards.guest, volumes.kinds.clone());
+    let plan = pod.plan(isolation, machine::layers(&pod))?;
     let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
 
     let (doors, to_host) = handshake::doors();
     let to_guest = vec![(sessions::listen(&pod.directory)?, SESSION_PORT)];
-    let config = machine::config(&pod, &limits, kvm, cards.host, to_host, to_guest)?;
     let quota = quota::enter(&pod, &limits)?;
+    let (servers, file_systems) = volumes.serve()?;
+    let config = machine::config(&pod, &limits, kvm, cards.host, file_systems, to_host, to_guest)?;
     let machine = Machine::build(config)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
     let running = Running::start(machine)?;
@@ -71,6 +74,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     if let Some(quota) = quota {
         // The kernel works for a machine in the machine's cgroup.
         running.end();
+        drop(servers);
         drop(quota);
     }
     drop(network);

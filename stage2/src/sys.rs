@@ -292,3 +292,18 @@ pub(crate) fn owned(result: libc::c_long) -> nix::Result<OwnedFd> {
     // SAFETY: the kernel has just made it, and nobody else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
+
+/// Closes every descriptor above standard error but these.
+pub fn close_all_but(kept: &mut [RawFd]) -> nix::Result<()> {
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept.iter().filter_map(|fd| libc::c_uint::try_from(*fd).ok()).chain([libc::c_uint::MAX]) {
+        if fd > first {
+            // SAFETY: no memory is involved. Whoever thinks to own one of them in this process gets EBADF.
+            let result = unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
+            Errno::result(result)?;
+        }
+        first = first.max(fd.saturating_add(1));
+    }
+    Ok(())
+}
