@@ -28,8 +28,8 @@ use crate::types::AcName;
 
 pub use operation::{MountFlags, Operation};
 pub use users::PrivateUsers;
-pub use volumes::OpenedVolume;
 use volumes::Volumes;
+pub use volumes::{OpenedVolume, VM_VOLUME_FILE, volume_tag};
 
 /// Everything the supervisor does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -189,6 +189,9 @@ pub enum Isolation {
     Vm {
         /// The block device with the writable layers' file system.
         scratch: PathBuf,
+        /// What the pod's volumes are, in the order of [`crate::volumes::assign`]. Those of the host are served to the guest,
+        /// each by its [`volume_tag`].
+        volumes: Vec<OpenedVolume>,
         /// Its network; nothing but loopback, if it has no interface.
         network: GuestNetwork,
     },

@@ -45,12 +45,17 @@ pub enum Refused {
         /// What that has there.
         image_kind: &'static str,
     },
-    /// No way to get at the host's files.
+    /// What a VM cannot have.
     #[error(
-        "volume \"{0}\" is kind=host, which --stage1=kvm cannot have yet: a VM reaches no file of the host but its \
-         images; use kind=empty, or --stage1=nspawn"
+        "volume \"{volume}\" is {}, which is neither a directory nor a regular file: devices, sockets and pipes of the \
+         host do not reach into a VM; use --stage1=nspawn", path.display()
     )]
-    HostVolumeOfVm(String),
+    KindForVm {
+        /// Its name.
+        volume: String,
+        /// Where it should come from.
+        path: PathBuf,
+    },
     /// A user that the pod has not.
     #[error(
         "volume \"{0}\" is to belong to a user or group from {COUNT} on, which --private-users does not have"
@@ -77,20 +82,20 @@ pub fn check(
             }
             VolumeSource::Empty(_) => continue,
         };
-        if stage1 == Stage1::Kvm {
-            return Err(Refused::HostVolumeOfVm(volume.key.clone()).into());
-        }
         if *idmap && !private_users {
             return Err(Refused::IdmapWithoutUsers(volume.key.clone()).into());
         }
-        is_directory(volume, path)?;
+        let is = metadata(volume, path)?;
+        if stage1 == Stage1::Kvm && !is.is_dir() && !is.is_file() {
+            return Err(Refused::KindForVm { volume: volume.key.clone(), path: path.clone() }.into());
+        }
     }
     for (mounts, (image, erofs)) in assigned.mounts.iter().zip(images) {
         for mount in mounts {
             let Some(volume) = assigned.volumes.get(mount.volume) else { continue };
             let VolumeSource::Host { path, .. } = &volume.source else { continue };
             let Some(of_image) = look_up(erofs, &mount.target)? else { continue };
-            let of_host = is_directory(volume, path)?;
+            let of_host = metadata(volume, path)?.is_dir();
             if of_host != of_image {
                 let name = |directory| if directory { "a directory" } else { "no directory" };
                 return Err(Refused::Kinds {
@@ -108,9 +113,9 @@ pub fn check(
     Ok(())
 }
 
-fn is_directory(volume: &PodVolume, path: &Path) -> Result<bool, Box<dyn std::error::Error>> {
+fn metadata(volume: &PodVolume, path: &Path) -> Result<fs::Metadata, Box<dyn std::error::Error>> {
     let failed = |source| Refused::Source { volume: volume.key.clone(), path: path.to_owned(), source };
-    Ok(fs::metadata(path).map(|metadata| metadata.is_dir()).map_err(failed)?)
+    Ok(fs::metadata(path).map_err(failed)?)
 }
 
 /// Whether the image has a directory there; `None` if there is nothing, or nothing that can be told.
@@ -169,7 +174,9 @@ mod tests {
         assert!(refused(r#""kind":"host","source":"/nowhere""#, Stage1::Nspawn).contains("/nowhere"));
         let kinds = refused(r#""kind":"host","source":"/etc""#, Stage1::Nspawn);
         assert!(kinds.contains("/etc is a directory") && kinds.contains("i.aci"), "{kinds}");
-        assert!(refused(r#""kind":"host","source":"/etc/passwd""#, Stage1::Kvm).contains("--stage1=kvm"));
+        assert!(check(r#""kind":"host","source":"/etc/passwd""#, Stage1::Kvm).is_ok());
+        assert!(check(r#""kind":"host","source":"/dev/null""#, Stage1::Nspawn).is_ok());
+        assert!(refused(r#""kind":"host","source":"/dev/null""#, Stage1::Kvm).contains("/dev/null"));
         let shifted = r#""kind":"host","source":"/etc/passwd","idmap":true"#;
         assert!(refused(shifted, Stage1::Nspawn).contains("user namespace"));
     }

@@ -57,6 +57,42 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The pod's volumes contradict each other.
+    #[error("cannot tell the pod's volumes")]
+    Volumes(#[source] pod::Error),
+    /// A volume of the host could not be opened.
+    #[error("cannot use {path} as volume \"{volume}\"")]
+    Volume {
+        /// Its name.
+        volume: String,
+        /// Where it should come from.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: nix::errno::Errno,
+    },
+    /// A volume of the host is nothing that a VM can have.
+    #[error(
+        "volume \"{volume}\" is {path}, which is neither a directory nor a regular file: devices, sockets and pipes of \
+         the host do not reach into a VM; use --stage1=nspawn"
+    )]
+    VolumeKind {
+        /// Its name.
+        volume: String,
+        /// Where it should come from.
+        path: PathBuf,
+    },
+    /// No process for the machine, or for the server of a volume.
+    #[error("cannot start a process of the VM")]
+    Jail(#[from] jail::Error),
+    /// The server of a volume could not begin.
+    #[error("cannot serve volume \"{volume}\" to the VM: {why}")]
+    VolumeServer {
+        /// Its name.
+        volume: String,
+        /// What it said.
+        why: String,
+    },
     /// The scratch disk could not be opened.
     #[error("cannot make the scratch disk {path}")]
     ScratchFile {
@@ -87,9 +123,6 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The machine's process could not be made.
-    #[error("cannot start the VM's process")]
-    Jail(#[from] jail::Error),
     /// The machine's process made a system call that none of its threads may make.
     #[error(
         "the VM's process has made the forbidden system call {call} and was killed: the guest may have taken it over"

@@ -8,9 +8,10 @@ use std::path::Path;
 
 use pod::guest_network::GuestNetwork;
 use pod::limits::PodLimits;
-use pod::plan::{ImageSource, Isolation, Layers, VM_SCRATCH};
+use pod::plan::{ImageSource, Isolation, Layers, OpenedVolume, VM_SCRATCH};
 use stage1::pod::Pod;
 use vmm::virtio::block::BlockConfig;
+use vmm::virtio::fs::FsConfig;
 use vmm::virtio::net::NetConfig;
 use vmm::virtio::vsock::VsockConfig;
 use vmm::{Kvm, MachineConfig, VcpuCount};
@@ -25,9 +26,9 @@ const SCRATCH_DEVICE: &str = "/dev/vda";
 /// Guests reach nobody but the host, so that all can have the same number.
 const GUEST_CID: u32 = 3;
 
-/// How the supervisor finds its file systems in the guest, and what its network is to be.
-pub fn isolation(network: GuestNetwork) -> Isolation {
-    Isolation::Vm { scratch: SCRATCH_DEVICE.into(), network }
+/// How the supervisor finds its file systems in the guest, what its volumes are, and what its network is to be.
+pub fn isolation(network: GuestNetwork, volumes: Vec<OpenedVolume>) -> Isolation {
+    Isolation::Vm { scratch: SCRATCH_DEVICE.into(), volumes, network }
 }
 
 /// Where each app's root comes from in the guest: the images are its persistent memory devices, in order, after its own root.
@@ -46,6 +47,7 @@ pub fn config(
     limits: &PodLimits,
     kvm: Kvm,
     nets: Vec<NetConfig>,
+    file_systems: Vec<FsConfig>,
     to_guest: Vec<(UnixListener, u32)>,
 ) -> Result<MachineConfig, Error> {
     let vcpus = limits.vcpus().map_err(Error::Limits)?;
@@ -65,6 +67,7 @@ pub fn config(
         pmems,
         blocks: vec![BlockConfig { file: scratch, read_only: false }],
         nets,
+        file_systems,
         vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host: Vec::new(), to_guest }),
         confined: true,
         console: pod.arguments.debug.then(|| Box::new(to_stderr) as vmm::console::Sink),
@@ -77,6 +80,7 @@ pub fn descriptors(config: &MachineConfig) -> Vec<RawFd> {
     let files = config.pmems.iter().chain([&config.kernel]);
     let files = files.chain(config.blocks.iter().map(|block| &block.file));
     let files = files.chain(config.nets.iter().map(|net| &net.tap)).map(AsRawFd::as_raw_fd);
+    let files = files.chain(config.file_systems.iter().map(|volume| volume.server.as_raw_fd()));
     files.chain(listeners.map(|(listener, _)| listener.as_raw_fd())).chain([config.kvm.as_raw_fd()]).collect()
 }
 

@@ -12,6 +12,8 @@ mod report;
 mod run;
 mod running;
 mod sessions;
+mod volume_server;
+mod volumes;
 mod writable;
 
 use std::path::Path;

@@ -20,7 +20,7 @@ use vmm::probe;
 use crate::error::Error;
 use crate::handshake::{self, Doors, PATIENCE, Refusal};
 use crate::running::Running;
-use crate::{machine, network_cards, quota, sessions};
+use crate::{machine, network_cards, quota, sessions, volumes};
 
 /// What `flavor` says.
 const FLAVOR: &str = "kvm";
@@ -51,14 +51,17 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     if network.is_some() {
         timeline.mark("network");
     }
-    let plan = pod.plan(machine::isolation(cards.guest), machine::layers(&pod))?;
+    let volumes = volumes::open(&pod)?;
+    let isolation = machine::isolation(cards.guest, volumes.kinds.clone());
+    let plan = pod.plan(isolation, machine::layers(&pod))?;
     let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
 
     let (doors, ends) = handshake::doors(&plan)
         .map_err(|source| Error::System { action: "make the guest's connections", source })?;
     let to_guest = vec![(sessions::listen(&pod.directory)?, SESSION_PORT)];
-    let config = machine::config(&pod, &limits, kvm, cards.host, to_guest)?;
     let quota = quota::enter(&pod, &limits)?;
+    let (servers, file_systems) = volumes.serve()?;
+    let config = machine::config(&pod, &limits, kvm, cards.host, file_systems, to_guest)?;
     let running = Running::start(config, ends, pod.arguments.debug)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
     let result = accompany(&pod, &plan, doors, &running, &signals, terminal.as_ref(), &mut timeline);
@@ -69,6 +72,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     };
     // At once: the guest has synced what it has written. It has to be gone before its cgroup and its network are.
     running.finish(&mut timeline);
+    drop(servers);
     drop(quota);
     drop(network);
     timeline.print();

@@ -42,16 +42,15 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Takes this process there, with the app's root as its root.
+    /// Takes this process there, which is in the app's cgroups, with the app's root as its root.
     fn join(&self) -> Result<(), Error> {
-        enter_cgroups(self.cgroups)?;
         setns(self.namespace, CloneFlags::CLONE_NEWNS).map_err(Error::system("enter the app's namespace"))
     }
 }
 
 /// Forks the process that becomes an app.
 pub fn app(material: Material<'_>) -> Result<(Pid, Listener), Error> {
-    fork_into(CloneFlags::CLONE_NEWNS, |reporter| become_app(material, reporter))
+    fork_into(material.cgroups, CloneFlags::CLONE_NEWNS, |reporter| become_app(material, reporter))
 }
 
 /// Forks the process that becomes an app's post-stop handler.
@@ -61,7 +60,7 @@ pub fn post_stop(
     streams: &OwnEnds,
     command: &[String],
 ) -> Result<(Pid, Listener), Error> {
-    fork_into(CloneFlags::empty(), |_| {
+    fork_into(place.cgroups, CloneFlags::empty(), |_| {
         place.join()?;
         streams.take()?;
         become_handler(app, "post-stop", command)
@@ -70,7 +69,7 @@ pub fn post_stop(
 
 /// Forks the process of a session: all that an app's is, but for its program.
 pub fn session(place: Place<'_>, process: &Process, streams: &OwnEnds) -> Result<(Pid, Listener), Error> {
-    fork_into(CloneFlags::empty(), |_| {
+    fork_into(place.cgroups, CloneFlags::empty(), |_| {
         place.join()?;
         streams.take()?;
         adjust_oom_score(process)?;
@@ -78,19 +77,32 @@ pub fn session(place: Place<'_>, process: &Process, streams: &OwnEnds) -> Result
     })
 }
 
+/// Forks a process that is in an app's cgroups before it does anything else.
 fn fork_into(
+    cgroups: &AppCgroups,
     namespaces: CloneFlags,
     child: impl FnOnce(&Reporter) -> Result<Infallible, Error>,
 ) -> Result<(Pid, Listener), Error> {
     let (listener, reporter) = pair().map_err(Error::system("make a channel to the app"))?;
-    match sys::fork(namespaces).map_err(Error::system("fork"))? {
-        Some(pid) => Ok((pid, listener)),
-        None => {
-            let Err(error) = child(&reporter);
-            reporter.fail(&error);
-            exit()
-        }
+    let (forked, entered) = fork(cgroups, namespaces).map_err(Error::system("fork"))?;
+    let Some(pid) = forked else {
+        let result = if entered { Ok(()) } else { enter_cgroups(cgroups) };
+        let Err(error) = result.and_then(|()| see_own_cgroup_as_root()).and_then(|()| child(&reporter));
+        reporter.fail(&error);
+        exit()
+    };
+    Ok((pid, listener))
+}
+
+/// Whether the new process is in the cgroups comes with it. A process that begins in its cgroup spares the kernel to move it,
+/// for which all processors are waited for: some milliseconds. Only cgroup v2 knows this, and not across user namespaces.
+fn fork(cgroups: &AppCgroups, namespaces: CloneFlags) -> nix::Result<(Option<Pid>, bool)> {
+    if let (Some(cgroup), [_]) = (&cgroups.directory, cgroups.procs.as_slice())
+        && let Ok(forked) = sys::fork_into_cgroup(namespaces, cgroup.as_fd())
+    {
+        return Ok((forked, true));
     }
+    sys::fork(namespaces).map(|forked| (forked, false))
 }
 
 /// Ends this process without running anything that belongs to the supervisor it was forked from.
@@ -100,8 +112,7 @@ fn exit() -> ! {
 }
 
 fn become_app(material: Material<'_>, reporter: &Reporter) -> Result<Infallible, Error> {
-    let Material { app, streams, cgroups } = material;
-    enter_cgroups(cgroups)?;
+    let Material { app, streams, .. } = material;
     carry_out(&app.setup, &scope(app)?, &[])?;
     streams.take()?;
     adjust_oom_score(&app.process)?;
@@ -143,11 +154,14 @@ fn scope(app: &AppPlan) -> Result<Scope, Error> {
     }
 }
 
-/// The cgroup that the process is in by then is what it sees as the root of its cgroups.
 fn enter_cgroups(cgroups: &AppCgroups) -> Result<(), Error> {
     for procs in &cgroups.procs {
         nix::unistd::write(procs, b"0").map_err(Error::system("enter the app's cgroup"))?;
     }
+    Ok(())
+}
+
+fn see_own_cgroup_as_root() -> Result<(), Error> {
     unshare(CloneFlags::CLONE_NEWCGROUP).map_err(Error::system("make a cgroup namespace"))
 }
 

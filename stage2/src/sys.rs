@@ -111,19 +111,33 @@ pub fn pidfd_open(child: Pid) -> nix::Result<OwnedFd> {
 
 /// Forks into new namespaces (CLONE_NEW*); `None` in the new process. The process must have one thread.
 pub fn fork(namespaces: CloneFlags) -> nix::Result<Option<Pid>> {
-    clone(namespaces, libc::SIGCHLD)
+    clone(namespaces, libc::SIGCHLD, None)
+}
+
+/// The same, but the new process begins in a cgroup, of which this is the directory in cgroup v2.
+pub fn fork_into_cgroup(namespaces: CloneFlags, cgroup: BorrowedFd<'_>) -> nix::Result<Option<Pid>> {
+    clone(namespaces, libc::SIGCHLD, Some(cgroup))
 }
 
 /// The same, but the new process is a child of this one's parent, and tells that of its end as this one does.
 pub fn fork_sibling(namespaces: CloneFlags) -> nix::Result<Option<Pid>> {
-    clone(namespaces | CloneFlags::CLONE_PARENT, 0)
+    clone(namespaces | CloneFlags::CLONE_PARENT, 0, None)
 }
 
-fn clone(flags: CloneFlags, exit_signal: libc::c_int) -> nix::Result<Option<Pid>> {
+fn clone(
+    flags: CloneFlags,
+    exit_signal: libc::c_int,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> nix::Result<Option<Pid>> {
+    const CLONE_INTO_CGROUP: u64 = 1 << 33;
     // SAFETY: all zero is a valid clone_args: nothing asked for.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = u64::from(flags.bits().cast_unsigned());
     arguments.exit_signal = exit_signal as u64;
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd().unsigned_abs().into();
+    }
     // SAFETY: without CLONE_VM the child has memory of its own, as after fork; with one thread no lock is held by
     // somebody who does not exist there.
     let result =
@@ -277,4 +291,19 @@ pub(crate) fn owned(result: libc::c_long) -> nix::Result<OwnedFd> {
     let fd = Errno::result(result)?;
     // SAFETY: the kernel has just made it, and nobody else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}
+
+/// Closes every descriptor above standard error but these.
+pub fn close_all_but(kept: &mut [RawFd]) -> nix::Result<()> {
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept.iter().filter_map(|fd| libc::c_uint::try_from(*fd).ok()).chain([libc::c_uint::MAX]) {
+        if fd > first {
+            // SAFETY: no memory is involved. Whoever thinks to own one of them in this process gets EBADF.
+            let result = unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
+            Errno::result(result)?;
+        }
+        first = first.max(fd.saturating_add(1));
+    }
+    Ok(())
 }

@@ -48,6 +48,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, B
         pmems: Vec::new(),
         blocks: Vec::new(),
         nets: Vec::new(),
+        file_systems: Vec::new(),
         vsock: None,
         confined: false,
         console: Some(Box::new(|bytes| drop(std::io::stderr().write_all(bytes)))),

@@ -25,6 +25,7 @@ use crate::memory::{DeviceMemory, HUGE_PAGE_SIZE, Mapping, PAGE_SIZE, Region};
 use crate::timeline::{Phase, Timeline};
 use crate::virtio::block::{Block, BlockConfig};
 use crate::virtio::console::Console;
+use crate::virtio::fs::{Fs, FsConfig};
 use crate::virtio::net::{Net, NetConfig};
 use crate::virtio::pmem::{self, Pmem};
 use crate::virtio::rng::Rng;
@@ -57,6 +58,8 @@ pub struct MachineConfig {
     pub blocks: Vec<BlockConfig>,
     /// Network cards: `eth0` and so on, in this order.
     pub nets: Vec<NetConfig>,
+    /// File systems that others serve, each mounted by its tag.
+    pub file_systems: Vec<FsConfig>,
     /// A socket device.
     pub vsock: Option<VsockConfig>,
     /// Whether its threads give up all system calls but those in [`crate::confinement`], for good. The process must be one that
@@ -165,6 +168,9 @@ impl Machine {
         }
         for net in config.nets {
             devices.attach(Net::new(net))?;
+        }
+        for file_system in config.file_systems {
+            devices.attach(Fs::new(file_system).map_err(Error::device("file system"))?)?;
         }
         if let Some(vsock) = config.vsock {
             devices.attach(Vsock::new(vsock).map_err(Error::device("vsock"))?)?;

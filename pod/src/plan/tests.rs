@@ -31,7 +31,10 @@ fn namespaces() -> World {
 
 fn vm() -> World {
     let network = GuestNetwork::default();
-    world(Isolation::Vm { scratch: "/dev/vda".into(), network }, ImageSource::Pmem("/dev/pmem0".into()))
+    world(
+        Isolation::Vm { scratch: "/dev/vda".into(), volumes: Vec::new(), network },
+        ImageSource::Pmem("/dev/pmem0".into()),
+    )
 }
 
 #[test]
@@ -87,7 +90,8 @@ fn only_a_guest_sets_its_network_up() {
         routes: Vec::new(),
     };
     let network = GuestNetwork { interfaces: vec![interface] };
-    let isolation = Isolation::Vm { scratch: "/dev/vda".into(), network: network.clone() };
+    let isolation =
+        Isolation::Vm { scratch: "/dev/vda".into(), volumes: Vec::new(), network: network.clone() };
     let plan = compute(&manifest(), &world(isolation, ImageSource::Pmem("/dev/pmem0".into()))).unwrap();
     assert_eq!(plan.network, network);
     let sent: Plan = serde_json::from_str(&serde_json::to_string(&plan).unwrap()).unwrap();

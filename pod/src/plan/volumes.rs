@@ -3,17 +3,26 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{AppPlan, Isolation, Operation, VM_SCRATCH, World, app_path, directory};
+use super::{AppPlan, Isolation, MountFlags, Operation, VM_SCRATCH, World, app_path, directory};
 use crate::Error;
 use crate::devices::{DeviceAccess, DeviceKind, DeviceRule};
 use crate::pod_manifest::PodManifest;
 use crate::types::AcName;
-use crate::volumes::{PodVolumes, VolumeSource, assign};
+use crate::volumes::{PodVolume, PodVolumes, VolumeSource, assign};
 
 /// Where volumes are in the pod's root.
 const VOLUMES: &str = "volumes";
 /// Where a VM's empty volumes are on the writable layers' file system. Not an app's name: those have no underscores.
 const VM_VOLUMES: &str = "_volumes";
+/// Where the directories are, in a VM pod's root, that are served for volumes of single files.
+const VM_FILES: &str = "files";
+/// The only file in each of those.
+pub const VM_VOLUME_FILE: &str = "file";
+
+/// By what a VM mounts a volume of the host, which has this place in [`crate::volumes::assign`]'s list.
+pub fn volume_tag(volume: usize) -> String {
+    format!("volume{volume}")
+}
 
 /// What a volume of a host turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,33 +47,30 @@ pub enum OpenedVolume {
 pub struct Volumes {
     assigned: PodVolumes,
     apps: Vec<AcName>,
-    /// One for each, if they were opened outside.
-    opened: Option<Vec<OpenedVolume>>,
+    /// One for each.
+    opened: Vec<OpenedVolume>,
+    /// Whether they have to be mounted in a guest, rather than were outside.
+    in_vm: bool,
 }
 
 impl Volumes {
     /// Those of a manifest; an error if the isolation cannot have them.
     pub fn of(manifest: &PodManifest, world: &World) -> Result<Self, Error> {
         let assigned = assign(manifest)?;
-        let opened = match &world.isolation {
-            Isolation::Namespaces { volumes, .. } if volumes.len() == assigned.volumes.len() => {
-                Some(volumes.clone())
-            }
-            Isolation::Namespaces { volumes, .. } => {
-                let needed = assigned.volumes.len();
-                return Err(Error::Invalid(format!("{needed} volumes, but {} were opened", volumes.len())));
-            }
-            Isolation::Vm { .. } => {
-                refuse_host_volumes(&assigned)?;
-                None
-            }
+        let (opened, in_vm) = match &world.isolation {
+            Isolation::Namespaces { volumes, .. } => (volumes, false),
+            Isolation::Vm { volumes, .. } => (volumes, true),
         };
-        Ok(Self { assigned, apps: manifest.apps.iter().map(|app| app.name.clone()).collect(), opened })
+        let needed = assigned.volumes.len();
+        if opened.len() != needed {
+            return Err(Error::Invalid(format!("{needed} volumes, but {} were opened", opened.len())));
+        }
+        let apps = manifest.apps.iter().map(|app| app.name.clone()).collect();
+        Ok(Self { assigned, apps, opened: opened.clone(), in_vm })
     }
 
     fn kind(&self, volume: usize) -> OpenedVolume {
-        let opened = self.opened.as_ref().and_then(|opened| opened.get(volume));
-        opened.copied().unwrap_or(OpenedVolume::Directory)
+        self.opened.get(volume).copied().unwrap_or(OpenedVolume::Directory)
     }
 
     /// Mounts them below the pod's root; after the apps' roots, before it becomes the root.
@@ -73,15 +79,24 @@ impl Volumes {
         for (index, volume) in self.assigned.volumes.iter().enumerate() {
             let place = pod_root.join(VOLUMES).join(&volume.key);
             operations.push(stand_in(&place, self.kind(index)));
-            match (&volume.source, &self.opened) {
-                (_, Some(_)) => operations.push(Operation::Attach { tree: index, target: place }),
-                (VolumeSource::Empty(empty), None) => {
+            match (&volume.source, self.in_vm) {
+                (_, false) => operations.push(Operation::Attach { tree: index, target: place }),
+                (VolumeSource::Empty(empty), true) => {
                     let path = Path::new(VM_SCRATCH).join(VM_VOLUMES).join(&volume.key);
                     operations.push(Operation::EmptyVolume { path: path.clone(), volume: *empty });
                     let read_only = volume.read_only;
                     operations.push(Operation::Volume { source: path, target: place, read_only });
                 }
-                (VolumeSource::Host { .. }, None) => {}
+                (VolumeSource::Host { .. }, true) if self.kind(index) == OpenedVolume::Directory => {
+                    operations.push(served(index, volume, place));
+                }
+                (VolumeSource::Host { .. }, true) => {
+                    let directory_of_file = pod_root.join(VM_FILES).join(&volume.key);
+                    operations.push(directory(&directory_of_file, 0o700));
+                    operations.push(served(index, volume, directory_of_file.clone()));
+                    let (source, read_only) = (directory_of_file.join(VM_VOLUME_FILE), volume.read_only);
+                    operations.push(Operation::Volume { source, target: place, read_only });
+                }
             }
         }
         for (app, mounts) in self.apps.iter().zip(&self.assigned.mounts) {
@@ -133,16 +148,11 @@ fn stand_in(path: &Path, kind: OpenedVolume) -> Operation {
     }
 }
 
-fn refuse_host_volumes(assigned: &PodVolumes) -> Result<(), Error> {
-    let of_host = |source: &VolumeSource| matches!(source, VolumeSource::Host { .. });
-    match assigned.volumes.iter().find(|volume| of_host(&volume.source)) {
-        Some(volume) => Err(Error::Invalid(format!(
-            "volume \"{}\" is kind=host, which --stage1=kvm cannot do yet: a VM reaches no file of the host but its \
-             images; use kind=empty, or --stage1=nspawn",
-            volume.key
-        ))),
-        None => Ok(()),
-    }
+/// Mounts a volume that is served to a VM. Device nodes in there are the host's, and mean nothing here.
+fn served(index: usize, volume: &PodVolume, target: PathBuf) -> Operation {
+    let flags = MountFlags { read_only: volume.read_only, no_dev: true, ..MountFlags::default() };
+    let (file_system, options) = ("virtiofs".into(), String::new());
+    Operation::Mount { file_system, source: volume_tag(index), target, flags, options }
 }
 
 #[cfg(test)]
@@ -153,7 +163,7 @@ mod tests {
     use crate::guest_network::GuestNetwork;
     use crate::plan::{ImageSource, Layers, NOTIFY_ANNOTATION, Plan, compute};
 
-    fn plan(volume: &str, opened: Option<OpenedVolume>) -> Result<Plan, Error> {
+    fn plan(volume: &str, opened: OpenedVolume, in_vm: bool) -> Result<Plan, Error> {
         let json = format!(
             r#"{{"acKind":"PodManifest","acVersion":"0.8.11","apps":[{{"name":"a","image":{{"id":"sha512-{}"}},
             "mounts":[{{"volume":"v","path":"/x/y"}}],"readOnlyRootFS":true,
@@ -161,11 +171,10 @@ mod tests {
             "app":{{"exec":["/a"],"user":"0","group":"0"}}}}],"volumes":[{volume}]}}"#,
             "0".repeat(64)
         );
-        let isolation = match opened {
-            Some(opened) => {
-                Isolation::Namespaces { pod_root: "/p".into(), volumes: vec![opened], users: None }
-            }
-            None => Isolation::Vm { scratch: "/dev/vda".into(), network: GuestNetwork::default() },
+        let volumes = vec![opened];
+        let isolation = match in_vm {
+            false => Isolation::Namespaces { pod_root: "/p".into(), volumes, users: None },
+            true => Isolation::Vm { scratch: "/dev/vda".into(), volumes, network: GuestNetwork::default() },
         };
         let layers = vec![Layers { image: ImageSource::File("/i".into()), writable: "/w".into() }];
         let (hostname, insecure) = ("h".into(), Insecure::default());
@@ -181,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_volume_is_mounted_under_the_notify_socket_and_before_the_root_is_read_only() {
-        let setup = plan(EMPTY, Some(OpenedVolume::Directory)).unwrap().apps.remove(0).setup;
+        let setup = plan(EMPTY, OpenedVolume::Directory, false).unwrap().apps.remove(0).setup;
         let volume =
             Operation::Volume { source: "/volumes/v".into(), target: "/apps/a/x/y".into(), read_only: false };
         let end = &setup[setup.len() - 5..];
@@ -194,17 +203,36 @@ mod tests {
     #[test]
     fn a_device_is_allowed_as_it_is_mounted() {
         let device = OpenedVolume::Device { kind: DeviceKind::Character, major: 10, minor: 200 };
-        let mut devices = plan(HOST, Some(device)).unwrap().apps.remove(0).devices.unwrap();
+        let mut devices = plan(HOST, device, false).unwrap().apps.remove(0).devices.unwrap();
         assert_eq!(devices.allowed.pop().unwrap().to_string(), "c 10:200 r");
         assert_eq!(devices, DevicePolicy::closed());
     }
 
     #[test]
-    fn in_a_vm_volumes_are_empty() {
-        let plan_of = plan(EMPTY, None).unwrap();
+    fn in_a_vm_volumes_are_made_or_served() {
+        let setup = |volume, opened| plan(volume, opened, true).unwrap().setup;
         let made = |operation: &&Operation| matches!(operation, Operation::EmptyVolume { .. });
-        assert_eq!(plan_of.setup.iter().filter(made).count(), 1);
-        let error = plan(HOST, None).unwrap_err().to_string();
-        assert!(error.contains("\"v\"") && error.contains("--stage1=nspawn"), "{error}");
+        assert_eq!(setup(EMPTY, OpenedVolume::Directory).iter().filter(made).count(), 1);
+        let served = |setup: &[Operation], place: &str| {
+            setup.iter().any(|operation| match operation {
+                Operation::Mount { file_system, source, target, flags, .. } => {
+                    file_system == "virtiofs"
+                        && source == "volume0"
+                        && target == Path::new(place)
+                        && flags.read_only
+                        && flags.no_dev
+                }
+                _ => false,
+            })
+        };
+        assert!(served(&setup(HOST, OpenedVolume::Directory), "/pod/volumes/v"));
+        let file = setup(HOST, OpenedVolume::File);
+        assert!(served(&file, "/pod/files/v"));
+        let bound = Operation::Volume {
+            source: "/pod/files/v/file".into(),
+            target: "/pod/volumes/v".into(),
+            read_only: true,
+        };
+        assert!(file.contains(&bound), "{file:?}");
     }
 }

@@ -9,6 +9,7 @@ mod measure;
 mod memory;
 mod namespaces;
 mod report;
+mod sleeping;
 mod timeline;
 mod vm;
 
@@ -62,11 +63,19 @@ impl Bench {
     fn run(&self) -> Result<(), Error> {
         measure::become_real_time()?;
         let namespaces = namespaces::compare(self)?;
-        let vm = vm::measure(self)?;
-        print!("{}", report::table(&namespaces, &vm));
-        let json = serde_json::to_string_pretty(&report::json(&namespaces, &vm))?;
+        let results = Results { namespaces, idle: namespaces::idle(self)?, vm: vm::measure(self)? };
+        print!("{}", report::table(&results));
+        let json = serde_json::to_string_pretty(&report::json(&results))?;
         Ok(std::fs::write(&self.output, json + "\n")?)
     }
+}
+
+/// All that was measured.
+#[derive(Debug)]
+struct Results {
+    namespaces: namespaces::Rounds,
+    idle: sleeping::Idle,
+    vm: vm::Vm,
 }
 
 fn main() -> ExitCode {

@@ -3,6 +3,10 @@
 //! The guest's memory and images are mapped without a reservation of swap (the `nr` flag), in pieces that lie side by
 //! side; so are the heaps of the allocator, which are far smaller.
 
+use std::fs;
+
+use crate::Error;
+
 /// No heap is as large, and every guest of the benchmark is larger.
 const GUEST_KIB_MIN: u64 = 100 << 10;
 
@@ -26,11 +30,19 @@ pub struct Resident {
     pub private_kib: u64,
 }
 
+/// All that is resident of a process.
+pub fn of_process(process: u32) -> Result<Resident, Error> {
+    Ok(sum(&parse(&fs::read_to_string(format!("/proc/{process}/smaps"))?)))
+}
+
 /// The resident memory that `smaps` tells of.
 pub fn beyond_guest(smaps: &str) -> Resident {
     let mappings = parse(smaps);
-    let own = side_by_side(&mappings).into_iter().filter(|group| !is_guest(group)).flatten();
-    own.fold(Resident::default(), |sum, mapping| Resident {
+    sum(side_by_side(&mappings).into_iter().filter(|group| !is_guest(group)).flatten())
+}
+
+fn sum<'m>(mappings: impl IntoIterator<Item = &'m Mapping>) -> Resident {
+    mappings.into_iter().fold(Resident::default(), |sum, mapping| Resident {
         rss_kib: sum.rss_kib + mapping.rss_kib,
         private_kib: sum.private_kib + mapping.private_kib,
     })

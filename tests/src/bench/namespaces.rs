@@ -10,6 +10,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::measure::{Summary, run, time_ms};
+use crate::sleeping::{Idle, SleepingPod};
 use crate::{Bench, Error};
 
 /// What rkt is compared with; both are Debian packages.
@@ -25,6 +26,8 @@ const CPU_PERIOD_US: u64 = 100_000;
 pub struct Rounds {
     /// Of rkt.
     pub rkt: Vec<f64>,
+    /// Of rkt with a user namespace of the pod's own. The peers have none.
+    pub private_users: Vec<f64>,
     /// Of each of [`PEERS`].
     pub peers: [Vec<f64>; PEERS.len()],
 }
@@ -32,9 +35,27 @@ pub struct Rounds {
 impl Rounds {
     /// What rkt takes for each unit of a peer's time, pair by pair.
     pub fn ratio(&self, peer: &[f64]) -> Option<Summary> {
-        let ratios: Vec<f64> = self.rkt.iter().zip(peer).map(|(rkt, peer)| rkt / peer).collect();
-        Summary::of(&ratios)
+        ratio(&self.rkt, peer)
     }
+
+    /// The same with a user namespace.
+    pub fn private_users_ratio(&self, peer: &[f64]) -> Option<Summary> {
+        ratio(&self.private_users, peer)
+    }
+}
+
+fn ratio(rkt: &[f64], peer: &[f64]) -> Option<Summary> {
+    let ratios: Vec<f64> = rkt.iter().zip(peer).map(|(rkt, peer)| rkt / peer).collect();
+    Summary::of(&ratios)
+}
+
+/// What a pod costs that sleeps.
+pub fn idle(bench: &Bench) -> Result<Idle, Error> {
+    let pod = SleepingPod::start(bench, "nspawn", &[])?;
+    let idle = pod.watch();
+    pod.stop()?;
+    bench.collect_garbage()?;
+    idle
 }
 
 /// Times all of them in turn, after a round to warm up.
@@ -43,7 +64,8 @@ pub fn compare(bench: &Bench) -> Result<Rounds, Error> {
     make_bundle(&bench.images, &bundle)?;
     let mut rounds = Rounds::default();
     for round in 0..=ROUNDS {
-        let rkt = time_ms(&mut bench.run_busybox("nspawn", &[], &[], &["/bin/true"]))?;
+        let rkt = |options: &[&str]| time_ms(&mut bench.run_busybox("nspawn", options, &[], &["/bin/true"]));
+        let (shared, private) = (rkt(&[])?, rkt(&["--private-users"])?);
         let mut peers = [0.0; PEERS.len()];
         for (time, peer) in peers.iter_mut().zip(PEERS) {
             let mut command = Command::new(peer);
@@ -52,7 +74,8 @@ pub fn compare(bench: &Bench) -> Result<Rounds, Error> {
         }
         bench.collect_garbage()?;
         if round > 0 {
-            rounds.rkt.push(rkt);
+            rounds.rkt.push(shared);
+            rounds.private_users.push(private);
             rounds.peers.iter_mut().zip(peers).for_each(|(times, time)| times.push(time));
         }
     }

@@ -4,29 +4,40 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use crate::Results;
 use crate::measure::Summary;
-use crate::namespaces::{PEERS, Rounds};
-use crate::vm::Vm;
+use crate::memory::Resident;
+use crate::namespaces::PEERS;
 
 /// The table.
-pub fn table(namespaces: &Rounds, vm: &Vm) -> String {
+pub fn table(results: &Results) -> String {
+    let Results { namespaces, idle, vm } = results;
     let mut text = String::from("\nbusybox /bin/true, from start to exit\n");
     heading(&mut text, "ms");
     row(&mut text, "rkt run --stage1=nspawn", Summary::of(&namespaces.rkt));
+    row(&mut text, "  with --private-users", Summary::of(&namespaces.private_users));
     for (peer, times) in PEERS.iter().zip(&namespaces.peers) {
         row(&mut text, &format!("{peer} run"), Summary::of(times));
         row(&mut text, &format!("  rkt / {peer}, pair by pair"), namespaces.ratio(times));
+        row(&mut text, "  the same with --private-users", namespaces.private_users_ratio(times));
     }
+    text.push_str("\na pod of namespaces that sleeps\n");
+    memory(&mut text, "supervisor", idle.supervisor);
+    let _ = writeln!(text, "  {:<36}{:>10.2}", "wake-ups a second", idle.wake_ups_a_second);
     text.push_str("\nrkt run --stage1=kvm of the same, since the start\n");
     heading(&mut text, "ms");
     for (name, time) in &vm.marks {
         row(&mut text, name, Some(*time));
     }
     text.push_str("\nthe VMM's memory beyond its guest's, while the pod sleeps\n");
-    for (name, kib) in [("resident", vm.resident.rss_kib), ("of it private", vm.resident.private_kib)] {
+    memory(&mut text, "resident", vm.resident);
+    text
+}
+
+fn memory(text: &mut String, name: &str, resident: Resident) {
+    for (name, kib) in [(name, resident.rss_kib), ("  of it private", resident.private_kib)] {
         let _ = writeln!(text, "  {name:<36}{:>10.2} MiB", kib as f64 / 1024.0);
     }
-    text
 }
 
 fn heading(text: &mut String, unit: &str) {
@@ -40,19 +51,31 @@ fn row(text: &mut String, name: &str, summary: Option<Summary>) {
 }
 
 /// The same for programs; times in milliseconds of the clock that `tests/bench` sets.
-pub fn json(namespaces: &Rounds, vm: &Vm) -> Value {
+pub fn json(results: &Results) -> Value {
+    let Results { namespaces, idle, vm } = results;
     let summary = |values: &[f64]| Summary::of(values).map(Summary::json);
     let peers = PEERS.iter().zip(&namespaces.peers);
     let peers: serde_json::Map<String, Value> = peers
         .map(|(peer, times)| {
             let ratio = namespaces.ratio(times).map(Summary::json);
-            ((*peer).to_owned(), json!({ "run_ms": summary(times), "rkt_ratio": ratio }))
+            let private_users = namespaces.private_users_ratio(times).map(Summary::json);
+            let row = json!({
+                "run_ms": summary(times), "rkt_ratio": ratio, "rkt_private_users_ratio": private_users,
+            });
+            ((*peer).to_owned(), row)
         })
         .collect();
     let marks: Vec<Value> =
         vm.marks.iter().map(|(name, time)| json!({ "mark": name, "since_start_ms": time.json() })).collect();
     json!({
-        "nspawn": { "run_ms": summary(&namespaces.rkt), "peers": peers },
+        "nspawn": {
+            "run_ms": summary(&namespaces.rkt),
+            "private_users_run_ms": summary(&namespaces.private_users),
+            "peers": peers,
+            "supervisor_rss_kib": idle.supervisor.rss_kib,
+            "supervisor_private_kib": idle.supervisor.private_kib,
+            "idle_wake_ups_a_second": idle.wake_ups_a_second,
+        },
         "kvm": {
             "timeline": marks,
             "vmm_rss_beyond_guest_kib": vm.resident.rss_kib,
@@ -64,18 +87,28 @@ pub fn json(namespaces: &Rounds, vm: &Vm) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::Resident;
+    use crate::namespaces::Rounds;
+    use crate::sleeping::Idle;
+    use crate::vm::Vm;
 
     #[test]
     fn table_and_json_agree() {
-        let rounds = Rounds { rkt: vec![10.0, 12.0, 11.0], peers: [vec![20.0, 24.0, 44.0], vec![60.0; 3]] };
+        let namespaces = Rounds {
+            rkt: vec![10.0, 12.0, 11.0],
+            private_users: vec![15.0, 18.0, 33.0],
+            peers: [vec![20.0, 24.0, 44.0], vec![60.0; 3]],
+        };
+        let idle = Idle { supervisor: Resident { rss_kib: 1024, private_kib: 512 }, wake_ups_a_second: 0.0 };
         let marks = vec![("init".to_owned(), Summary { median: 90.0, min: 89.5, max: 91.0 })];
         let vm = Vm { marks, resident: Resident { rss_kib: 2048, private_kib: 1024 } };
-        let text = table(&rounds, &vm);
+        let results = Results { namespaces, idle, vm };
+        let text = table(&results);
         assert!(text.contains("0.50      0.25      0.50"), "{text}");
         assert!(text.contains("2.00 MiB"), "{text}");
-        let json = json(&rounds, &vm);
+        let json = json(&results);
         assert_eq!(json.pointer("/nspawn/peers/crun/rkt_ratio/median"), Some(&json!(0.5)));
+        assert_eq!(json.pointer("/nspawn/peers/crun/rkt_private_users_ratio/median"), Some(&json!(0.75)));
+        assert_eq!(json.pointer("/nspawn/supervisor_private_kib"), Some(&json!(512)));
         assert_eq!(json.pointer("/kvm/timeline/0/since_start_ms/max"), Some(&json!(91.0)));
     }
 }

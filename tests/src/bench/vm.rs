@@ -1,13 +1,8 @@
 //! Where the time of a VM pod goes, and what memory its VMM takes.
 
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
-
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
 use crate::measure::{Summary, run};
 use crate::memory::{Resident, beyond_guest};
+use crate::sleeping::SleepingPod;
 use crate::{Bench, Error, timeline};
 
 const RUNS: usize = 5;
@@ -45,20 +40,11 @@ fn summarise(runs: &[Vec<(String, f64)>]) -> Vec<(String, Summary)> {
     names.filter_map(|name| Some((name.clone(), Summary::of(&times(name)?)?))).collect()
 }
 
-/// rkt becomes the VMM by exec, so its process ID is the VMM's.
 fn resident(bench: &Bench) -> Result<Resident, Error> {
-    let mut command =
-        bench.run_busybox("kvm", &[], MEMORY, &["/bin/sh", "-c", "echo ready; exec sleep 1000"]);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().ok_or("no standard output")?).read_line(&mut line)?;
-    let smaps = std::fs::read_to_string(format!("/proc/{}/smaps", child.id()));
-    kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM)?;
-    child.wait()?;
+    let pod = SleepingPod::start(bench, "kvm", MEMORY)?;
+    let smaps = std::fs::read_to_string(format!("/proc/{}/smaps", pod.parent()));
+    pod.stop()?;
     bench.collect_garbage()?;
-    if line != "ready\n" {
-        return Err("the pod whose memory was to be measured did not start".into());
-    }
     Ok(beyond_guest(&smaps?))
 }
 

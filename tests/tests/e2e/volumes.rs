@@ -1,4 +1,4 @@
-//! Volumes: in both isolations those of the pod, with `--stage1=nspawn` those of the host.
+//! Volumes: those of the pod and those of the host.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -24,11 +24,6 @@ fn directory() -> (TempDir, String) {
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let path = directory.path().display().to_string();
     (directory, path)
-}
-
-/// Tests of volumes of the host have nothing to do in a VM.
-fn of_host() -> bool {
-    stage1() == "nspawn"
 }
 
 #[test]
@@ -78,9 +73,10 @@ fn wrong_volumes_are_refused_before_anything_is_made() {
     ];
     let gone = vec!["--volume=v,kind=host,source=/nowhere/at/all", "--mount=volume=v,target=/v"];
     let file = vec!["--volume=v,kind=host,source=/etc/passwd", "--mount=volume=v,target=/srv"];
-    match of_host() {
-        true => cases.extend([(gone, "/nowhere/at/all"), (file, "/srv")]),
-        false => cases.push((file, "--stage1=nspawn")),
+    cases.extend([(gone, "/nowhere/at/all"), (file, "/srv")]);
+    if stage1() == "kvm" {
+        let device = vec!["--volume=v,kind=host,source=/dev/null", "--mount=volume=v,target=/v"];
+        cases.push((device, "--stage1=nspawn"));
     }
     for (flags, expected) in cases {
         let host = Host::new();
@@ -129,9 +125,6 @@ fn a_mount_point_without_a_volume_begins_with_what_the_image_has() {
 
 #[test]
 fn directories_and_files_of_the_host() {
-    if !of_host() {
-        return;
-    }
     let (host, (folder, source)) = (Host::new(), directory());
     fs::write(folder.path().join("file"), "host").unwrap();
     let flags = [
@@ -148,6 +141,56 @@ fn directories_and_files_of_the_host() {
     assert_eq!(finished.stderr.matches("Read-only file system").count(), 2, "{}", finished.stderr);
     assert_eq!(fs::read_to_string(folder.path().join("new")).unwrap(), "app\n");
     assert_eq!(fs::read_to_string(folder.path().join("file")).unwrap(), "host");
+}
+
+#[test]
+fn host_and_apps_see_what_each_of_them_writes() {
+    let (host, (folder, source)) = (Host::new(), directory());
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::copy(Path::new(&image("rootfs")).join("bin/busybox"), folder.path().join("busybox")).unwrap();
+    let volume = format!("--volume=v,kind=host,source={source}");
+    let busybox = image(BUSYBOX);
+    let writer = "cd /v; umask 027; echo one >new; mv new word; ln word again; ln -s word link; mkdir sub; \
+        until grep -q more word; do sleep 0.1; done; ./busybox cat link; : >sub/end";
+    let reader = "until [ -d /w/sub ]; do sleep 0.1; done; cat /w/word; stat -c '%a %u %g %h' /w/word; \
+        : >/w/heard; chown 7:8 /w/heard; chmod 4711 /w/heard; until [ -e /w/sub/end ]; do sleep 0.1; done; \
+        rm -r /w/sub; ls /w";
+    let arguments = [
+        &volume,
+        &busybox,
+        "--name=writer",
+        "--user=1000",
+        "--group=1000",
+        "--mount=volume=v,target=/v",
+        "--exec=/bin/sh",
+        "--",
+        "-c",
+        writer,
+        "---",
+        &busybox,
+        "--name=reader",
+        "--mount=volume=v,target=/w",
+        "--exec=/bin/sh",
+        "--",
+        "-c",
+        reader,
+    ];
+    let mut pod = Process::start(&mut host.run(&arguments));
+    pod.wait_for_line("reader: 640 1000 1000 2");
+    let word = folder.path().join("word");
+    let is = fs::metadata(&word).unwrap();
+    assert_eq!((is.uid(), is.gid(), is.mode() & 0o7777), (1000, 1000, 0o640));
+    fs::write(&word, "one\nmore\n").unwrap();
+    let output = pod.finish().success().text();
+    let said = |name: &str| {
+        let lines = output.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        lines.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(said("writer"), "one more");
+    assert_eq!(said("reader"), "again busybox heard link word");
+    let heard = fs::metadata(folder.path().join("heard")).unwrap();
+    assert_eq!((heard.uid(), heard.gid(), heard.mode() & 0o7777), (7, 8, 0o4711));
+    assert_eq!(fs::read_link(folder.path().join("link")).unwrap(), Path::new("word"));
 }
 
 /// A mount of the host's; gone with this value.
@@ -169,9 +212,6 @@ impl Drop for Mounted {
 
 #[test]
 fn mounts_within_a_volume_come_along_read_only_and_later_ones_too() {
-    if !of_host() {
-        return;
-    }
     let (host, (folder, source)) = (Host::new(), directory());
     let outer = Mounted::at(folder.path().to_owned());
     let none = None::<&str>;
@@ -203,9 +243,6 @@ fn mounts_within_a_volume_come_along_read_only_and_later_ones_too() {
 /// Whatever an image or another app makes of the path, the mount stays in the app's root.
 #[test]
 fn links_lead_no_volume_out_of_the_root() {
-    if !of_host() {
-        return;
-    }
     let (host, (folder, source)) = (Host::new(), directory());
     fs::create_dir(folder.path().join("inside")).unwrap();
     symlink("../../../../../../../../../../etc", folder.path().join("inside/up")).unwrap();
@@ -223,7 +260,7 @@ fn links_lead_no_volume_out_of_the_root() {
 
 #[test]
 fn a_device_of_the_host_can_be_used_as_it_is_mounted() {
-    if !of_host() {
+    if stage1() != "nspawn" {
         return;
     }
     let (host, (folder, source)) = (Host::new(), directory());

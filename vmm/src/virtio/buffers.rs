@@ -271,6 +271,13 @@ impl<'m> Sink<'m> {
         self.0.len == 0
     }
 
+    /// recvmsg(2) that does not wait.
+    pub fn receive(mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let mut message = self.0.message();
+        // SAFETY: the message names the pieces, writable memory for as long as `self` borrows it, and nothing else.
+        retry(|| unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) })
+    }
+
     /// readv(2).
     pub fn read_from(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
         let (iovecs, count) = self.0.arguments();

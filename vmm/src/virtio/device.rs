@@ -25,6 +25,8 @@ pub enum DeviceKind {
     Rng = 4,
     /// Socket device.
     Vsock = 19,
+    /// File system device.
+    Fs = 26,
     /// Persistent memory.
     Pmem = 27,
 }

@@ -4,6 +4,7 @@ pub mod block;
 pub mod buffers;
 pub mod console;
 pub mod device;
+pub mod fs;
 pub mod mmio;
 pub mod net;
 pub mod pmem;

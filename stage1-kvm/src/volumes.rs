@@ -1,0 +1,81 @@
+//! The host's volumes of a pod: opened before anything runs, and each served to the guest by a process of its own
+//! ([`crate::volume_server`]).
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::stat::{SFlag, fstat};
+use pod::plan::{OpenedVolume, volume_tag};
+use pod::volumes::{PodVolume, VolumeSource, assign};
+use stage1::pod::Pod;
+use stage2::sys;
+use vmm::virtio::fs::FsConfig;
+
+use crate::error::Error;
+use crate::volume_server::{Served, VolumeServer};
+
+/// The volumes of a pod.
+pub struct Volumes {
+    /// What each is, in the order of the plan's.
+    pub kinds: Vec<OpenedVolume>,
+    served: Vec<Served>,
+}
+
+/// Opens a pod's volumes: the place that is looked at here is the one that is served, whatever becomes of its path.
+pub fn open(pod: &Pod) -> Result<Volumes, Error> {
+    let assigned = assign(&pod.manifest).map_err(Error::Volumes)?;
+    let mut volumes = Volumes { kinds: Vec::new(), served: Vec::new() };
+    for (index, volume) in assigned.volumes.iter().enumerate() {
+        let kind = match &volume.source {
+            VolumeSource::Empty(_) => OpenedVolume::Directory,
+            VolumeSource::Host { path, recursive, .. } => {
+                let (tree, kind) = open_one(volume, path, *recursive)?;
+                let (name, tag) = (volume.key.clone(), volume_tag(index));
+                volumes.served.push(Served { name, tag, tree, kind, read_only: volume.read_only });
+                kind
+            }
+        };
+        volumes.kinds.push(kind);
+    }
+    Ok(volumes)
+}
+
+fn open_one(volume: &PodVolume, path: &Path, recursive: bool) -> Result<(OwnedFd, OpenedVolume), Error> {
+    let opened = open_tree(path, recursive).and_then(|tree| {
+        let attributes = if volume.read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
+        // What the host mounts in there is seen in the pod; nothing goes the other way.
+        sys::mount_setattr_recursive(tree.as_fd(), attributes, libc::MS_SLAVE)?;
+        let kind = SFlag::from_bits_truncate(fstat(&tree)?.st_mode) & SFlag::S_IFMT;
+        Ok((tree, kind))
+    });
+    let (tree, kind) =
+        opened.map_err(|source| Error::Volume { volume: volume.key.clone(), path: path.into(), source })?;
+    match kind {
+        SFlag::S_IFDIR => Ok((tree, OpenedVolume::Directory)),
+        SFlag::S_IFREG => Ok((tree, OpenedVolume::File)),
+        _ => Err(Error::VolumeKind { volume: volume.key.clone(), path: path.into() }),
+    }
+}
+
+fn open_tree(path: &Path, recursive: bool) -> nix::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    if recursive { sys::open_tree(&path) } else { sys::open_mount(&path) }
+}
+
+impl Volumes {
+    /// Starts the servers. They end with this process, or when they are dropped. The process must have one thread.
+    pub fn serve(self) -> Result<(Vec<VolumeServer>, Vec<FsConfig>), Error> {
+        let started: Vec<_> = self.served.into_iter().map(VolumeServer::start).collect::<Result<_, _>>()?;
+        let (mut servers, mut devices) = (Vec::new(), Vec::new());
+        for (server, device) in started {
+            // All of them get ready at the same time.
+            server.wait_until_ready(&device)?;
+            servers.push(server);
+            devices.push(device);
+        }
+        Ok((servers, devices))
+    }
+}
