@@ -104,6 +104,9 @@ pub struct AppFlags {
     /// CPU time in cores: 500m, 2
     #[arg(long, value_parser = values::cpu, value_name = "QUANTITY")]
     pub cpu: Option<Quantity>,
+    /// Its part of the CPU time where the pod's apps contend: 2 to 262144, by default 1024
+    #[arg(long, value_parser = isolators::cpu_shares, value_name = "NUMBER")]
+    pub cpu_shares: Option<RawIsolator>,
     /// Memory: 64M, 1Gi
     #[arg(long, value_parser = values::memory, value_name = "QUANTITY")]
     pub memory: Option<Quantity>,
