@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::apparmor::Profile;
 use crate::capability::CapabilitySet;
 use crate::limits::{CPU_SHARES, MAX_PIDS};
 use crate::quantity::Quantity;
@@ -26,6 +27,8 @@ pub mod names {
     pub const PIDS: &str = "resource/pids";
     /// What part of the CPU time the app gets where apps contend.
     pub const CPU_SHARES: &str = "os/linux/cpu-shares";
+    /// The profile of AppArmor that confines the app.
+    pub const APPARMOR: &str = "os/linux/apparmor-profile";
     /// How willingly the kernel kills the app.
     pub const OOM_SCORE_ADJ: &str = "os/linux/oom-score-adj";
 }
@@ -75,6 +78,8 @@ pub enum Isolator {
     Rlimits(Vec<Rlimit>),
     /// `os/linux/no-new-privileges`.
     NoNewPrivileges(bool),
+    /// `os/linux/apparmor-profile`.
+    AppArmor(Profile),
     /// `os/linux/cpu-shares`, 2 to 262144.
     CpuShares(u64),
     /// `os/linux/oom-score-adj`, -1000 to 1000.
@@ -83,8 +88,7 @@ pub enum Isolator {
 
 /// Isolators of the specification that are refused until they are carried out: running an app without the
 /// confinement that its manifest asks for would be a silent fall-back.
-const NOT_YET: [&str; 6] = [
-    "os/linux/apparmor-profile",
+const NOT_YET: [&str; 5] = [
     "os/linux/selinux-context",
     "os/unix/sysctl",
     "resource/block-bandwidth",
@@ -106,6 +110,7 @@ impl TryFrom<&RawIsolator> for Isolator {
             names::SECCOMP_REMOVE => Self::SeccompRemove(value(raw)?),
             names::RLIMITS => Self::Rlimits(value(raw)?),
             "os/linux/no-new-privileges" => Self::NoNewPrivileges(value(raw)?),
+            names::APPARMOR => Self::AppArmor(value::<AppArmorProfile>(raw)?.profile),
             names::CPU_SHARES => Self::CpuShares(cpu_shares(value(raw)?)?),
             names::OOM_SCORE_ADJ => Self::OomScoreAdj(oom_score(value(raw)?)?),
             name if NOT_YET.contains(&name) => return Err(Error::Unsupported(format!("isolator {name}"))),
@@ -144,6 +149,11 @@ fn value<'a, T: Deserialize<'a>>(raw: &'a RawIsolator) -> Result<T, Error> {
 
 fn capabilities(names: &NameSet) -> Result<CapabilitySet, Error> {
     CapabilitySet::named(names.set.iter().map(String::as_str))
+}
+
+#[derive(Deserialize)]
+struct AppArmorProfile {
+    profile: Profile,
 }
 
 #[derive(Deserialize)]
@@ -200,6 +210,7 @@ mod tests {
             r#"{"name":"resource/cpu","value":{"request":"2","limit":"1"}}"#,
             r#"{"name":"os/linux/oom-score-adj","value":1001}"#,
             r#"{"name":"os/linux/cpu-shares","value":1}"#,
+            r#"{"name":"os/linux/apparmor-profile","value":{"profile":""}}"#,
             r#"{"name":"os/linux/cpu-shares","value":262145}"#,
             r#"{"name":"resource/unheard-of","value":{}}"#,
             r#"{"name":"resource/pids","value":{"limit":0}}"#,

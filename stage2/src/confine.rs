@@ -12,6 +12,7 @@ use pod::capability::CapabilitySet;
 use pod::plan::Process;
 use pod::rlimit::Rlimit;
 
+use crate::apparmor;
 use crate::error::{Error, errno};
 use crate::sys;
 use crate::users::Identity;
@@ -37,6 +38,9 @@ pub fn confine(process: &Process, identity: &Identity) -> Result<(), Error> {
         set_no_new_privs().map_err(Error::system("give up new privileges"))?;
     }
     enter_directory(&process.working_directory)?;
+    if let Some(profile) = &process.apparmor {
+        apparmor::execute_under(profile)?;
+    }
     sys::close_descriptors_on_exec().map_err(Error::system("close descriptors"))?;
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     sys::reset_signals();

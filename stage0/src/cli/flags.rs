@@ -113,6 +113,9 @@ pub struct AppFlags {
     /// How many processes and threads it may have
     #[arg(long, value_parser = isolators::pids, value_name = "NUMBER")]
     pub pids: Option<RawIsolator>,
+    /// The AppArmor profile that confines it, which has to be loaded
+    #[arg(long, value_parser = isolators::apparmor_profile, value_name = "NAME")]
+    pub apparmor_profile: Option<RawIsolator>,
     /// How willingly the kernel kills it when memory is short: -1000 (never) to 1000
     #[arg(long, value_parser = isolators::oom_score_adj, value_name = "NUMBER", allow_negative_numbers = true)]
     pub oom_score_adj: Option<RawIsolator>,

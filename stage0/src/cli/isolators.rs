@@ -53,6 +53,11 @@ pub fn cpu_shares(text: &str) -> Result<RawIsolator, String> {
     isolator(names::CPU_SHARES, json!(shares))
 }
 
+/// A name, of `--apparmor-profile`.
+pub fn apparmor_profile(text: &str) -> Result<RawIsolator, String> {
+    isolator(names::APPARMOR, json!({ "profile": text }))
+}
+
 /// A number, of `--oom-score-adj`.
 pub fn oom_score_adj(text: &str) -> Result<RawIsolator, String> {
     let score: i32 = text.parse().map_err(|error| format!("{text:?}: {error}"))?;
