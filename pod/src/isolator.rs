@@ -4,8 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::apparmor::Profile;
 use crate::capability::CapabilitySet;
-use crate::limits::MAX_PIDS;
+use crate::limits::{CPU_SHARES, MAX_PIDS};
 use crate::quantity::Quantity;
 use crate::rlimit::Rlimit;
 use crate::seccomp::{self, SystemCallSet};
@@ -24,6 +25,10 @@ pub mod names {
     pub const RLIMITS: &str = "os/linux/rlimits";
     /// How many processes and threads the app has; ours as well.
     pub const PIDS: &str = "resource/pids";
+    /// What part of the CPU time the app gets where apps contend.
+    pub const CPU_SHARES: &str = "os/linux/cpu-shares";
+    /// The profile of AppArmor that confines the app.
+    pub const APPARMOR: &str = "os/linux/apparmor-profile";
     /// How willingly the kernel kills the app.
     pub const OOM_SCORE_ADJ: &str = "os/linux/oom-score-adj";
 }
@@ -73,15 +78,17 @@ pub enum Isolator {
     Rlimits(Vec<Rlimit>),
     /// `os/linux/no-new-privileges`.
     NoNewPrivileges(bool),
+    /// `os/linux/apparmor-profile`.
+    AppArmor(Profile),
+    /// `os/linux/cpu-shares`, 2 to 262144.
+    CpuShares(u64),
     /// `os/linux/oom-score-adj`, -1000 to 1000.
     OomScoreAdj(i32),
 }
 
 /// Isolators of the specification that are refused until they are carried out: running an app without the
 /// confinement that its manifest asks for would be a silent fall-back.
-const NOT_YET: [&str; 7] = [
-    "os/linux/apparmor-profile",
-    "os/linux/cpu-shares",
+const NOT_YET: [&str; 5] = [
     "os/linux/selinux-context",
     "os/unix/sysctl",
     "resource/block-bandwidth",
@@ -103,6 +110,8 @@ impl TryFrom<&RawIsolator> for Isolator {
             names::SECCOMP_REMOVE => Self::SeccompRemove(value(raw)?),
             names::RLIMITS => Self::Rlimits(value(raw)?),
             "os/linux/no-new-privileges" => Self::NoNewPrivileges(value(raw)?),
+            names::APPARMOR => Self::AppArmor(value::<AppArmorProfile>(raw)?.profile),
+            names::CPU_SHARES => Self::CpuShares(cpu_shares(value(raw)?)?),
             names::OOM_SCORE_ADJ => Self::OomScoreAdj(oom_score(value(raw)?)?),
             name if NOT_YET.contains(&name) => return Err(Error::Unsupported(format!("isolator {name}"))),
             name => return Err(Error::Invalid(format!("unknown isolator {name}"))),
@@ -143,6 +152,11 @@ fn capabilities(names: &NameSet) -> Result<CapabilitySet, Error> {
 }
 
 #[derive(Deserialize)]
+struct AppArmorProfile {
+    profile: Profile,
+}
+
+#[derive(Deserialize)]
 struct PidsLimit {
     limit: u64,
 }
@@ -152,6 +166,14 @@ fn pids(limit: u64) -> Result<u64, Error> {
         Ok(limit)
     } else {
         Err(Error::syntax(limit.to_string(), "a number of processes from 1 to 4194304"))
+    }
+}
+
+fn cpu_shares(shares: u64) -> Result<u64, Error> {
+    if CPU_SHARES.contains(&shares) {
+        Ok(shares)
+    } else {
+        Err(Error::syntax(shares.to_string(), "CPU shares from 2 to 262144"))
     }
 }
 
@@ -187,6 +209,9 @@ mod tests {
             r#"{"name":"resource/memory","value":{"limit":"64X"}}"#,
             r#"{"name":"resource/cpu","value":{"request":"2","limit":"1"}}"#,
             r#"{"name":"os/linux/oom-score-adj","value":1001}"#,
+            r#"{"name":"os/linux/cpu-shares","value":1}"#,
+            r#"{"name":"os/linux/apparmor-profile","value":{"profile":""}}"#,
+            r#"{"name":"os/linux/cpu-shares","value":262145}"#,
             r#"{"name":"resource/unheard-of","value":{}}"#,
             r#"{"name":"resource/pids","value":{"limit":0}}"#,
             r#"{"name":"resource/pids","value":{}}"#,

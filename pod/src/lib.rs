@@ -2,6 +2,7 @@
 //! everything that decides what an app gets can be printed, compared and tested without root.
 
 pub mod abi;
+pub mod apparmor;
 pub mod attach;
 pub mod capability;
 pub mod control;

@@ -1,6 +1,8 @@
 //! Effective limits: one table computed from the isolators, which both isolations carry out. nspawn writes cgroups;
 //! kvm turns the sums into vCPUs, a quota on their threads and guest memory, and writes the same cgroups in the guest.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -22,6 +24,8 @@ pub const MIN_CPU_MILLI: u64 = 10;
 pub const DEFAULT_PIDS: u64 = 2048;
 /// The most that a limit of processes may name: the kernel has no more numbers (`PID_MAX_LIMIT`).
 pub const MAX_PIDS: u64 = 4 << 20;
+/// The shares of CPU time that the kernel knows; who says nothing has 1024.
+pub const CPU_SHARES: RangeInclusive<u64> = 2..=262_144;
 /// What the guest kernel and the supervisor use of a guest's memory before the first app.
 pub const GUEST_BASE_BYTES: u64 = 48 << 20;
 /// The guest kernel's page table of physical memory: 64 bytes for every 4096.
@@ -45,6 +49,8 @@ pub struct AppLimits {
     pub app: AcName,
     /// CPU time, in thousandths of a core.
     pub cpu_milli: Limit,
+    /// Its part of the CPU time where the pod's apps contend, if somebody asked for one: of [`CPU_SHARES`].
+    pub cpu_shares: Option<u64>,
     /// Memory, in bytes.
     pub memory_bytes: Limit,
     /// Processes and threads.
@@ -107,6 +113,7 @@ impl AppLimits {
         let mut limits = Self {
             app: name.clone(),
             cpu_milli: Limit { amount: DEFAULT_CPU_MILLI, explicit: false },
+            cpu_shares: None,
             memory_bytes: Limit { amount: DEFAULT_MEMORY_BYTES, explicit: false },
             pids: Limit { amount: DEFAULT_PIDS, explicit: false },
         };
@@ -123,6 +130,7 @@ impl AppLimits {
                             at_least(limit, Quantity::units, MIN_MEMORY_BYTES, "resource/memory")?;
                     }
                 }
+                Isolator::CpuShares(shares) => limits.cpu_shares = Some(shares),
                 Isolator::Pids(amount) => limits.pids = Limit { amount, explicit: true },
                 _ => {}
             }
@@ -183,7 +191,11 @@ impl AppLimits {
         };
         // The same file in both.
         let pids = row("pids", "pids.max", self.pids.amount.to_string(), self.pids.explicit);
-        match version {
+        let shares = self.cpu_shares.map(|shares| match version {
+            CgroupVersion::V2 => row("cpu", "cpu.weight", weight(shares).to_string(), true),
+            CgroupVersion::V1 => row("cpu", "cpu.shares", shares.to_string(), true),
+        });
+        let mut settings = match version {
             CgroupVersion::V2 => vec![
                 row("cpu", "cpu.max", format!("{quota_us} {CPU_PERIOD_US}"), cpu),
                 row("memory", "memory.max", bytes, memory),
@@ -198,8 +210,15 @@ impl AppLimits {
                 row("memory", "memory.memsw.limit_in_bytes", bytes, false),
                 pids,
             ],
-        }
+        };
+        settings.extend(shares);
+        settings
     }
+}
+
+/// Shares of cgroup v1 as a weight of cgroup v2, 1 to 10000: 1024 shares are the default weight of 100, as systemd has it.
+fn weight(shares: u64) -> u64 {
+    (shares.saturating_mul(100) / 1024).clamp(1, 10_000)
 }
 
 #[cfg(test)]
@@ -239,6 +258,18 @@ mod tests {
         assert!(limits(&memory("16m")).unwrap_err().to_string().contains("unit"));
         let pod = limits(&memory("128Mi")).unwrap();
         assert_eq!(pod.guest_memory_bytes().unwrap(), (128 + 2 + 48) << 20);
+    }
+
+    #[test]
+    fn shares_are_weights_in_cgroup_v2() {
+        assert_eq!([2, 1024, 4096, 262_144].map(weight), [1, 100, 400, 10_000]);
+        let app = limits(r#"{"name":"os/linux/cpu-shares","value":1024}"#).unwrap().apps.remove(0);
+        for (version, file, value) in
+            [(CgroupVersion::V1, "cpu.shares", "1024"), (CgroupVersion::V2, "cpu.weight", "100")]
+        {
+            let last = app.cgroup_settings(version).pop().unwrap();
+            assert_eq!((last.file.as_str(), last.value.as_str(), last.required), (file, value, true));
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::abi::Insecure;
+use crate::apparmor::Profile;
 use crate::capability::CapabilitySet;
 use crate::control::Stream;
 use crate::devices::{DevicePolicy, NODES};
@@ -143,6 +144,8 @@ pub struct Process {
     pub filter: Option<Filter>,
     /// Limits of each of its processes.
     pub rlimits: Vec<Rlimit>,
+    /// The AppArmor profile that its program is executed under.
+    pub apparmor: Option<Profile>,
     /// Whether the kernel is told to kill it sooner or later than others.
     pub oom_score_adj: Option<i32>,
 }
@@ -487,6 +490,10 @@ fn process(app: &RuntimeApp, section: &App, world: &World) -> Result<Process, Er
             false => seccomp::of_isolators(&isolators, capabilities)?,
         },
         rlimits: Rlimit::of_isolators(&isolators),
+        apparmor: isolators.iter().rev().find_map(|isolator| match isolator {
+            Isolator::AppArmor(profile) => Some(profile.clone()),
+            _ => None,
+        }),
         oom_score_adj: last(|isolator| match isolator {
             Isolator::OomScoreAdj(score) => Some(*score),
             _ => None,

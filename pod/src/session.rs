@@ -185,6 +185,7 @@ mod tests {
             environment: vec![variable("TERM", "dumb"), variable("A", "1")],
             capabilities: CapabilitySet(5),
             no_new_privileges: true,
+            apparmor: None,
             oom_score_adj: Some(3),
             rlimits: vec!["CORE=0".parse().unwrap()],
             filter: None,

@@ -1,5 +1,6 @@
 //! rkt: the command line, images, and pods' life on disk.
 
+mod apparmor;
 mod cli;
 mod commands;
 mod doctor;

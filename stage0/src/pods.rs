@@ -71,8 +71,8 @@ pub enum Error {
     /// An image without a name for its app.
     #[error("image {0} has no name that an app can have; give it one with --name")]
     NoAppName(String),
-    /// Several variables of one name.
-    #[error("the environment variable \"{0}\" is set twice by {1}")]
+    /// Several variables or annotations of one name.
+    #[error("\"{0}\" is set twice by {1}")]
     VariableTwice(String, &'static str),
     /// A line of `--set-env-file`.
     #[error("line {line} of {}: {what}", path.display())]

@@ -29,7 +29,7 @@ fn machine(limits: &PodLimits) -> Result<AppLimits, pod::Error> {
     let memory_bytes = Limit { amount: limits.memory_bytes(), explicit: false };
     let cpu_milli = Limit { amount: limits.cpu_milli(), explicit: true };
     let pids = Limit { amount: DEFAULT_PIDS, explicit: false };
-    Ok(AppLimits { app: NAME.parse()?, cpu_milli, memory_bytes, pids })
+    Ok(AppLimits { app: NAME.parse()?, cpu_milli, cpu_shares: None, memory_bytes, pids })
 }
 
 #[cfg(test)]
@@ -43,6 +43,7 @@ mod tests {
         let app = |name: &str, milli| AppLimits {
             app: name.parse().unwrap(),
             cpu_milli: Limit { amount: milli, explicit: milli != 1000 },
+            cpu_shares: None,
             memory_bytes: Limit { amount: 64 << 20, explicit: false },
             pids: Limit { amount: DEFAULT_PIDS, explicit: false },
         };

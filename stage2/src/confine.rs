@@ -12,6 +12,7 @@ use pod::capability::CapabilitySet;
 use pod::plan::Process;
 use pod::rlimit::Rlimit;
 
+use crate::apparmor;
 use crate::error::{Error, errno};
 use crate::sys;
 use crate::users::Identity;
@@ -26,6 +27,8 @@ pub fn adjust_oom_score(process: &Process) -> Result<(), Error> {
 
 /// Becomes what `process` says, run by `identity`; all that is left to do is to install its filter and to execute a program.
 pub fn confine(process: &Process, identity: &Identity) -> Result<(), Error> {
+    // Whoever started the pod may have keys in his (session-keyring(7)), which would be inherited.
+    sys::join_new_session_keyring().map_err(Error::system("make a session keyring"))?;
     process.rlimits.iter().try_for_each(limit)?;
     limit_bounding_set(process.capabilities.0).map_err(Error::system("drop capabilities"))?;
     set_keepcaps(true).map_err(Error::system("keep capabilities"))?;
@@ -35,6 +38,9 @@ pub fn confine(process: &Process, identity: &Identity) -> Result<(), Error> {
         set_no_new_privs().map_err(Error::system("give up new privileges"))?;
     }
     enter_directory(&process.working_directory)?;
+    if let Some(profile) = &process.apparmor {
+        apparmor::execute_under(profile)?;
+    }
     sys::close_descriptors_on_exec().map_err(Error::system("close descriptors"))?;
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     sys::reset_signals();
@@ -110,4 +116,29 @@ fn enter_directory(path: &Path) -> Result<(), Error> {
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
     openat2(AT_FDCWD, path, how).and_then(fchdir).map_err(Error::path("enter working directory", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The session keyring of the calling thread: each has its own.
+    fn session_keyring() -> libc::c_long {
+        // SAFETY: both arguments are numbers.
+        unsafe {
+            libc::syscall(libc::SYS_keyctl, libc::KEYCTL_GET_KEYRING_ID, libc::KEY_SPEC_SESSION_KEYRING, 1)
+        }
+    }
+
+    #[test]
+    fn nothing_of_the_callers_session_keyring_is_left() {
+        let callers = session_keyring();
+        std::thread::spawn(move || {
+            assert_eq!(session_keyring(), callers);
+            sys::join_new_session_keyring().unwrap();
+            assert!(callers < 0 || session_keyring() != callers);
+        })
+        .join()
+        .unwrap();
+    }
 }

@@ -9,6 +9,7 @@ use pod::plan::{Operation, Plan};
 use pod::session::SessionId;
 
 mod app;
+mod apparmor;
 mod cgroup;
 mod changes;
 mod channel;

@@ -154,6 +154,17 @@ pub fn close_descriptors_on_exec() -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// Gives this process an empty session keyring of its own. A kernel without keys has none to keep from it.
+pub fn join_new_session_keyring() -> nix::Result<()> {
+    let name = std::ptr::null::<libc::c_char>();
+    // SAFETY: without a name there is nothing to read.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name) };
+    match Errno::result(result) {
+        Ok(_) | Err(Errno::ENOSYS) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Gives every signal its default action again, also those that were ignored when this process was started.
 pub fn reset_signals() {
     for number in 1..=libc::SIGRTMAX() {

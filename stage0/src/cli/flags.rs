@@ -104,12 +104,18 @@ pub struct AppFlags {
     /// CPU time in cores: 500m, 2
     #[arg(long, value_parser = values::cpu, value_name = "QUANTITY")]
     pub cpu: Option<Quantity>,
+    /// Its part of the CPU time where the pod's apps contend: 2 to 262144, by default 1024
+    #[arg(long, value_parser = isolators::cpu_shares, value_name = "NUMBER")]
+    pub cpu_shares: Option<RawIsolator>,
     /// Memory: 64M, 1Gi
     #[arg(long, value_parser = values::memory, value_name = "QUANTITY")]
     pub memory: Option<Quantity>,
     /// How many processes and threads it may have
     #[arg(long, value_parser = isolators::pids, value_name = "NUMBER")]
     pub pids: Option<RawIsolator>,
+    /// The AppArmor profile that confines it, which has to be loaded
+    #[arg(long, value_parser = isolators::apparmor_profile, value_name = "NAME")]
+    pub apparmor_profile: Option<RawIsolator>,
     /// How willingly the kernel kills it when memory is short: -1000 (never) to 1000
     #[arg(long, value_parser = isolators::oom_score_adj, value_name = "NUMBER", allow_negative_numbers = true)]
     pub oom_score_adj: Option<RawIsolator>,

@@ -47,6 +47,17 @@ pub fn pids(text: &str) -> Result<RawIsolator, String> {
     isolator(names::PIDS, json!({ "limit": limit }))
 }
 
+/// A number, of `--cpu-shares`.
+pub fn cpu_shares(text: &str) -> Result<RawIsolator, String> {
+    let shares: u64 = text.parse().map_err(|error| format!("{text:?}: {error}"))?;
+    isolator(names::CPU_SHARES, json!(shares))
+}
+
+/// A name, of `--apparmor-profile`.
+pub fn apparmor_profile(text: &str) -> Result<RawIsolator, String> {
+    isolator(names::APPARMOR, json!({ "profile": text }))
+}
+
 /// A number, of `--oom-score-adj`.
 pub fn oom_score_adj(text: &str) -> Result<RawIsolator, String> {
     let score: i32 = text.parse().map_err(|error| format!("{text:?}: {error}"))?;
@@ -93,6 +104,8 @@ mod tests {
     fn numbers() {
         assert_eq!(pids("64").unwrap().value, json!({"limit": 64}));
         assert_eq!(oom_score_adj("-1000").unwrap().value, json!(-1000));
+        assert_eq!(cpu_shares("2").unwrap().value, json!(2));
+        assert!(cpu_shares("1").is_err() && cpu_shares("much").is_err());
         assert!(pids("0").is_err() && pids("-1").is_err() && oom_score_adj("1001").is_err());
     }
 

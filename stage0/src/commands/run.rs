@@ -20,6 +20,7 @@ use pod::volumes::Mount;
 use uuid::Uuid;
 
 use super::images::check_signature_policy;
+use crate::apparmor::AppArmor;
 use crate::cli::{AppArguments, Globals, PodFlags, Stage1};
 use crate::host::{Erofs, Kernel};
 use crate::pods::create::{AppImage, NewPod, Tree};
@@ -164,6 +165,7 @@ fn check(
     let files: Vec<PathBuf> = images.iter().map(Image::erofs_path).collect();
     let files: Vec<(&str, &Path)> =
         apps.iter().zip(&files).map(|(app, file)| (app.image.as_str(), file.as_path())).collect();
+    AppArmor::of(Path::new("/sys")).check(&plan_of(manifest, flags)?, flags.stage1)?;
     volumes::check(manifest, flags.stage1, flags.private_users, &files)?;
     check_programs(manifest, flags, &files)
 }

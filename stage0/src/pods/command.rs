@@ -101,6 +101,7 @@ mod tests {
             no_new_privileges: false,
             filter: None,
             rlimits: Vec::new(),
+            apparmor: None,
             oom_score_adj: None,
         }
     }

@@ -76,7 +76,12 @@ fn read(path: &Path) -> Result<Vec<EnvironmentVariable>, Error> {
 
 /// That no variable is set twice by the same flag.
 pub fn check_unique(variables: &[EnvironmentVariable], flag: &'static str) -> Result<(), Error> {
-    let mut names: Vec<&str> = variables.iter().map(|variable| variable.name.as_str()).collect();
+    check_names(variables.iter().map(|variable| variable.name.as_str()), flag)
+}
+
+/// The same of anything that has names.
+pub fn check_names<'a>(names: impl Iterator<Item = &'a str>, flag: &'static str) -> Result<(), Error> {
+    let mut names: Vec<&str> = names.collect();
     names.sort_unstable();
     match names.windows(2).find(|pair| matches!(pair, [one, other] if one == other)) {
         Some(pair) => Err(Error::VariableTwice(pair.first().copied().unwrap_or_default().to_owned(), flag)),

@@ -14,7 +14,7 @@ use pod::volumes::{Mount, clean};
 use serde_json::json;
 
 use super::Error;
-use super::environment::{PodEnvironment, check_unique};
+use super::environment::{PodEnvironment, check_names, check_unique};
 use crate::cli::{AppArguments, AppFlags, PodFlags};
 use crate::image::{ARCHITECTURE, DEFAULT_ARGUMENTS_ANNOTATION};
 
@@ -105,6 +105,7 @@ fn annotation(name: &str, value: impl ToString) -> Result<NameValue, Error> {
 
 /// What the command line says, and of the image what is about how it runs.
 fn annotations(image: &ImageManifest, flags: &AppFlags) -> Result<Vec<NameValue>, Error> {
+    check_names(flags.annotation.iter().map(|annotation| annotation.name.as_str()), "--annotation")?;
     let mut all = [life(flags)?, stream_annotations(flags)?].concat();
     let of_image = image.annotations.iter().filter(|of| OF_IMAGE.contains(&of.name.as_str()));
     for annotation in flags.annotation.iter().chain(of_image) {
@@ -174,7 +175,8 @@ fn app(image: &ImageManifest, arguments: &AppArguments, environment: &PodEnviron
     // The last isolator of a kind wins.
     let limits = [("resource/cpu", flags.cpu), ("resource/memory", flags.memory)];
     app.isolators.extend(limits.into_iter().filter_map(|(name, limit)| Some(isolator(name, limit?))));
-    app.isolators.extend([&flags.pids, &flags.oom_score_adj].into_iter().flatten().cloned());
+    let others = [&flags.cpu_shares, &flags.pids, &flags.apparmor_profile, &flags.oom_score_adj];
+    app.isolators.extend(others.into_iter().flatten().cloned());
     let capabilities = flags.caps_retain.as_ref().or(flags.caps_remove.as_ref());
     replace(&mut app.isolators, &[names::CAPABILITIES_RETAIN, names::CAPABILITIES_REMOVE], capabilities);
     replace(&mut app.isolators, &[names::SECCOMP_RETAIN, names::SECCOMP_REMOVE], flags.seccomp.as_ref());
@@ -315,6 +317,7 @@ mod tests {
         assert_eq!(life("i"), "rkt/app/kill-signal=SIGQUIT");
         // An annotation wins over the image, and a flag over that.
         assert_eq!(life("i --annotation=rkt/app/kill-signal=HUP"), "rkt/app/kill-signal=HUP");
+        assert!(pod(&images, "i --annotation=a=1 --annotation=a=2").is_err());
         let both = life("i --annotation=rkt/app/kill-signal=HUP --kill-signal=int");
         assert_eq!(both, "rkt/app/kill-signal=SIGINT");
         assert_eq!(

@@ -46,7 +46,12 @@ fn the_cpu_is_throttled() {
 
 #[test]
 fn the_values_are_written() {
-    let pod = limited("echo ready; sleep 1000", "resource/cpu", "250m");
+    let isolators = json!([
+        {"name": "resource/cpu", "value": {"limit": "250m"}},
+        {"name": "os/linux/cpu-shares", "value": 2048},
+    ]);
+    let script = "echo ready; sleep 1000";
+    let pod = Pod::new().with("app", json!({"exec": ["/bin/sh", "-c", script], "isolators": isolators}));
     let mut running = pod.start();
     std::io::Read::read_exact(running.0.stdout.as_mut().unwrap(), &mut [0; 6]).unwrap();
     let read = |file: &str| {
@@ -56,10 +61,12 @@ fn the_values_are_written() {
     match read("cpu.max") {
         Some(v2) => {
             assert_eq!(v2, "25000 100000\n");
+            assert_eq!(read("cpu.weight").unwrap(), "200\n");
             assert_eq!(read("memory.max").unwrap(), format!("{}\n", 512 << 20));
         }
         None => {
             assert_eq!(read("cpu.cfs_quota_us").unwrap(), "25000\n");
+            assert_eq!(read("cpu.shares").unwrap(), "2048\n");
             assert_eq!(read("memory.limit_in_bytes").unwrap(), format!("{}\n", 512 << 20));
         }
     }

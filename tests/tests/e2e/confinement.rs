@@ -1,6 +1,6 @@
 //! What an app is given, and what it cannot reach.
 
-use crate::harness::{BUSYBOX, Finished, Host, Process, image};
+use crate::harness::{BUSYBOX, Finished, Host, Process, image, stage1};
 
 fn with(host: &Host, options: &[&str], script: &str) -> Finished {
     Process::start(&mut host.shell(options, script)).finish()
@@ -206,4 +206,26 @@ fn confinement_without_sense_is_refused() {
         assert!(finished.stderr.contains(expected), "{option}: {}", finished.stderr);
         assert!(host.pods().is_empty(), "{option}");
     }
+}
+
+/// Not every host has AppArmor, and the kernel of a micro-VM has none of the host's profiles.
+#[test]
+fn an_apparmor_profile_confines_the_app_or_is_refused() {
+    let host = Host::new();
+    let under = |profile: &str| {
+        let option = format!("--apparmor-profile={profile}");
+        with(&host, &[option.as_str()], "cat /proc/self/attr/current")
+    };
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+    let is_vm = stage1() == "kvm";
+    if is_vm || !enabled.is_ok_and(|enabled| enabled.trim() == "Y") {
+        let why = if is_vm { "use --stage1=nspawn" } else { "no AppArmor" };
+        let refused = under("unconfined").exited(254);
+        assert!(refused.stderr.contains(why), "{}", refused.stderr);
+        assert!(host.pods().is_empty());
+        return;
+    }
+    assert_eq!(under("unconfined").success().text().trim(), "unconfined");
+    let refused = under("rkt-has-no-such-profile").exited(254);
+    assert!(refused.stderr.contains("rkt-has-no-such-profile"), "{}", refused.stderr);
 }
