@@ -30,6 +30,13 @@ pub struct Resident {
     pub private_kib: u64,
 }
 
+impl Resident {
+    /// The sum.
+    pub fn and(self, other: Self) -> Self {
+        Self { rss_kib: self.rss_kib + other.rss_kib, private_kib: self.private_kib + other.private_kib }
+    }
+}
+
 /// All that is resident of a process.
 pub fn of_process(process: u32) -> Result<Resident, Error> {
     Ok(sum(&parse(&fs::read_to_string(format!("/proc/{process}/smaps"))?)))

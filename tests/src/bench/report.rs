@@ -29,7 +29,7 @@ pub fn table(results: &Results) -> String {
     for (name, time) in &vm.marks {
         row(&mut text, name, Some(*time));
     }
-    text.push_str("\nthe VMM's memory beyond its guest's, while the pod sleeps\n");
+    text.push_str("\nthe memory of the pod's parent and the VMM beyond the guest's, while the pod sleeps\n");
     memory(&mut text, "resident", vm.resident);
     text
 }

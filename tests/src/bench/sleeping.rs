@@ -56,19 +56,19 @@ impl SleepingPod {
         self.parent.id()
     }
 
-    /// The only child of a namespace pod's parent.
-    fn supervisor(&self) -> Result<u32, Error> {
+    /// The only child of the pod's parent: its supervisor, or its VMM.
+    pub fn child(&self) -> Result<u32, Error> {
         let parent = self.parent();
         let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
         match children.split_whitespace().collect::<Vec<_>>().as_slice() {
-            [supervisor] => Ok(supervisor.parse()?),
+            [child] => Ok(child.parse()?),
             _ => Err(format!("the pod's parent has these children: {children}").into()),
         }
     }
 
     /// Watches a pod of namespaces for some seconds.
     pub fn watch(&self) -> Result<Idle, Error> {
-        let supervisor = self.supervisor()?;
+        let supervisor = self.child()?;
         let runs = || -> Result<u64, Error> { Ok(times_run(self.parent())? + times_run(supervisor)?) };
         // What comes after the start is no wake-up.
         sleep(Duration::from_secs(1));

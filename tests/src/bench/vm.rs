@@ -1,7 +1,7 @@
 //! Where the time of a VM pod goes, and what memory its VMM takes.
 
 use crate::measure::{Summary, run};
-use crate::memory::{Resident, beyond_guest};
+use crate::memory::{Resident, beyond_guest, of_process};
 use crate::sleeping::SleepingPod;
 use crate::{Bench, Error, timeline};
 
@@ -14,7 +14,7 @@ const MEMORY: &[&str] = &["--memory=78Mi"];
 pub struct Vm {
     /// Each mark of the timeline, in the order of the first run, and the milliseconds to it since the start.
     pub marks: Vec<(String, Summary)>,
-    /// The VMM's own memory while its pod sleeps.
+    /// The memory of the pod's parent and the VMM, without the guest's, while the pod sleeps. What they share counts twice.
     pub resident: Resident,
 }
 
@@ -40,12 +40,17 @@ fn summarise(runs: &[Vec<(String, f64)>]) -> Vec<(String, Summary)> {
     names.filter_map(|name| Some((name.clone(), Summary::of(&times(name)?)?))).collect()
 }
 
+/// The VMM is the only child of the pod's parent.
 fn resident(bench: &Bench) -> Result<Resident, Error> {
     let pod = SleepingPod::start(bench, "kvm", MEMORY)?;
-    let smaps = std::fs::read_to_string(format!("/proc/{}/smaps", pod.parent()));
+    let read = || -> Result<Resident, Error> {
+        let smaps = std::fs::read_to_string(format!("/proc/{}/smaps", pod.child()?))?;
+        Ok(of_process(pod.parent())?.and(beyond_guest(&smaps)))
+    };
+    let resident = read();
     pod.stop()?;
     bench.collect_garbage()?;
-    Ok(beyond_guest(&smaps?))
+    resident
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod escapes;
 mod exit_status;
 mod harness;
 mod images;
+mod jail;
 mod kvm;
 mod life;
 mod lifecycle;
