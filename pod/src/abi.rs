@@ -265,9 +265,14 @@ impl PodDirectory {
         self.path.join("net-info.json")
     }
 
-    /// The process to enter: the supervisor (namespaces), or the VMM.
+    /// The process to enter: the supervisor (namespaces), or the pod's parent (VM).
     pub fn pid(&self) -> PathBuf {
         self.path.join("pid")
+    }
+
+    /// The process of the machine (VM).
+    pub fn vmm_pid(&self) -> PathBuf {
+        self.path.join("vmm-pid")
     }
 
     /// The pod's parent, which signals are for: the stage1 that rkt became. Its modification time is when the pod started.

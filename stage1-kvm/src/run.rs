@@ -64,6 +64,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let config = machine::config(&pod, &limits, kvm, cards.host, file_systems, to_guest)?;
     let running = Running::start(config, ends, pod.arguments.debug)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
+    status::write_vmm_pid(&pod.directory, running.pid())?;
     let result = accompany(&pod, &plan, doors, &running, &signals, terminal.as_ref(), &mut timeline);
     drop(terminal);
     let status = match result {

@@ -68,6 +68,11 @@ impl Running {
             .map_err(|source| Error::System { action: "duplicate a descriptor", source })
     }
 
+    /// Its process's number.
+    pub fn pid(&self) -> i32 {
+        self.child.pid()
+    }
+
     /// Ends it at once.
     pub fn kill(&self) {
         self.child.kill();

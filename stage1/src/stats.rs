@@ -74,17 +74,31 @@ fn ask(app: &AcName) -> Result<Statistics, Error> {
     }
 }
 
-/// What the pod's parent, which is the VM, costs the host.
+/// What the process of the machine costs the host: a child of the pod's parent.
 fn vmm(directory: &PodDirectory, uuid: Uuid) -> Result<VmmStatistics, Error> {
-    let (pid, _) = stop::living_parent(directory, uuid, "measured")?;
+    let (parent, _) = stop::living_parent(directory, uuid, "measured")?;
+    let file = directory.vmm_pid();
+    let pid = fs::read_to_string(&file).map_err(Error::file("read", &file))?;
+    let pid: u32 = pid.trim().parse().map_err(|_| Error::PodGone)?;
     let process = Path::new("/proc").join(pid.to_string());
     let read = |file: &str| {
         let path = process.join(file);
         fs::read_to_string(&path).map_err(Error::file("read", &path))
     };
     // The kernel has it in clock ticks (proc_pid_stat(5)).
+    let stat = read("stat")?;
+    // A number may be somebody else's by now.
+    if parent_of(&stat) != Some(parent) {
+        return Err(Error::PodGone);
+    }
     let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|ticks| u64::try_from(ticks).ok());
-    Ok(parse_process(pid.cast_unsigned(), &read("stat")?, &read("status")?, ticks.unwrap_or(100).max(1)))
+    Ok(parse_process(pid, &stat, &read("status")?, ticks.unwrap_or(100).max(1)))
+}
+
+/// From the text of `/proc/PID/stat`, where it is the fourth field.
+fn parent_of(stat: &str) -> Option<i32> {
+    let (_, behind) = stat.rsplit_once(')')?;
+    behind.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// From the texts of `/proc/PID/stat` and `/proc/PID/status`.
@@ -119,6 +133,7 @@ mod tests {
     fn a_process() {
         let stat = "7 (a (b) c) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 4 0 100 1000 10";
         let status = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\nThreads:\t4\n";
+        assert_eq!((parent_of(stat), parent_of("7 (a) S x"), parent_of("")), (Some(1), None, None));
         let vmm = parse_process(7, stat, status, 100);
         assert_eq!((vmm.user_us, vmm.system_us), (2_500_000, 500_000));
         assert_eq!((vmm.resident_bytes, vmm.peak_bytes), (Some(1 << 20), Some(2 << 20)));

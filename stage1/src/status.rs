@@ -50,6 +50,11 @@ pub fn write_pid(directory: &PodDirectory, pid: u32) -> Result<(), Error> {
     write(directory.pid(), format!("{pid}\n").as_bytes())
 }
 
+/// Writes the machine's process.
+pub fn write_vmm_pid(directory: &PodDirectory, pid: i32) -> Result<(), Error> {
+    write(directory.vmm_pid(), format!("{pid}\n").as_bytes())
+}
+
 /// Writes the isolation's name.
 pub fn write_flavor(directory: &PodDirectory, flavor: &str) -> Result<(), Error> {
     link(flavor, &directory.flavor())

@@ -34,7 +34,8 @@ fn of_a_running_pod() {
     assert_eq!(idle["pids"]["current"], 1, "{json}");
     if stage1() == "kvm" {
         let vmm = &json["vmm"];
-        assert_eq!(vmm["pid"], pod.pid().as_raw(), "{json}");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", vmm["pid"])).unwrap();
+        assert!(status.contains(&format!("PPid:\t{}\n", pod.pid())), "{status}");
         assert!(
             vmm["resident_bytes"].as_u64() > Some(1 << 20) && vmm["user_us"].as_u64() > usage(burner),
             "{json}"
