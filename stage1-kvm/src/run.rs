@@ -72,7 +72,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         Err(error) => return Err(running.explain(error)),
     };
     // At once: the guest has synced what it has written. It has to be gone before its cgroup and its network are.
-    running.finish(&mut timeline);
+    running.finish(&mut timeline)?;
     drop(servers);
     drop(quota);
     drop(network);

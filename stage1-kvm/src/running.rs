@@ -89,12 +89,17 @@ impl Running {
     }
 
     /// Ends a machine whose pod has exited. How it went is asked only if `timeline` is wanted.
-    pub fn finish(mut self, timeline: &mut Timeline) {
-        if timeline.is_wanted()
-            && let End::Reported(report) = self.end()
-        {
-            report.tell(timeline);
+    pub fn finish(mut self, timeline: &mut Timeline) -> Result<(), Error> {
+        if timeline.is_wanted() {
+            match self.end() {
+                End::Reported(report) => report.tell(timeline),
+                // Somebody was in a hurry.
+                End::Killed => {}
+                End::Forbidden(call) => return Err(Error::Forbidden { call }),
+                End::Unexpected(end) => return Err(Error::VmmGone { end }),
+            }
         }
+        Ok(())
     }
 
     /// Ends it in good order if it can still do that.

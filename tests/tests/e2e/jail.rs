@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Host, Process, stage1};
+use crate::harness::{BUSYBOX, Host, Process, image, stage1};
 
 /// The only child of a pod's parent.
 fn machine_of(parent: nix::unistd::Pid) -> PathBuf {
@@ -70,4 +70,19 @@ fn the_machine_runs_with_nothing_to_open_and_nobody_to_reach() {
     pod.finish();
     crate::harness::wait_until("the machine is gone", || !machine.exists());
     host.collect_garbage().success();
+}
+
+/// At its end each processor is got out of the guest, and the report passes the filters, too.
+#[test]
+fn the_machine_tells_how_it_went() {
+    if stage1() != "kvm" {
+        return;
+    }
+    let busybox = image(BUSYBOX);
+    let host = Host::new();
+    let mut command = host.run(&["--timeline", &busybox, "--cpu=2", "--exec=/bin/true"]);
+    let finished = Process::start(&mut command).finish().success();
+    for mark in ["vmm-ready", "kernel-entry", "init", "supervisor-ready"] {
+        assert!(finished.stderr.contains(mark), "{mark}: {}", finished.stderr);
+    }
 }

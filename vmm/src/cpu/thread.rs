@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use jail::filter;
 use kvm_bindings::kvm_run;
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use nix::unistd::gettid;
+use nix::unistd::{getpid, gettid};
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use crate::bus::Bus;
@@ -49,6 +49,8 @@ pub struct VcpuFailure {
 /// A processor's thread.
 #[derive(Debug)]
 pub struct VcpuThread {
+    /// Who kicks it may not ask for the number any more.
+    process_id: libc::pid_t,
     thread_id: libc::pid_t,
     go: Sender<()>,
     ended: Receiver<()>,
@@ -88,7 +90,8 @@ impl VcpuThread {
             .spawn(body)
             .map_err(Error::host("start a processor's thread"))?;
         let gone = |_| Error::host("start a processor's thread")(io::ErrorKind::BrokenPipe.into());
-        Ok(Self { thread_id: reported.recv().map_err(gone)??, go, ended })
+        let process_id = getpid().as_raw();
+        Ok(Self { process_id, thread_id: reported.recv().map_err(gone)??, go, ended })
     }
 
     /// Lets it run.
@@ -99,7 +102,7 @@ impl VcpuThread {
     /// Gets the thread out of the guest, so that it sees that it is to stop.
     pub fn kick(&self) {
         // SAFETY: the call takes numbers; the thread is there until the process ends, and the signal has a handler.
-        unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), self.thread_id, kick_signal()) };
+        unsafe { libc::syscall(libc::SYS_tgkill, self.process_id, self.thread_id, kick_signal()) };
     }
 
     /// Waits until the processor has ended, or will never run.
