@@ -67,6 +67,9 @@ pub struct PodLimits {
 impl PodLimits {
     /// The limits that a manifest means; of several isolators of one kind the last wins, as upstream's stage1 has it.
     pub fn of(manifest: &PodManifest) -> Result<Self, Error> {
+        if let Some(isolator) = manifest.isolators.first() {
+            return Err(Error::Unsupported(format!("isolator {} of a whole pod", isolator.name)));
+        }
         let apps = manifest.apps.iter().map(|app| AppLimits::of(&app.name, app.app.as_ref()));
         Ok(Self { apps: apps.collect::<Result<_, _>>()? })
     }
@@ -232,6 +235,15 @@ mod tests {
             "0".repeat(64)
         );
         PodLimits::of(&PodManifest::parse(json.as_bytes())?)
+    }
+
+    #[test]
+    fn isolators_of_a_whole_pod_are_not_ignored() {
+        let mut manifest = PodManifest::new(Vec::new());
+        let value = serde_json::json!({"limit": "1G"});
+        manifest.isolators.push(crate::isolator::RawIsolator { name: "resource/memory".into(), value });
+        let error = PodLimits::of(&manifest).unwrap_err();
+        assert!(error.to_string().contains("resource/memory of a whole pod"), "{error}");
     }
 
     #[test]

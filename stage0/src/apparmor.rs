@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use pod::apparmor::Profile;
-use pod::plan::Plan;
+use pod::plan::{AppPlan, Plan};
 
 use crate::cli::Stage1;
 
@@ -36,7 +36,7 @@ pub enum Error {
 
 /// What of AppArmor a kernel has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AppArmor {
+struct AppArmor {
     is_enabled: bool,
     /// Its list of profiles, if that can be read: where securityfs is mounted.
     profiles: Option<String>,
@@ -44,7 +44,7 @@ pub struct AppArmor {
 
 impl AppArmor {
     /// Of the running kernel, whose /sys is at `sys`.
-    pub fn of(sys: &Path) -> Self {
+    fn of(sys: &Path) -> Self {
         let read = |file: &str| fs::read_to_string(sys.join(file)).ok();
         Self {
             is_enabled: read("module/apparmor/parameters/enabled").is_some_and(|text| text.trim() == "Y"),
@@ -57,20 +57,27 @@ impl AppArmor {
         self.profiles.as_deref().is_none_or(|profiles| profile.is_listed(profiles))
     }
 
-    /// Whether every app of a pod can have the profile that it asks for.
-    pub fn check(&self, plan: &Plan, stage1: Stage1) -> Result<(), Error> {
-        for app in &plan.apps {
-            let (name, Some(profile)) = (app.name.to_string(), &app.process.apparmor) else { continue };
-            match stage1 {
-                Stage1::Kvm => return Err(Error::OfVm(name)),
-                Stage1::Nspawn if !self.is_enabled => return Err(Error::Absent(name)),
-                Stage1::Nspawn if !self.has(profile) => {
-                    return Err(Error::NotLoaded { app: name, profile: profile.as_str().to_owned() });
-                }
-                Stage1::Nspawn => {}
-            }
+    fn can_confine(&self, app: &AppPlan, profile: &Profile) -> Result<(), Error> {
+        let name = app.name.to_string();
+        match self {
+            Self { is_enabled: false, .. } => Err(Error::Absent(name)),
+            _ if self.has(profile) => Ok(()),
+            _ => Err(Error::NotLoaded { app: name, profile: profile.as_str().to_owned() }),
         }
-        Ok(())
+    }
+}
+
+/// Whether every app of a pod can have the profile that it asks for.
+pub fn check(plan: &Plan, stage1: Stage1) -> Result<(), Error> {
+    let mut asking =
+        plan.apps.iter().filter_map(|app| Some((app, app.process.apparmor.as_ref()?))).peekable();
+    match (asking.peek(), stage1) {
+        (None, _) => Ok(()),
+        (Some((app, _)), Stage1::Kvm) => Err(Error::OfVm(app.name.to_string())),
+        (Some(_), Stage1::Nspawn) => {
+            let here = AppArmor::of(Path::new("/sys"));
+            asking.try_for_each(|(app, profile)| here.can_confine(app, profile))
+        }
     }
 }
 

@@ -20,7 +20,6 @@ use pod::volumes::Mount;
 use uuid::Uuid;
 
 use super::images::check_signature_policy;
-use crate::apparmor::AppArmor;
 use crate::cli::{AppArguments, Globals, PodFlags, Stage1};
 use crate::host::{Erofs, Kernel};
 use crate::pods::create::{AppImage, NewPod, Tree};
@@ -29,7 +28,7 @@ use crate::pods::manifest::{Source, generate, runtime_app};
 use crate::pods::{Pods, command};
 use crate::store::{self, Image, Store};
 use crate::users::{self, Reserved};
-use crate::{network, stage1, timeline, volumes};
+use crate::{apparmor, network, stage1, timeline, volumes};
 
 /// What is wrong with a command line that is right by itself.
 #[derive(Debug, thiserror::Error)]
@@ -146,7 +145,7 @@ fn find(
         let runtime = runtime_app(Source { id, manifest }, app, environment, mounts)?;
         let mut alone = PodManifest::new(vec![runtime]);
         alone.volumes = flags.volume.clone();
-        check_programs(&alone, flags, &[(text, erofs)])
+        check_programs(&alone, &plan_of(&alone, flags)?, &[(text, erofs)])
     })
 }
 
@@ -165,19 +164,19 @@ fn check(
     let files: Vec<PathBuf> = images.iter().map(Image::erofs_path).collect();
     let files: Vec<(&str, &Path)> =
         apps.iter().zip(&files).map(|(app, file)| (app.image.as_str(), file.as_path())).collect();
-    AppArmor::of(Path::new("/sys")).check(&plan_of(manifest, flags)?, flags.stage1)?;
+    let plan = plan_of(manifest, flags)?;
+    apparmor::check(&plan, flags.stage1)?;
     volumes::check(manifest, flags.stage1, flags.private_users, &files)?;
-    check_programs(manifest, flags, &files)
+    check_programs(manifest, &plan, &files)
 }
 
 fn check_programs(
     manifest: &PodManifest,
-    flags: &PodFlags,
+    plan: &Plan,
     images: &[(&str, &Path)],
 ) -> Result<(), Box<dyn Error>> {
     let assigned = pod::volumes::assign(manifest)?;
-    let apps = plan_of(manifest, flags)?.apps;
-    for ((app, mounts), (image, erofs)) in apps.iter().zip(&assigned.mounts).zip(images) {
+    for ((app, mounts), (image, erofs)) in plan.apps.iter().zip(&assigned.mounts).zip(images) {
         let program = app.process.exec.first().map(String::as_str).unwrap_or_default();
         if !volumes::may_hold(&assigned, mounts, program) {
             command::check(&app.name, image, &app.process, erofs)?;

@@ -17,6 +17,7 @@ struct Mapping {
     end: u64,
     path: String,
     rss_kib: u64,
+    pss_kib: u64,
     private_kib: u64,
     no_reserve: bool,
 }
@@ -26,6 +27,8 @@ struct Mapping {
 pub struct Resident {
     /// All of it.
     pub rss_kib: u64,
+    /// The same, with what several processes share divided among them (proc(5), `Pss`): this can be summed up.
+    pub pss_kib: u64,
     /// What no other process shares.
     pub private_kib: u64,
 }
@@ -33,7 +36,11 @@ pub struct Resident {
 impl Resident {
     /// The sum.
     pub fn and(self, other: Self) -> Self {
-        Self { rss_kib: self.rss_kib + other.rss_kib, private_kib: self.private_kib + other.private_kib }
+        Self {
+            rss_kib: self.rss_kib + other.rss_kib,
+            pss_kib: self.pss_kib + other.pss_kib,
+            private_kib: self.private_kib + other.private_kib,
+        }
     }
 }
 
@@ -51,6 +58,7 @@ pub fn beyond_guest(smaps: &str) -> Resident {
 fn sum<'m>(mappings: impl IntoIterator<Item = &'m Mapping>) -> Resident {
     mappings.into_iter().fold(Resident::default(), |sum, mapping| Resident {
         rss_kib: sum.rss_kib + mapping.rss_kib,
+        pss_kib: sum.pss_kib + mapping.pss_kib,
         private_kib: sum.private_kib + mapping.private_kib,
     })
 }
@@ -89,6 +97,7 @@ fn parse(smaps: &str) -> Vec<Mapping> {
             let kib = || value.trim().trim_end_matches(" kB").parse().unwrap_or(0);
             match name {
                 "Rss" => mapping.rss_kib = kib(),
+                "Pss" => mapping.pss_kib = kib(),
                 "Private_Clean" | "Private_Dirty" => mapping.private_kib += kib(),
                 "VmFlags" => mapping.no_reserve = value.split_whitespace().any(|flag| flag == "nr"),
                 _ => {}
@@ -113,7 +122,7 @@ mod tests {
 
     fn mapping(range: &str, path: &str, rss: u64, flags: &str) -> String {
         format!(
-            "{range} rw-p 00000000 00:00 0 {path}\nSize: 1 kB\nRss: {rss} kB\nPrivate_Clean: 1 kB\n\
+            "{range} rw-p 00000000 00:00 0 {path}\nSize: 1 kB\nRss: {rss} kB\nPss: {rss} kB\nPrivate_Clean: 1 kB\n\
              Private_Dirty: {} kB\nVmFlags: rd wr {flags}\n",
             rss - 1
         )
@@ -133,6 +142,9 @@ mod tests {
             // A heap of the allocator.
             mapping("7f0000000000-7f0000021000", "", 100, "nr"),
         ];
-        assert_eq!(beyond_guest(&smaps.concat()), Resident { rss_kib: 1016, private_kib: 1016 });
+        assert_eq!(
+            beyond_guest(&smaps.concat()),
+            Resident { rss_kib: 1016, pss_kib: 1016, private_kib: 1016 }
+        );
     }
 }

@@ -35,7 +35,10 @@ pub fn table(results: &Results) -> String {
 }
 
 fn memory(text: &mut String, name: &str, resident: Resident) {
-    for (name, kib) in [(name, resident.rss_kib), ("  of it private", resident.private_kib)] {
+    let shared = "  shared pages in proportion";
+    for (name, kib) in
+        [(name, resident.rss_kib), (shared, resident.pss_kib), ("  private", resident.private_kib)]
+    {
         let _ = writeln!(text, "  {name:<36}{:>10.2} MiB", kib as f64 / 1024.0);
     }
 }
@@ -73,12 +76,14 @@ pub fn json(results: &Results) -> Value {
             "private_users_run_ms": summary(&namespaces.private_users),
             "peers": peers,
             "supervisor_rss_kib": idle.supervisor.rss_kib,
+            "supervisor_pss_kib": idle.supervisor.pss_kib,
             "supervisor_private_kib": idle.supervisor.private_kib,
             "idle_wake_ups_a_second": idle.wake_ups_a_second,
         },
         "kvm": {
             "timeline": marks,
             "vmm_rss_beyond_guest_kib": vm.resident.rss_kib,
+            "vmm_pss_beyond_guest_kib": vm.resident.pss_kib,
             "vmm_private_beyond_guest_kib": vm.resident.private_kib,
         },
     })
@@ -98,9 +103,12 @@ mod tests {
             private_users: vec![15.0, 18.0, 33.0],
             peers: [vec![20.0, 24.0, 44.0], vec![60.0; 3]],
         };
-        let idle = Idle { supervisor: Resident { rss_kib: 1024, private_kib: 512 }, wake_ups_a_second: 0.0 };
+        let idle = Idle {
+            supervisor: Resident { rss_kib: 1024, pss_kib: 768, private_kib: 512 },
+            wake_ups_a_second: 0.0,
+        };
         let marks = vec![("init".to_owned(), Summary { median: 90.0, min: 89.5, max: 91.0 })];
-        let vm = Vm { marks, resident: Resident { rss_kib: 2048, private_kib: 1024 } };
+        let vm = Vm { marks, resident: Resident { rss_kib: 2048, pss_kib: 1536, private_kib: 1024 } };
         let results = Results { namespaces, idle, vm };
         let text = table(&results);
         assert!(text.contains("0.50      0.25      0.50"), "{text}");
