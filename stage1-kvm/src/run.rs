@@ -106,6 +106,7 @@ fn accompany(
         kill: &mut || running.kill(),
         entrance,
         door: Box::new(|session, streams| sessions::open(&pod.directory, session, streams)),
+        site: None,
         // The supervisor counts them, in the guest.
         oom_kills: &|_| None,
     };

@@ -45,6 +45,12 @@ pub fn make(plan: &Plan) -> Result<Vec<AppCgroups>, Error> {
     plan.apps.iter().map(|app| make_one(&root, app)).collect()
 }
 
+/// Makes the cgroup of an app that comes late. The controllers are enabled: a pod whose apps come and go has all of them.
+pub fn make_late(app: &AppPlan) -> Result<AppCgroups, Error> {
+    let root = sys::mount_detached(c"cgroup2").map_err(Error::system("mount cgroup2"))?;
+    make_one(&root, app)
+}
+
 fn make_one(root: &OwnedFd, app: &AppPlan) -> Result<AppCgroups, Error> {
     let name = app.name.as_str();
     let made = mkdirat(root, name, Mode::from_bits_truncate(0o755))

@@ -39,6 +39,7 @@ fn carry_out_one(operation: &Operation, scope: &Scope, trees: &[OwnedFd]) -> Res
         Operation::Idmap { path } => mounts::idmap(scope, trees, path),
         Operation::Bind { source, target, flags } => mounts::bind(scope, source, target, *flags),
         Operation::Attach { tree, target } => volume::attach(scope, trees, *tree, target),
+        Operation::Detach { path } => mounts::detach(scope, path),
         Operation::Volume { source, target, read_only } => volume::bind(scope, source, target, *read_only),
         Operation::EmptyFile { path } => volume::make_empty_file(scope, path),
         Operation::EmptyVolume { path, volume } => volume::make_empty(scope, path, volume),

@@ -41,6 +41,12 @@ pub struct AppReport {
     pub name: String,
     /// created, running, or exited.
     pub state: &'static str,
+    /// When it came into a pod whose apps come and go.
+    #[serde(rename = "created_at", serialize_with = "nanoseconds", skip_serializing_if = "Option::is_none")]
+    pub created: Option<SystemTime>,
+    /// When it was started last in such a pod.
+    #[serde(rename = "started_at", serialize_with = "nanoseconds", skip_serializing_if = "Option::is_none")]
+    pub started: Option<SystemTime>,
     #[serde(rename = "finished_at", serialize_with = "nanoseconds", skip_serializing_if = "Option::is_none")]
     pub finished: Option<SystemTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,14 +111,20 @@ impl Pod {
     ) -> Result<AppReport, Error> {
         let status = directory.status(&app.name);
         let exit_code = read_number(&status)?;
+        let (created, started) =
+            (modified(&directory.app_created(&app.name)), modified(&directory.app_started(&app.name)));
+        // Those of other pods have been started when all of them have.
+        let runs = if created.is_some() { started.is_some() } else { ready };
         let state = match (exit_code, self.state) {
             (Some(_), _) | (None, State::Exited | State::ExitedDeleting | State::ExitedGarbage) => "exited",
-            (None, State::Running) if ready => "running",
+            (None, State::Running) if runs => "running",
             (None, _) => "created",
         };
         Ok(AppReport {
             name: app.name.to_string(),
             state,
+            created,
+            started,
             finished: exit_code.and_then(|_| modified(&status)),
             exit_code,
             restarts: read_number(&directory.restarts(&app.name))?.unwrap_or(0),
