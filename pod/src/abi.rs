@@ -216,6 +216,11 @@ impl PodDirectory {
         self.path.join("stage1/rootfs")
     }
 
+    /// The directory with the apps' images: `<app>/image.erofs` and what belongs to it.
+    pub fn images(&self) -> PathBuf {
+        self.path.join("appsinfo")
+    }
+
     /// An app's image manifest.
     pub fn app_manifest(&self, app: &AcName) -> PathBuf {
         self.path.join("appsinfo").join(app.as_str()).join("manifest")

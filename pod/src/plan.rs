@@ -28,7 +28,7 @@ use crate::seccomp::{self, Filter};
 use crate::streams::{InputMode, StreamModes};
 use crate::types::AcName;
 
-pub use addition::{Addition, NewApp, addition, new_volumes, teardown};
+pub use addition::{Addition, NewApp, VM_LATE_IMAGES_TAG, addition, new_volumes, teardown, vm_late_image};
 pub use operation::{MountFlags, Operation};
 pub use users::PrivateUsers;
 use volumes::Volumes;
@@ -312,6 +312,9 @@ fn pod_setup(manifest: &PodManifest, world: &World, volumes: &Volumes) -> Vec<Op
     };
     let quiet = MountFlags { no_exec: false, ..MountFlags::INERT };
     operations.push(mount("tmpfs", &pod_root, quiet, "mode=0755"));
+    if manifest.is_mutable() && matches!(world.isolation, Isolation::Vm { .. }) {
+        operations.extend(addition::vm_supplies(&pod_root));
+    }
     match world.private_users() {
         Some(users) => operations.extend(users.pod_setup(&pod_root, manifest)),
         None => {

@@ -1,7 +1,6 @@
 //! The `run` entrypoint.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -71,6 +70,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let private = users
         .as_ref()
         .map(|(range, _)| PrivateUsers { range: *range, host_network: pod.arguments.net == Net::Host });
+    let kinds = if pod.manifest.is_mutable() { volumes.clone() } else { Vec::new() };
     let plan = pod.plan(Isolation::Namespaces { pod_root, volumes, users: private }, layers)?;
     plan.apps.iter().try_for_each(check_filter)?;
 
@@ -107,8 +107,10 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     status::write_pid(&pod.directory, pid.as_raw().cast_unsigned())?;
 
     let (door, cgroups) = (Rc::new(door), RefCell::new(cgroups));
-    let site =
-        HostSite { pod: &pod, users: kept, cgroups: &cgroups, door: Rc::clone(&door), kinds: HashMap::new() };
+    let site = match plan.mutable {
+        true => Some(Box::new(HostSite::new(&pod, kept, &cgroups, &door, &kinds)?) as Box<dyn Site>),
+        false => None,
+    };
     let connection = Connection {
         control: Control::Connected(control),
         streams: CarriedStreams::Connected(outside),
@@ -118,7 +120,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         },
         entrance,
         door: Box::new(move |session, streams| door.open(session, streams)),
-        site: plan.mutable.then(|| Box::new(site) as Box<dyn Site>),
+        site,
         oom_kills: &|app| cgroups.borrow().oom_kills(app),
     };
     let status = attend(&pod, &plan, connection, &signals, terminal.as_ref(), &mut timeline)?;

@@ -27,12 +27,12 @@ use crate::volumes::{self, Users};
 
 /// The host's side of a pod whose apps come and go.
 pub struct HostSite<'a> {
-    pub pod: &'a Pod,
-    pub users: Option<(UserRange, File)>,
-    pub cgroups: &'a RefCell<Cgroups>,
-    pub door: Rc<Door>,
+    pod: &'a Pod,
+    users: Option<(UserRange, File)>,
+    cgroups: &'a RefCell<Cgroups>,
+    door: Rc<Door>,
     /// What each volume is that is in use, by its key.
-    pub kinds: HashMap<String, OpenedVolume>,
+    kinds: HashMap<String, OpenedVolume>,
 }
 
 impl Site for HostSite<'_> {
@@ -50,7 +50,20 @@ impl Site for HostSite<'_> {
     }
 }
 
-impl HostSite<'_> {
+impl<'a> HostSite<'a> {
+    /// Of a pod with this user namespace, if it has one, and with volumes that are this.
+    pub fn new(
+        pod: &'a Pod,
+        users: Option<(UserRange, File)>,
+        cgroups: &'a RefCell<Cgroups>,
+        door: &Rc<Door>,
+        volumes: &[OpenedVolume],
+    ) -> Result<Self, Error> {
+        let assigned = assign(&pod.manifest).map_err(Error::Volumes)?.volumes;
+        let kinds = assigned.into_iter().map(|volume| volume.key).zip(volumes.iter().copied()).collect();
+        Ok(Self { pod, users, cgroups, door: Rc::clone(door), kinds })
+    }
+
     fn try_add(
         &mut self,
         session: SessionId,

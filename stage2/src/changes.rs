@@ -9,7 +9,7 @@ use pod::types::AcName;
 
 use crate::app::App;
 use crate::error::causes;
-use crate::newcomer;
+use crate::{cgroup, newcomer};
 
 /// The changes that are under way.
 #[derive(Debug, Default)]
@@ -83,8 +83,9 @@ impl Pending {
                     return None;
                 }
                 let Wanted::Removal(teardown) = &self.wanted else { return Some(Ok(())) };
-                drop(apps.remove(place));
-                Some(newcomer::take_out(teardown).map_err(|error| causes(&error)))
+                let plan = apps.remove(place).plan;
+                let removed = cgroup::remove(&plan).and(newcomer::take_out(teardown));
+                Some(removed.map_err(|error| causes(&error)))
             }
             Wanted::Start if !goes_on => Some(Err(vec!["the pod ends".into()])),
             // What is about to end can begin again after that.

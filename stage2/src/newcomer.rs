@@ -42,7 +42,7 @@ pub fn take_in(new: NewApp, handed: HandedOver) -> Result<Newcomer, Error> {
         }
         Err(error) => {
             // What failed is told; that this may fail, too, says nothing more.
-            let _ = take_out(&new.teardown);
+            let _ = cgroup::remove(&new.app).and(take_out(&new.teardown));
             Err(error)
         }
     }

@@ -80,6 +80,11 @@ pub enum Operation {
         /// Where.
         path: PathBuf,
     },
+    /// Removes a directory with all that is in it, which is mounted nowhere any more. One that is not there is no error.
+    Remove {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Binds a volume, with what is mounted in it, to a place in an app.
     Volume {
         /// What is there already.

@@ -13,7 +13,7 @@ use crate::volumes::{AppMount, PodVolume, PodVolumes, VolumeSource, assign};
 /// Where volumes are in the pod's root.
 pub(super) const VOLUMES: &str = "volumes";
 /// Where a VM's empty volumes are on the writable layers' file system. Not an app's name: those have no underscores.
-const VM_VOLUMES: &str = "_volumes";
+pub(super) const VM_VOLUMES: &str = "_volumes";
 /// Where the directories are, in a VM pod's root, that are served for volumes of single files.
 const VM_FILES: &str = "files";
 /// The only file in each of those.

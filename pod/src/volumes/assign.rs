@@ -12,7 +12,8 @@ use crate::pod_manifest::{PodManifest, RuntimeApp};
 /// The volumes that a pod's apps use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodVolumes {
-    /// Each once. What no app uses is not among them.
+    /// Each once. What no app uses is not among them, except in a pod whose apps come and go: there the pod's own come first,
+    /// and are there from the beginning to the end.
     pub volumes: Vec<PodVolume>,
     /// For each app in the manifest's order, outer ones before those within them.
     pub mounts: Vec<Vec<AppMount>>,
@@ -46,6 +47,9 @@ pub struct AppMount {
 pub fn assign(manifest: &PodManifest) -> Result<PodVolumes, Error> {
     unique("volume", manifest.volumes.iter().map(|volume| volume.name.as_str()))?;
     let mut assigned = PodVolumes::default();
+    if manifest.is_mutable() {
+        assigned.volumes = manifest.volumes.iter().map(PodVolume::of).collect();
+    }
     for app in &manifest.apps {
         let mut mounts = Vec::new();
         let points =
@@ -88,6 +92,17 @@ pub fn assign(manifest: &PodManifest) -> Result<PodVolumes, Error> {
     Ok(assigned)
 }
 
+impl PodVolume {
+    fn of(volume: &Volume) -> Self {
+        Self {
+            key: volume.name.to_string(),
+            read_only: volume.read_only == Some(true),
+            source: volume.source.clone(),
+            populate: false,
+        }
+    }
+}
+
 impl PodVolumes {
     fn mount(
         &mut self,
@@ -102,12 +117,7 @@ impl PodVolumes {
             return Err(Error::Invalid(format!("volume \"{}\" stands twice", volume.name)));
         }
         let index = known.unwrap_or_else(|| {
-            self.volumes.push(PodVolume {
-                key: key.into(),
-                read_only: volume.read_only == Some(true),
-                source: volume.source.clone(),
-                populate: false,
-            });
+            self.volumes.push(PodVolume { key: key.into(), ..PodVolume::of(volume) });
             self.volumes.len() - 1
         });
         Ok(AppMount { volume: index, target, read_only: volume.read_only.unwrap_or(read_only) })

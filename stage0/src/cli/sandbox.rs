@@ -18,7 +18,7 @@ const COMMAND: &str = "app";
 /// The flags of a pod whose apps come and go: those of [`PodFlags`] that are not about its apps.
 #[derive(Debug, Args)]
 pub struct SandboxFlags {
-    /// The isolation: Linux namespaces
+    /// The isolation: a micro-VM with a kernel of its own, or Linux namespaces
     #[arg(long, value_enum, default_value = "nspawn")]
     stage1: Stage1,
     /// The pod's network: none (loopback only), host, all, or networks of net.d: default, a,b:IP=192.0.2.7;NAME=VALUE

@@ -29,6 +29,7 @@ pub fn add(globals: &Globals, choice: &PodChoice, arguments: &AppArguments) -> O
         return Err(Refused::Immutable(pod.uuid).into());
     }
     let flags = PodFlags {
+        stage1: pod.isolation()?,
         volume: manifest.volumes.clone(),
         private_users: PodDirectory::new(&pod.path).private_users().exists(),
         mutable: true,

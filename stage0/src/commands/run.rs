@@ -44,10 +44,6 @@ enum Refused {
         or --stage1=nspawn"
     )]
     HostNetOfVm,
-    #[error(
-        "--stage1=kvm has no pods whose apps come and go yet: use --stage1=nspawn, or a pod for each app"
-    )]
-    MutableVm,
 }
 
 /// Runs a pod; returns only if that fails.
@@ -70,9 +66,6 @@ pub fn run(
     }
     if flags.stage1 == Stage1::Kvm && flags.net == Net::Host {
         return Err(Refused::HostNetOfVm.into());
-    }
-    if flags.stage1 == Stage1::Kvm && flags.mutable {
-        return Err(Refused::MutableVm.into());
     }
     if flags.private_users {
         match flags.stage1 {

@@ -11,6 +11,7 @@ use pod::pod_manifest::{PodManifest, RuntimeApp};
 use serde::Serialize;
 
 use super::{Error, Pod, State};
+use crate::cli::Stage1;
 
 /// A pod, as upstream's API has it (rkt/api/v1, `Pod`).
 #[derive(Debug, Serialize)]
@@ -80,6 +81,13 @@ impl Pod {
     /// The process to enter, if the pod has come so far.
     pub fn pid(&self) -> Result<Option<u32>, Error> {
         read_number(&PodDirectory::new(&self.path).pid())
+    }
+
+    /// The isolation that it runs in.
+    pub fn isolation(&self) -> Result<Stage1, Error> {
+        let path = PodDirectory::new(&self.path).flavor();
+        let flavor = fs::read_link(&path).map_err(Error::io("read", &path))?;
+        Ok(if flavor == Path::new("kvm") { Stage1::Kvm } else { Stage1::Nspawn })
     }
 
     /// All that is known of the pod.
