@@ -12,9 +12,9 @@ use nix::sys::socket::{
     recv, socket,
 };
 use pod::control::{Stream, StreamHello};
-use pod::plan::Stdio;
-use pod::session::{MAX_SESSIONS, SESSION_PORT, SessionId, session_streams};
-use stage2::{AppStreams, SessionStreams};
+use pod::plan::{NewApp, Stdio};
+use pod::session::{MAX_SESSIONS, SESSION_PORT, SessionId};
+use stage2::{AppStreams, HandedOver, SessionStreams};
 
 use crate::connect::app_streams;
 use crate::error::Error;
@@ -101,10 +101,21 @@ fn wait(fd: &OwnedFd, until: Instant) -> nix::Result<()> {
 
 impl SessionStreams for HostSessions {
     fn open(&mut self, session: SessionId, terminal: bool) -> Result<AppStreams, stage2::Error> {
-        let failed = |source| stage2::Error::System { action: "take the session's streams".into(), source };
-        let mut streams = self.collect(session, session_streams(terminal)).map_err(failed)?;
         let stdio = if terminal { Stdio::Terminal } else { Stdio::Streams(Stdio::THREE.to_vec()) };
-        app_streams(&stdio, |stream| streams.remove(&stream).ok_or_else(|| failed(Errno::ENOENT)))
+        self.streams(session, &stdio)
+    }
+
+    fn open_app(&mut self, session: SessionId, new: &NewApp) -> Result<HandedOver, stage2::Error> {
+        let streams = self.streams(session, &new.app.stdio)?;
+        Ok(HandedOver { streams, cgroups: None, trees: Vec::new() })
+    }
+}
+
+impl HostSessions {
+    fn streams(&self, session: SessionId, stdio: &Stdio) -> Result<AppStreams, stage2::Error> {
+        let failed = |source| stage2::Error::System { action: "take the session's streams".into(), source };
+        let mut streams = self.collect(session, stdio.streams()).map_err(failed)?;
+        app_streams(stdio, |stream| streams.remove(&stream).ok_or_else(|| failed(Errno::ENOENT)))
     }
 }
 

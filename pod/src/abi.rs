@@ -64,6 +64,8 @@ pub struct RunArguments {
     pub hostname: String,
     /// What `--insecure-options` switches off for the apps.
     pub insecure: Insecure,
+    /// Apps come into the pod and leave it while it runs; so its manifest says as well.
+    pub mutable: bool,
     /// The cgroup that the pod's is to be below; the caller's own if absent. Ours, not upstream's.
     pub cgroup_parent: Option<CgroupPath>,
     /// The pod.
@@ -113,6 +115,7 @@ impl RunArguments {
         }
         arguments.push(format!("--hostname={}", self.hostname));
         arguments.extend(self.insecure.arguments());
+        arguments.extend(self.mutable.then(|| "--mutable".to_owned()));
         arguments.extend(self.cgroup_parent.iter().map(|path| format!("--cgroup-parent={path}")));
         arguments.push(self.uuid.to_string());
         arguments
@@ -129,6 +132,7 @@ impl RunArguments {
             local_config: None,
             hostname: String::new(),
             insecure: Insecure::default(),
+            mutable: false,
             cgroup_parent: None,
             uuid: Uuid::nil(),
         };
@@ -142,6 +146,8 @@ impl RunArguments {
                 ("--disable-capabilities-restriction", "") => parsed.insecure.capabilities = true,
                 ("--disable-paths", "") => parsed.insecure.paths = true,
                 ("--disable-seccomp", "") => parsed.insecure.seccomp = true,
+                ("--mutable", "" | "true") => parsed.mutable = true,
+                ("--mutable", "false") => {}
                 ("--net", net) => parsed.net = net.parse()?,
                 ("--private-users", users) => parsed.private_users = Some(users.parse()?),
                 ("--local-config", directory) if directory.starts_with('/') => {
@@ -190,6 +196,11 @@ impl PodDirectory {
         self.path.join("pod")
     }
 
+    /// A new manifest, until it takes the place of the old one.
+    pub fn new_manifest(&self) -> PathBuf {
+        self.path.join("pod.new")
+    }
+
     /// Empty; its modification time is when the pod was created.
     pub fn created(&self) -> PathBuf {
         self.path.join("pod-created")
@@ -205,6 +216,11 @@ impl PodDirectory {
         self.path.join("stage1/rootfs")
     }
 
+    /// The directory with the apps' images: `<app>/image.erofs` and what belongs to it.
+    pub fn images(&self) -> PathBuf {
+        self.path.join("appsinfo")
+    }
+
     /// An app's image manifest.
     pub fn app_manifest(&self, app: &AcName) -> PathBuf {
         self.path.join("appsinfo").join(app.as_str()).join("manifest")
@@ -218,6 +234,21 @@ impl PodDirectory {
     /// An app's image as a tree, where the host cannot mount EROFS; instead of [`Self::app_image`].
     pub fn app_tree(&self, app: &AcName) -> PathBuf {
         self.path.join("appsinfo").join(app.as_str()).join("tree")
+    }
+
+    /// What an app is that is to come into a pod that runs: a [`crate::pod_manifest::RuntimeApp`] in JSON.
+    pub fn addition(&self, app: &AcName) -> PathBuf {
+        self.path.join("appsinfo").join(app.as_str()).join("addition")
+    }
+
+    /// When an app came into a pod that ran, by its modification time.
+    pub fn app_created(&self, app: &AcName) -> PathBuf {
+        self.path.join("stage1/rootfs/rkt/created").join(app.as_str())
+    }
+
+    /// When an app of a pod whose apps come and go was started, likewise.
+    pub fn app_started(&self, app: &AcName) -> PathBuf {
+        self.path.join("stage1/rootfs/rkt/started").join(app.as_str())
     }
 
     /// The directory of an app's writable layer (namespaces).
@@ -320,6 +351,7 @@ mod tests {
             local_config: Some("/etc/rkt".into()),
             hostname: "web".into(),
             insecure: Insecure { capabilities: true, paths: false, seccomp: true },
+            mutable: true,
             cgroup_parent: Some("/machine.slice/a".parse().unwrap()),
             uuid: Uuid::from_u128(7),
         };
@@ -336,6 +368,7 @@ mod tests {
             "--local-config=etc",
             "--mds-token=x",
             "--debug=maybe",
+            "--mutable=maybe",
             "--cgroup-parent=x",
         ] {
             assert!(RunArguments::parse([bad.to_owned(), uuid.clone()]).is_err(), "{bad}");

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::plan::Plan;
-use crate::session::{Change, Session, SessionId};
+use crate::plan::{NewApp, Operation, Plan};
+use crate::session::{Session, SessionId};
 use crate::statistics::Statistics;
 use crate::types::AcName;
 
@@ -74,12 +74,30 @@ pub enum ToSupervisor {
         /// Its size.
         size: TerminalSize,
     },
-    /// Change an app.
+    /// Start an app that has ended, or end one.
     Change {
         /// Its number, among those of sessions.
         session: SessionId,
-        /// What is to change.
-        change: Change,
+        /// Which app.
+        app: AcName,
+        /// Whether it is to run.
+        run: bool,
+    },
+    /// Take an app into the pod; what it needs is on its way. It is started by a [`Self::Change`].
+    Add {
+        /// Its number, among those of sessions.
+        session: SessionId,
+        /// The app.
+        new: Box<NewApp>,
+    },
+    /// End an app, and take it out of the pod.
+    Remove {
+        /// Its number, among those of sessions.
+        session: SessionId,
+        /// Which app.
+        app: AcName,
+        /// What is carried out once it has ended, in the pod's root.
+        teardown: Vec<Operation>,
     },
     /// Measure what an app uses; the answer is the session's last message.
     Measure {

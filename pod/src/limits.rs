@@ -74,14 +74,37 @@ impl PodLimits {
         Ok(Self { apps: apps.collect::<Result<_, _>>()? })
     }
 
-    /// The pod's CPU time: the sum over its apps.
+    /// The pod's CPU time: the sum over its apps. One without apps has room for one that says nothing, which will come.
     pub fn cpu_milli(&self) -> u64 {
+        if self.apps.is_empty() {
+            return DEFAULT_CPU_MILLI;
+        }
         self.apps.iter().fold(0, |sum, app| sum.saturating_add(app.cpu_milli.amount))
     }
 
-    /// The pod's memory: the sum over its apps.
+    /// The pod's memory, likewise.
     pub fn memory_bytes(&self) -> u64 {
+        if self.apps.is_empty() {
+            return DEFAULT_MEMORY_BYTES;
+        }
         self.apps.iter().fold(0, |sum, app| sum.saturating_add(app.memory_bytes.amount))
+    }
+
+    /// Whether an app that is to come can have what it asks for, in a machine of this size.
+    pub fn admit(&self, app: &AppLimits) -> Result<(), Error> {
+        let asked = [
+            ("memory", app.memory_bytes, self.memory_bytes(), "bytes"),
+            ("cpu", app.cpu_milli, self.cpu_milli().next_multiple_of(1000), "thousandths of a core"),
+        ];
+        for (name, limit, available, unit) in asked {
+            if limit.explicit && limit.amount > available {
+                return Err(Error::Invalid(format!(
+                    "app \"{}\" is to have {} {unit} (--{name}), and the pod's machine has {available}",
+                    app.app, limit.amount
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The memory that an app may use, if the pod has that app.

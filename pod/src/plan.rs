@@ -2,6 +2,7 @@
 //! is to be. It is computed here from the manifests ([`compute`]), printed by `--debug`, compared in tests without root,
 //! and sent to the guest as it is.
 
+mod addition;
 mod operation;
 mod users;
 mod volumes;
@@ -27,6 +28,7 @@ use crate::seccomp::{self, Filter};
 use crate::streams::{InputMode, StreamModes};
 use crate::types::AcName;
 
+pub use addition::{Addition, NewApp, VM_LATE_IMAGES_TAG, addition, new_volumes, teardown, vm_late_image};
 pub use operation::{MountFlags, Operation};
 pub use users::PrivateUsers;
 use volumes::Volumes;
@@ -51,6 +53,9 @@ pub struct Plan {
     /// Which app's end ends the pod.
     #[serde(default)]
     pub exit_policy: ExitPolicy,
+    /// Whether apps come into the pod and leave it while it runs: then no app's end ends it.
+    #[serde(default)]
+    pub mutable: bool,
 }
 
 /// One app.
@@ -278,11 +283,8 @@ pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
     let apps = manifest.apps.iter().zip(&limits.apps).enumerate();
     let apps: Vec<AppPlan> = apps
         .map(|(index, (app, limits))| {
-            let mut plan = app_plan(app, limits, world, manifest.apps.len())?;
-            world.private_users().map_or(Ok(()), |users| users.adapt(&mut plan))?;
-            volumes.add_to(index, &mut plan);
-            add_notify_socket(&mut plan);
-            Ok(plan)
+            let alone = manifest.apps.len() == 1 && !manifest.is_mutable();
+            whole_app_plan(index, app, limits, world, &volumes, alone)
         })
         .collect::<Result<_, Error>>()?;
     if apps.iter().filter(|app| app.streams.stdin == InputMode::Inherit).count() > 1 {
@@ -293,6 +295,7 @@ pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
         setup: pod_setup(manifest, world, &volumes),
         grace_period_ms: apps.iter().map(|app| app.life.kill_timeout_ms).max().unwrap_or(0),
         exit_policy: ExitPolicy::of(manifest)?,
+        mutable: manifest.is_mutable(),
         apps,
         network: match &world.isolation {
             Isolation::Namespaces { .. } => GuestNetwork::default(),
@@ -309,6 +312,9 @@ fn pod_setup(manifest: &PodManifest, world: &World, volumes: &Volumes) -> Vec<Op
     };
     let quiet = MountFlags { no_exec: false, ..MountFlags::INERT };
     operations.push(mount("tmpfs", &pod_root, quiet, "mode=0755"));
+    if manifest.is_mutable() && matches!(world.isolation, Isolation::Vm { .. }) {
+        operations.extend(addition::vm_supplies(&pod_root));
+    }
     match world.private_users() {
         Some(users) => operations.extend(users.pod_setup(&pod_root, manifest)),
         None => {
@@ -382,7 +388,23 @@ fn app_path(app: &AcName) -> PathBuf {
     Path::new("apps").join(app.as_str())
 }
 
-fn app_plan(app: &RuntimeApp, limits: &AppLimits, world: &World, apps: usize) -> Result<AppPlan, Error> {
+/// An app's plan with everything that does not depend on the app alone.
+fn whole_app_plan(
+    index: usize,
+    app: &RuntimeApp,
+    limits: &AppLimits,
+    world: &World,
+    volumes: &Volumes,
+    alone: bool,
+) -> Result<AppPlan, Error> {
+    let mut plan = app_plan(app, limits, world, alone)?;
+    world.private_users().map_or(Ok(()), |users| users.adapt(&mut plan))?;
+    volumes.add_to(index, &mut plan);
+    add_notify_socket(&mut plan);
+    Ok(plan)
+}
+
+fn app_plan(app: &RuntimeApp, limits: &AppLimits, world: &World, alone: bool) -> Result<AppPlan, Error> {
     let section =
         app.app.as_ref().ok_or_else(|| Error::Invalid(format!("app \"{}\" has no app section", app.name)))?;
     if section.exec.is_empty() {
@@ -395,7 +417,7 @@ fn app_plan(app: &RuntimeApp, limits: &AppLimits, world: &World, apps: usize) ->
             app.name
         )));
     }
-    let streams = StreamModes::of(app, apps == 1, world.interactive)?;
+    let streams = StreamModes::of(app, alone, world.interactive)?;
     let handler = |event| section.event_handlers.iter().find(|h| h.name == event).map(|h| h.exec.clone());
     Ok(AppPlan {
         name: app.name.clone(),

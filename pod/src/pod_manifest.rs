@@ -68,6 +68,8 @@ pub struct PodManifest {
     pub annotations: Vec<NameValue>,
 }
 
+/// Annotation of a pod that apps come into and leave while it runs: upstream's, with the value `true`.
+pub const ANNOTATION_MUTABLE: &str = "coreos.com/rkt/stage1/mutable";
 /// The version of the appc specification that this crate follows.
 pub const AC_VERSION: &str = "0.8.11";
 
@@ -96,9 +98,30 @@ impl PodManifest {
         Ok(manifest)
     }
 
+    /// Whether apps come into the pod and leave it while it runs; it does not end with them.
+    pub fn is_mutable(&self) -> bool {
+        self.annotations
+            .iter()
+            .any(|found| found.name.as_str() == ANNOTATION_MUTABLE && found.value == "true")
+    }
+
+    /// The manifest with one app more, the last one.
+    pub fn with(&self, app: RuntimeApp) -> Result<Self, Error> {
+        let mut manifest = self.clone();
+        manifest.apps.push(app);
+        manifest.check().map(|()| manifest)
+    }
+
+    /// The manifest without an app.
+    pub fn without(&self, app: &AcName) -> Self {
+        let mut manifest = self.clone();
+        manifest.apps.retain(|kept| kept.name != *app);
+        manifest
+    }
+
     /// Checks what types alone do not say.
     pub fn check(&self) -> Result<(), Error> {
-        if self.apps.is_empty() {
+        if self.apps.is_empty() && !self.is_mutable() {
             return Err(Error::Invalid("a pod needs an app".into()));
         }
         unique("app", self.apps.iter().map(|app| app.name.as_str()))?;

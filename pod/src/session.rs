@@ -57,11 +57,15 @@ pub enum Action {
     Start,
     /// It is asked to end, killed when its time is over, and not started again; all that it has started ends with it.
     Stop,
+    /// It comes into the pod, and does not run yet ([`crate::abi::PodDirectory::addition`] says what it is).
+    Add,
+    /// It is stopped, and leaves the pod with all that it has written.
+    Remove,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Start, Self::Stop];
+    pub const ALL: [Self; 4] = [Self::Start, Self::Stop, Self::Add, Self::Remove];
 }
 
 impl fmt::Display for Action {
@@ -69,6 +73,8 @@ impl fmt::Display for Action {
         f.write_str(match self {
             Self::Start => "start",
             Self::Stop => "stop",
+            Self::Add => "add",
+            Self::Remove => "rm",
         })
     }
 }

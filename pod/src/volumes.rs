@@ -70,6 +70,9 @@ pub struct Mount {
     pub volume: AcName,
     /// Absolute, in the app's root.
     pub path: String,
+    /// The volume itself, which is this app's alone, instead of one of the pod's.
+    #[serde(default, rename = "appVolume", skip_serializing_if = "Option::is_none")]
+    pub app_volume: Option<Volume>,
 }
 
 /// A volume as manifests have it (appc spec, schema/types/volume.go).

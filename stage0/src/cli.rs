@@ -6,6 +6,7 @@ mod flags;
 mod insecure;
 mod isolators;
 mod pods;
+mod sandbox;
 mod values;
 
 use std::cell::LazyCell;
@@ -230,6 +231,10 @@ pub enum Action {
     Rm { uuids: Vec<String> },
     /// `enter`.
     Enter(EnterFlags),
+    /// `app add`.
+    AppAdd { pod: PodChoice, app: Box<AppArguments> },
+    /// `app rm`.
+    AppRemove(AppChoice),
     /// `app list`.
     AppList { pod: PodChoice, no_legend: bool },
     /// `app status`.
@@ -260,11 +265,13 @@ impl Action {
     /// The subcommand, which messages begin with.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Run { flags, .. } if flags.mutable => "app",
             Self::Run { .. } => "run",
             Self::Fetch { .. } => "fetch",
             Self::Gc { .. } => "gc",
             Self::Rm { .. } => "rm",
             Self::Enter(_) => "enter",
+            Self::AppAdd { .. } | Self::AppRemove(_) => "app",
             Self::AppList { .. } | Self::AppStatus { .. } | Self::AppChange { .. } => "app",
             Self::Attach { .. } => "attach",
             Self::Stop { .. } => "stop",
@@ -311,7 +318,7 @@ impl Stop {
 pub fn parse(arguments: &[String]) -> Result<(Globals, Action), Stop> {
     let matches = matches(arguments)?;
     let (globals, command) = typed(&matches)?;
-    let Command::Run(run) = command else { return Ok((globals, action(command))) };
+    let Command::Run(run) = command else { return Ok((globals, action(command)?)) };
     if let Some(flag) = first_app_flag(&matches) {
         return Err(Stop::usage("run", &format!("--{flag} must follow an image")));
     }
@@ -329,7 +336,7 @@ pub fn parse(arguments: &[String]) -> Result<(Globals, Action), Stop> {
         (globals, Command::Run(run)) => {
             Ok((globals, Action::Run { flags: run.pod, mounts: run.app.mount, apps }))
         }
-        (globals, other) => Ok((globals, action(other))),
+        (globals, other) => Ok((globals, action(other)?)),
     }
 }
 
@@ -375,14 +382,14 @@ fn absolute(flag: &str, path: &Path) -> Result<PathBuf, Stop> {
         .map_err(|error| Stop::usage("rkt", &format!("--{flag}={}: {error}", path.display())))
 }
 
-fn action(command: Command) -> Action {
-    match command {
+fn action(command: Command) -> Result<Action, Stop> {
+    Ok(match command {
         Command::Run(run) => Action::Run { flags: run.pod, mounts: run.app.mount, apps: Vec::new() },
         Command::Fetch { images } => Action::Fetch { images },
         Command::Gc { grace_period, mark_only } => Action::Gc { grace_period, mark_only },
         Command::Rm { uuids } => Action::Rm { uuids },
         Command::Enter(flags) => Action::Enter(flags),
-        Command::App { command } => app_action(command),
+        Command::App { command } => return app_action(command),
         Command::Attach { flags, pod } => Action::Attach { pod: pod.into(), flags },
         Command::Stop { force, pods } => Action::Stop { pods: pods.into(), force },
         Command::Status { flags, pod } => Action::Status { pod: pod.into(), flags },
@@ -394,18 +401,26 @@ fn action(command: Command) -> Action {
         Command::Image { command: ImageCommand::List(flags) } => Action::ImageList(flags),
         Command::Doctor { format } => Action::Doctor(format),
         Command::Version => Action::Version,
-    }
+    })
 }
 
-fn app_action(command: AppSubcommand) -> Action {
+fn app_action(command: AppSubcommand) -> Result<Action, Stop> {
     let change = |app: app::OneApp, action| Action::AppChange { app: app.into(), action };
-    match command {
+    Ok(match command {
+        AppSubcommand::Sandbox(flags) => {
+            Action::Run { flags: (*flags).into(), mounts: Vec::new(), apps: Vec::new() }
+        }
+        AppSubcommand::Add(words) => {
+            let (pod, app) = words.parse()?;
+            Action::AppAdd { pod: PodChoice::Uuid(pod), app: Box::new(app) }
+        }
+        AppSubcommand::Rm(app) => Action::AppRemove(app.into()),
         AppSubcommand::List { no_legend, pod } => Action::AppList { pod: pod.into(), no_legend },
         AppSubcommand::Status { format, app } => Action::AppStatus { app: app.into(), format },
         AppSubcommand::Start(app) => change(app, ChangeOfApp::Start),
         AppSubcommand::Stop(app) => change(app, ChangeOfApp::Stop),
         AppSubcommand::Exec(flags) => Action::Enter(flags),
-    }
+    })
 }
 
 /// An app's flag before the first image; `--mount` may stand there.

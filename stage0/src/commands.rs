@@ -1,5 +1,6 @@
 //! What each subcommand does.
 
+pub mod add;
 pub mod app;
 pub mod enter;
 pub mod images;

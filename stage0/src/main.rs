@@ -52,6 +52,8 @@ fn main() -> ExitCode {
             Ok(never) => match never {},
             Err(error) => Err(error),
         },
+        Action::AppAdd { pod, app } => commands::add::add(&globals, &pod, &app),
+        Action::AppRemove(app) => commands::app::remove(&globals, &app),
         Action::AppList { pod, no_legend } => commands::app::list(&globals, &pod, no_legend),
         Action::AppStatus { app, format } => commands::app::tell(&globals, &app, format),
         Action::AppChange { app, action } => match commands::app::change(&globals, &app, action) {

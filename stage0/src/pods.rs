@@ -13,6 +13,7 @@
 //! Nothing is synced to disk while a pod is made: after a crash of the machine no lock is held, so whatever is there of a
 //! pod is garbage, complete or not.
 
+mod alter;
 pub mod command;
 pub mod create;
 pub mod environment;

@@ -230,6 +230,17 @@ pub fn change(pod: &Path, uuid: Uuid, arguments: &AppArguments) -> Result<Infall
     Err(Error::Exec { path, source })
 }
 
+/// Has an app come into a pod, or leave it; the stage1 says itself why it cannot.
+pub fn alter(pod: &Path, uuid: Uuid, arguments: &AppArguments) -> Result<(), Error> {
+    let path = entrypoint(pod, ANNOTATION_APP)?.ok_or(Error::NoEntrypoint(uuid, "app"))?;
+    let status = Command::new(&path)
+        .args(arguments.to_arguments())
+        .current_dir(pod)
+        .status()
+        .map_err(|source| Error::Exec { path, source })?;
+    if status.success() { Ok(()) } else { Err(Error::Failed("change", status)) }
+}
+
 /// Becomes a client of a pod's stage1 that runs a command in an app: returns only if that fails.
 pub fn enter(pod: &Path, uuid: Uuid, arguments: &EnterArguments) -> Result<Infallible, Error> {
     let path = entrypoint(pod, ANNOTATION_ENTER)?.ok_or(Error::NoEntrypoint(uuid, "enter"))?;

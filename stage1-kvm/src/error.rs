@@ -60,6 +60,9 @@ pub enum Error {
     /// The pod's volumes contradict each other.
     #[error("cannot tell the pod's volumes")]
     Volumes(#[source] pod::Error),
+    /// An app that comes into a pod cannot be what its manifest says.
+    #[error("cannot run this app in the pod")]
+    App(#[source] pod::Error),
     /// A volume of the host could not be opened.
     #[error("cannot use {path} as volume \"{volume}\"")]
     Volume {

@@ -12,6 +12,7 @@ mod report;
 mod run;
 mod running;
 mod sessions;
+mod site;
 mod volume_server;
 mod volumes;
 mod writable;

@@ -7,7 +7,7 @@ use pod::limits::PodLimits;
 use pod::net::Net;
 use pod::plan::Plan;
 use pod::session::SESSION_PORT;
-use stage1::attend::{Connection, Control, Streams, attend};
+use stage1::attend::{Connection, Control, Site, Streams, attend};
 use stage1::entrance::Entrance;
 use stage1::network::Network;
 use stage1::pod::Pod;
@@ -20,6 +20,7 @@ use vmm::probe;
 use crate::error::Error;
 use crate::handshake::{self, Doors, PATIENCE, Refusal};
 use crate::running::Running;
+use crate::site::GuestSite;
 use crate::{machine, network_cards, quota, sessions, volumes};
 
 /// What `flavor` says.
@@ -52,7 +53,8 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         timeline.mark("network");
     }
     let volumes = volumes::open(&pod)?;
-    let isolation = machine::isolation(cards.guest, volumes.kinds.clone());
+    let kinds = volumes.kinds.clone();
+    let isolation = machine::isolation(cards.guest, kinds.clone());
     let plan = pod.plan(isolation, machine::layers(&pod))?;
     let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
 
@@ -65,7 +67,8 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let running = Running::start(config, ends, pod.arguments.debug)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
     status::write_vmm_pid(&pod.directory, running.pid())?;
-    let result = accompany(&pod, &plan, doors, &running, &signals, terminal.as_ref(), &mut timeline);
+    let site = plan.mutable.then(|| Box::new(GuestSite::new(&pod, kinds)) as Box<dyn Site>);
+    let result = accompany(&pod, &plan, site, doors, &running, &signals, terminal.as_ref(), &mut timeline);
     drop(terminal);
     let status = match result {
         Ok(status) => status,
@@ -81,9 +84,10 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
 }
 
 /// Lets the guest in and attends to it until its pod has exited.
-fn accompany(
-    pod: &Pod,
-    plan: &Plan,
+fn accompany<'a>(
+    pod: &'a Pod,
+    plan: &'a Plan,
+    site: Option<Box<dyn Site + 'a>>,
     doors: Doors,
     running: &Running,
     signals: &Signals,
@@ -106,6 +110,7 @@ fn accompany(
         kill: &mut || running.kill(),
         entrance,
         door: Box::new(|session, streams| sessions::open(&pod.directory, session, streams)),
+        site,
         // The supervisor counts them, in the guest.
         oom_kills: &|_| None,
     };

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat};
-use pod::plan::{OpenedVolume, volume_tag};
+use pod::plan::{OpenedVolume, VM_LATE_IMAGES_TAG, volume_tag};
 use pod::volumes::{PodVolume, VolumeSource, assign};
 use stage1::pod::Pod;
 use stage2::sys;
@@ -40,14 +40,14 @@ pub fn open(pod: &Pod) -> Result<Volumes, Error> {
         };
         volumes.kinds.push(kind);
     }
+    if pod.manifest.is_mutable() {
+        volumes.served.push(late_images(pod)?);
+    }
     Ok(volumes)
 }
 
 fn open_one(volume: &PodVolume, path: &Path, recursive: bool) -> Result<(OwnedFd, OpenedVolume), Error> {
-    let opened = open_tree(path, recursive).and_then(|tree| {
-        let attributes = if volume.read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
-        // What the host mounts in there is seen in the pod; nothing goes the other way.
-        sys::mount_setattr_recursive(tree.as_fd(), attributes, libc::MS_SLAVE)?;
+    let opened = open_tree(path, recursive, volume.read_only).and_then(|tree| {
         let kind = SFlag::from_bits_truncate(fstat(&tree)?.st_mode) & SFlag::S_IFMT;
         Ok((tree, kind))
     });
@@ -60,9 +60,24 @@ fn open_one(volume: &PodVolume, path: &Path, recursive: bool) -> Result<(OwnedFd
     }
 }
 
-fn open_tree(path: &Path, recursive: bool) -> nix::Result<OwnedFd> {
+fn open_tree(path: &Path, recursive: bool, read_only: bool) -> nix::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
-    if recursive { sys::open_tree(&path) } else { sys::open_mount(&path) }
+    let tree = if recursive { sys::open_tree(&path) } else { sys::open_mount(&path) }?;
+    let attributes = if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
+    // What the host mounts in there is seen in the pod; nothing goes the other way.
+    sys::mount_setattr_recursive(tree.as_fd(), attributes, libc::MS_SLAVE)?;
+    Ok(tree)
+}
+
+/// The directory in which the images of apps will be that come late.
+fn late_images(pod: &Pod) -> Result<Served, Error> {
+    let (name, path) = (VM_LATE_IMAGES_TAG.to_owned(), pod.directory.images());
+    let tree = open_tree(&path, false, true).map_err(|source| Error::Volume {
+        volume: name.clone(),
+        path,
+        source,
+    })?;
+    Ok(Served { tag: name.clone(), name, tree, kind: OpenedVolume::Directory, read_only: true })
 }
 
 impl Volumes {

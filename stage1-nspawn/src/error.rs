@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pod::seccomp::KERNEL_TAKES_FILTERS;
+use stage1::error::Causes;
 
 /// Why a pod cannot run in namespaces.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,12 @@ pub enum Error {
     /// The mounts of a pod with a user namespace.
     #[error("cannot mount the apps' roots for the pod's users")]
     Outside(#[source] stage2::Error),
+    /// An app that comes into a pod cannot be what its manifest says.
+    #[error("cannot run this app in the pod")]
+    App(#[source] pod::Error),
+    /// The mounts of an app that comes into a pod.
+    #[error("cannot mount the app's root")]
+    Scaffold(#[source] Causes),
     /// The supervisor of a pod with a user namespace was not started.
     #[error("cannot start the pod in its user namespace: {0}")]
     Users(String),

@@ -5,7 +5,9 @@
 
 mod error;
 mod run;
+mod scaffold;
 mod sessions;
+mod site;
 mod streams;
 mod supervisor;
 mod users;

@@ -1,17 +1,19 @@
 //! The `run` entrypoint.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use pod::abi::PodDirectory;
 use pod::limits::PodLimits;
 use pod::net::Net;
-use pod::plan::{ImageSource, Isolation, Layers, Plan, PrivateUsers};
+use pod::plan::{AppPlan, ImageSource, Isolation, Layers, Plan, PrivateUsers};
 use pod::seccomp::KERNEL_TAKES_FILTERS;
 use pod::types::AcName;
-use stage1::attend::{Connection, Control, Streams as CarriedStreams, attend};
+use stage1::attend::{Connection, Control, Site, Streams as CarriedStreams, attend};
 use stage1::cgroup::{AppCgroup, CONTROLLERS, Cgroups};
 use stage1::entrance::Entrance;
 use stage1::network::Network;
@@ -23,9 +25,11 @@ use stage1::{lock, status};
 use stage2::{AppCgroups, Connections};
 
 use crate::error::Error;
+use crate::site::HostSite;
 use crate::streams::Streams;
 use crate::supervisor::{NetworkNamespace, Supervisor};
 use crate::users::Namespaces;
+use crate::volumes::Users;
 use crate::{sessions, volumes};
 
 /// The isolation's name.
@@ -60,12 +64,15 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let layers = pod.manifest.apps.iter().map(|app| layers(&pod.directory, &app.name));
     let layers = layers.collect::<Result<_, _>>()?;
     let pod_root = pod.directory.stage1_rootfs();
-    let (trees, volumes) = volumes::open(&pod, users.as_ref())?;
+    let of_pod =
+        users.as_ref().map(|(range, namespaces)| Users { range: *range, namespace: namespaces.users() });
+    let (trees, volumes) = volumes::open(&pod, of_pod)?;
     let private = users
         .as_ref()
         .map(|(range, _)| PrivateUsers { range: *range, host_network: pod.arguments.net == Net::Host });
+    let kinds = if pod.manifest.is_mutable() { volumes.clone() } else { Vec::new() };
     let plan = pod.plan(Isolation::Namespaces { pod_root, volumes, users: private }, layers)?;
-    check_filters(&plan)?;
+    plan.apps.iter().try_for_each(check_filter)?;
 
     let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
     let mut cgroups = make_cgroups(&pod, &plan)?;
@@ -73,6 +80,9 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let Streams { inside, outside, handed_over } = Streams::make(&plan)?;
     let entrance = Entrance::open(&pod.directory)?;
     let (door, sessions) = sessions::pair()?;
+    let kept = users.as_ref().filter(|_| plan.mutable);
+    let kept =
+        kept.map(|(range, namespaces)| namespaces.keep_users().map(|users| (*range, users))).transpose()?;
     let (control, control_inside) =
         socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
             .map_err(Error::system("make the control channel"))?;
@@ -96,6 +106,11 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let pid = supervisor.pid();
     status::write_pid(&pod.directory, pid.as_raw().cast_unsigned())?;
 
+    let (door, cgroups) = (Rc::new(door), RefCell::new(cgroups));
+    let site = match plan.mutable {
+        true => Some(Box::new(HostSite::new(&pod, kept, &cgroups, &door, &kinds)?) as Box<dyn Site>),
+        false => None,
+    };
     let connection = Connection {
         control: Control::Connected(control),
         streams: CarriedStreams::Connected(outside),
@@ -105,7 +120,8 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         },
         entrance,
         door: Box::new(move |session, streams| door.open(session, streams)),
-        oom_kills: &|app| cgroups.oom_kills(app),
+        site,
+        oom_kills: &|app| cgroups.borrow().oom_kills(app),
     };
     let status = attend(&pod, &plan, connection, &signals, terminal.as_ref(), &mut timeline)?;
     drop(supervisor);
@@ -116,9 +132,9 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     Ok(ExitCode::from(status.code()))
 }
 
-/// Whether the kernel takes the apps' filters, asked before any of their processes is made.
-fn check_filters(plan: &Plan) -> Result<(), Error> {
-    let needed = plan.apps.iter().any(|app| app.process.filter.is_some());
+/// Whether the kernel takes an app's filter, asked before any process of it is made.
+pub fn check_filter(app: &AppPlan) -> Result<(), Error> {
+    let needed = app.process.filter.is_some();
     if needed && !Path::new(KERNEL_TAKES_FILTERS).exists() { Err(Error::NoFilters) } else { Ok(()) }
 }
 
@@ -146,7 +162,7 @@ fn namespace(pod: &Pod, network: Option<&Network>) -> Result<NetworkNamespace, E
 }
 
 /// An app's image, as a file or as a tree, and the directory of what it writes.
-fn layers(directory: &PodDirectory, app: &AcName) -> Result<Layers, Error> {
+pub fn layers(directory: &PodDirectory, app: &AcName) -> Result<Layers, Error> {
     let (file, tree) = (directory.app_image(app), directory.app_tree(app));
     let image = if file.exists() {
         ImageSource::File(file)

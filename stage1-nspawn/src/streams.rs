@@ -53,9 +53,9 @@ impl Streams {
         let own_input = modes.stdin == InputMode::Inherit;
         let own_output = |mode| alone && mode == OutputMode::INHERIT;
         let mut end = |stream, own: bool, of_caller: BorrowedFd<'_>| match own {
-            _ if !app.stdio.streams().contains(&stream) => Ok(null()?.into()),
-            true => self.hand_over(hello(stream), of_caller),
-            false => self.pipe(hello(stream)),
+            _ if !app.stdio.streams().contains(&stream) => Ok(None),
+            true => self.hand_over(hello(stream), of_caller).map(Some),
+            false => self.pipe(hello(stream)).map(Some),
         };
         Ok(AppStreams::Direct {
             stdin: end(Stream::Stdin, own_input, std::io::stdin().as_fd())?,

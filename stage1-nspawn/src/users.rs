@@ -76,6 +76,11 @@ impl Namespaces {
         }
     }
 
+    /// The user namespace, for what comes later.
+    pub fn keep_users(&self) -> Result<File, Error> {
+        self.users.try_clone().map_err(Error::path("keep", Path::new("the user namespace")))
+    }
+
     /// A descriptor of the user namespace.
     pub fn users(&self) -> BorrowedFd<'_> {
         self.users.as_fd()
@@ -143,7 +148,7 @@ impl Namespaces {
                 .map_err(Error::system("enter the pod's network namespace"))?;
             net::loopback_up().map_err(Error::Loopback)?;
         }
-        stage2::carry_out_outside(operations, self.users.as_fd()).map_err(Error::Outside)?;
+        stage2::carry_out_outside(operations, Some(self.users.as_fd())).map_err(Error::Outside)?;
         let (root, group) = (Uid::from_raw(0), Gid::from_raw(0));
         setns(&self.users, CloneFlags::CLONE_NEWUSER)
             .and_then(|()| setgroups(&[]))
@@ -165,7 +170,7 @@ fn receive(answer: OwnedFd) -> Result<Pid, Error> {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

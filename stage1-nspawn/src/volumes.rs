@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::fs::{self, DirBuilder};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -19,27 +19,33 @@ use stage1::pod::Pod;
 use stage2::sys;
 
 use crate::error::Error;
-use crate::users::Namespaces;
+
+/// The user namespace of a pod.
+#[derive(Clone, Copy, Debug)]
+pub struct Users<'a> {
+    /// Its users.
+    pub range: UserRange,
+    /// The namespace.
+    pub namespace: BorrowedFd<'a>,
+}
 
 /// The volumes of a pod, and what each is, in the order of the plan's.
-pub fn open(
-    pod: &Pod,
-    users: Option<&(UserRange, Namespaces)>,
-) -> Result<(Vec<OwnedFd>, Vec<OpenedVolume>), Error> {
+pub fn open(pod: &Pod, users: Option<Users<'_>>) -> Result<(Vec<OwnedFd>, Vec<OpenedVolume>), Error> {
     let assigned = assign(&pod.manifest).map_err(Error::Volumes)?;
     let opened = assigned.volumes.iter().map(|volume| open_one(&pod.directory, volume, users));
     Ok(opened.collect::<Result<Vec<_>, _>>()?.into_iter().unzip())
 }
 
-fn open_one(
+/// Opens one.
+pub fn open_one(
     directory: &PodDirectory,
     volume: &PodVolume,
-    users: Option<&(UserRange, Namespaces)>,
+    users: Option<Users<'_>>,
 ) -> Result<(OwnedFd, OpenedVolume), Error> {
     let (path, recursive, idmap) = match &volume.source {
         VolumeSource::Host { path, recursive, idmap } => (path.clone(), *recursive, *idmap),
         VolumeSource::Empty(empty) => {
-            let owned = on_host(&volume.key, empty, users.map(|(range, _)| *range))?;
+            let owned = on_host(&volume.key, empty, users.map(|users| users.range))?;
             (make_empty(&directory.shared_volume(&volume.key), &owned)?, false, false)
         }
     };
@@ -52,8 +58,8 @@ fn open_one(
     });
     let (tree, kind) =
         opened.map_err(|source| Error::Volume { volume: volume.key.clone(), path: path.clone(), source })?;
-    if let (true, Some((_, namespaces))) = (idmap, users) {
-        sys::idmap(tree.as_fd(), namespaces.users()).map_err(|source| Error::Idmap {
+    if let (true, Some(users)) = (idmap, users) {
+        sys::idmap(tree.as_fd(), users.namespace).map_err(|source| Error::Idmap {
             volume: volume.key.clone(),
             path,
             source,

@@ -1,5 +1,6 @@
 //! Driving a pod from outside until it has exited.
 
+mod alterations;
 mod apps;
 mod attachments;
 mod caller;
@@ -17,10 +18,13 @@ use std::time::{Duration, Instant};
 use ::pod::control::{ExitStatus, FromSupervisor, StreamHello, ToSupervisor};
 use ::pod::limits::PodLimits;
 use ::pod::plan::Plan;
+use ::pod::session::{Action, Change, SessionId};
 use ::pod::types::AcName;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use self::alterations::Alterations;
+pub use self::alterations::{Added, Site};
 use self::apps::Apps;
 use self::attachments::Attachments;
 use self::caller::CallerStreams;
@@ -72,6 +76,8 @@ pub struct Connection<'a> {
     pub entrance: Entrance,
     /// How the sessions' streams come about.
     pub door: Box<Door<'a>>,
+    /// How apps come into the pod and leave it, if they do.
+    pub site: Option<Box<dyn Site + 'a>>,
     /// How many of an app's processes were killed for want of memory, where that is counted outside.
     pub oom_kills: &'a dyn Fn(&AcName) -> Option<u64>,
 }
@@ -91,7 +97,7 @@ pub fn attend(
     terminal: Option<&RawTerminal>,
     timeline: &mut Timeline,
 ) -> Result<ExitStatus, Error> {
-    let Connection { control, streams, ended, kill, entrance, door, oom_kills } = connection;
+    let Connection { control, streams, ended, kill, entrance, door, site, oom_kills } = connection;
     let mut attendant = Attendant {
         pod,
         plan,
@@ -99,6 +105,7 @@ pub fn attend(
         caller: CallerStreams::new(pod, plan, streams)?,
         attachments: Attachments::default(),
         sessions: Sessions::new(entrance, door),
+        alterations: Alterations::new(&pod.directory, &pod.manifest, site),
         ended: Some(ended),
         ending: Ending::new(plan.grace_period_ms),
         kill,
@@ -117,9 +124,10 @@ struct Attendant<'a, 'k> {
     pod: &'a Pod,
     plan: &'a Plan,
     link: Link,
-    caller: CallerStreams<'a>,
+    caller: CallerStreams,
     attachments: Attachments,
     sessions: Sessions<'k>,
+    alterations: Alterations<'k>,
     /// Until it was readable.
     ended: Option<OwnedFd>,
     ending: Ending,
@@ -135,6 +143,10 @@ struct Attendant<'a, 'k> {
 
 impl Attendant<'_, '_> {
     fn run(mut self) -> Result<ExitStatus, Error> {
+        // Without apps there is nothing to wait for.
+        if self.alterations.are_possible() {
+            self.tell_readiness();
+        }
         while !self.is_done() {
             self.round()?;
         }
@@ -169,14 +181,18 @@ impl Attendant<'_, '_> {
         self.caller.advance(&mut answers)?;
         messages.extend(self.sessions.advance(&self.apps, &mut answers));
         for (socket, request) in self.sessions.take_attaching() {
-            self.attachments.begin(socket, &request, self.plan, &mut self.caller);
+            self.attachments.begin(socket, &request, &mut self.caller);
         }
         messages.iter().for_each(|message| self.link.send(message));
+        for (session, change) in self.sessions.take_alterations() {
+            self.alterations.ask(session, change);
+        }
         self.attachments.settle();
         if signalled {
             self.take_signals();
         }
         self.receive();
+        self.alter();
         if ended {
             self.ended = None;
             self.link.close();
@@ -262,9 +278,50 @@ impl Attendant<'_, '_> {
         }
     }
 
+    /// Begins the changes of the pod whose turn it is.
+    fn alter(&mut self) {
+        while let Some((session, change)) = self.alterations.next() {
+            if let Err(error) = self.begin_alteration(session, &change) {
+                self.sessions.fail(session, &*error);
+            }
+        }
+    }
+
+    fn begin_alteration(
+        &mut self,
+        session: SessionId,
+        change: &Change,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        if change.action == Action::Remove {
+            let (app, teardown) = (change.app.clone(), self.alterations.remove(session, change)?);
+            self.link.send(&ToSupervisor::Remove { session, app, teardown });
+            return Ok(());
+        }
+        let Added { new, streams } = self.alterations.add(session, change)?;
+        self.apps.add(&new.app);
+        self.ending.allow(new.app.life.kill_timeout());
+        if let Err(error) = self.caller.add(self.pod, &new.app, streams) {
+            self.forget(&change.app);
+            self.alterations.forget(&change.app).unwrap_or_else(|error| report(&error));
+            return Err(error.into());
+        }
+        self.link.send(&ToSupervisor::Add { session, new: Box::new(new) });
+        Ok(())
+    }
+
+    fn forget(&mut self, app: &AcName) {
+        self.apps.remove(app);
+        self.caller.remove(app);
+    }
+
     /// An app runs, which makes it ready unless it tells that itself.
     fn note_start(&mut self, app: &AcName) {
         self.timeline.mark(&format!("{app} started"));
+        if self.alterations.are_possible() && self.apps.has(app) {
+            status::remove_exit(&self.pod.directory, app)
+                .and_then(|()| status::write_started(&self.pod.directory, app))
+                .unwrap_or_else(|error| report(&error));
+        }
         self.note_readiness(|apps| apps.start(app));
     }
 
@@ -272,17 +329,22 @@ impl Attendant<'_, '_> {
     fn note_readiness(&mut self, change: impl FnOnce(&mut Apps)) {
         let was_ready = self.apps.have_been_ready();
         change(&mut self.apps);
-        if !was_ready && self.apps.have_been_ready() {
-            status::write_ready(&self.pod.directory)
-                .and_then(|()| notify::ready())
-                .unwrap_or_else(|error| report(&error));
+        if !was_ready && self.apps.have_been_ready() && !self.alterations.are_possible() {
+            self.tell_readiness();
         }
+    }
+
+    fn tell_readiness(&self) {
+        status::write_ready(&self.pod.directory)
+            .and_then(|()| notify::ready())
+            .unwrap_or_else(|error| report(&error));
     }
 
     /// Tells that the kernel has killed processes of an app for want of memory, if it has.
     fn note_oom_kills(&mut self, app: &AcName, kills: u64) {
         if self.apps.count_oom_kills(app, kills) {
-            let limit = PodLimits::of(&self.pod.manifest).ok().and_then(|limits| limits.memory_of(app));
+            let limit =
+                PodLimits::of(self.alterations.manifest()).ok().and_then(|limits| limits.memory_of(app));
             report(&Error::OutOfMemory { app: app.clone(), kills, limit });
             status::write_oom_kills(&self.pod.directory, app, kills).unwrap_or_else(|error| report(&error));
         }
@@ -332,6 +394,11 @@ impl Attendant<'_, '_> {
             }
             FromSupervisor::OutOfMemory { app, kills } => self.note_oom_kills(app, *kills),
             _ => {}
+        }
+        if let Some((app, stays)) = self.alterations.end(&message) {
+            if !stays {
+                self.forget(&app);
+            }
         }
         for answer in self.sessions.hear(&message, &self.apps) {
             self.link.send(&answer);

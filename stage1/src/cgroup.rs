@@ -50,6 +50,11 @@ pub struct Cgroups {
     pub procs: Vec<Vec<OwnedFd>>,
     /// One directory of each app's, to find its processes by.
     pub directories_of_apps: Vec<Option<OwnedFd>>,
+    /// The name of the pod's in each place.
+    name: String,
+    places: Vec<Place>,
+    /// Those for which there is a place, or should be.
+    controllers: Vec<&'static str>,
     directories: Vec<PathBuf>,
     evacuation: Option<Evacuation>,
     /// This process's cgroups before it entered these, if it has.
@@ -59,7 +64,7 @@ pub struct Cgroups {
 impl Cgroups {
     /// Makes the cgroups that the device policies and the limits by `controllers` need. A policy, or a limit that somebody asked for,
     /// that cannot be enforced is an error; a limit that nobody asked for is left out with a warning. They are below `parent`, or
-    /// below this process's own cgroup.
+    /// below this process's own cgroup. A pod without apps will get some, of which nobody knows what they need.
     pub fn make(
         directory: &PodDirectory,
         uuid: Uuid,
@@ -68,7 +73,7 @@ impl Cgroups {
         parent: Option<&CgroupPath>,
     ) -> Result<Self, Error> {
         let name = format!("rkt-{uuid}");
-        let confined = apps.iter().any(|app| app.devices.is_some());
+        let confined = apps.is_empty() || apps.iter().any(|app| app.devices.is_some());
         let mut controllers = controllers.to_vec();
         controllers.extend(confined.then_some(policy::CONTROLLER));
         let mut layout = Layout::of_this_process()?;
@@ -83,28 +88,61 @@ impl Cgroups {
         controllers.extend(counted.then_some(CPU_COUNTER));
         let required = |controller: &&'static str| apps.iter().any(|app| requires(app, controller));
         let (places, evacuation) = place::find(&layout, &controllers, required, &name)?;
-        let missing =
-            |controller: &&&str| places.iter().all(|place| !place.controllers.contains(*controller));
-        for controller in controllers.iter().filter(missing) {
-            leave_out(controller, apps)?;
-        }
         let directories: Vec<PathBuf> = places.iter().map(|place| place.parent.join(&name)).collect();
         let mut cgroups = Self {
             procs: Vec::new(),
             directories_of_apps: Vec::new(),
+            name,
+            places,
+            controllers,
             directories,
             evacuation,
             homes: Vec::new(),
         };
         cgroups.record(directory)?;
+        cgroups.check(apps)?;
         for app in apps {
-            let procs = places.iter().map(|place| make_one(place, &name, app)).collect::<Result<_, _>>()?;
+            let (procs, directory) = cgroups.make_app(app)?;
             cgroups.procs.push(procs);
-            cgroups
-                .directories_of_apps
-                .push(places.first().map(|place| open(place, &name, app)).transpose()?);
+            cgroups.directories_of_apps.push(directory);
         }
         Ok(cgroups)
+    }
+
+    /// Whether all that apps need can be had.
+    fn check(&self, apps: &[AppCgroup<'_>]) -> Result<(), Error> {
+        let missing =
+            |controller: &&&str| self.places.iter().all(|place| !place.controllers.contains(*controller));
+        // A policy that no app has is not missed.
+        let missed = |controller: &&&str| **controller != policy::CONTROLLER || !apps.is_empty();
+        let controllers = self.controllers.iter().filter(missing).filter(missed);
+        controllers.copied().try_for_each(|controller| leave_out(controller, apps))
+    }
+
+    fn make_app(&self, app: &AppCgroup<'_>) -> Result<(Vec<OwnedFd>, Option<OwnedFd>), Error> {
+        let procs = self.places.iter().map(|place| make_one(place, &self.name, app));
+        let procs = procs.collect::<Result<_, _>>()?;
+        Ok((procs, self.places.first().map(|place| open(place, &self.name, app)).transpose()?))
+    }
+
+    /// Makes the cgroups of an app that comes later: its `cgroup.procs` files, and one directory. None stays if that fails.
+    pub fn add(&self, app: &AppCgroup<'_>) -> Result<(Vec<OwnedFd>, Option<OwnedFd>), Error> {
+        self.check(std::slice::from_ref(app))?;
+        let made = self.make_app(app);
+        if made.is_err() {
+            self.remove(&app.limits.app);
+        }
+        made
+    }
+
+    /// Removes the cgroups of an app, in which nothing runs any more. What cannot be removed now goes with the pod.
+    pub fn remove(&self, app: &AcName) {
+        for directory in &self.directories {
+            let directory = directory.join(app.as_str());
+            if let Err(error) = remove(&directory) {
+                crate::error::report(&Error::file("remove cgroup", &directory)(error));
+            }
+        }
     }
 
     /// Moves this process with all its threads into the cgroups, which are one app's; out of them when this value is

@@ -158,6 +158,9 @@ pub enum Error {
         #[source]
         source: Causes,
     },
+    /// The pod has the apps that it began with.
+    #[error("the pod's apps are those that it was started with: only pods of rkt app sandbox change")]
+    Immutable,
     /// A client could not attach, or was let go of.
     #[error("cannot attach to app \"{app}\"")]
     NotAttached {

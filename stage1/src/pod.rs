@@ -31,20 +31,33 @@ impl Pod {
             .map_err(|source| Error::Pod { what: "cannot carry out these arguments".into(), source })?;
         let directory = here()?;
         let manifest = read_manifest(&directory)?;
+        if manifest.is_mutable() != arguments.mutable {
+            return Err(Error::Pod {
+                what: "cannot carry out these arguments".into(),
+                source: ::pod::Error::Invalid(format!(
+                    "the pod's manifest says {}, and --mutable the opposite",
+                    manifest.is_mutable()
+                )),
+            });
+        }
         Ok(Self { directory, arguments, manifest, resolv_conf: None, network_namespace: None })
     }
 
-    /// The plan for this pod in `isolation`, with each app's image and writable layer in the manifest's order.
-    pub fn plan(&self, isolation: Isolation, layers: Vec<Layers>) -> Result<Plan, Error> {
-        let world = World {
+    /// What plans of this pod depend on, with each app's image and writable layer in the manifest's order.
+    pub fn world(&self, isolation: Isolation, layers: Vec<Layers>) -> World {
+        World {
             isolation,
             hostname: self.arguments.hostname.clone(),
             interactive: self.arguments.interactive,
             insecure: self.arguments.insecure,
             resolv_conf: self.resolv_conf.clone(),
             layers,
-        };
-        let plan = ::pod::plan::compute(&self.manifest, &world)
+        }
+    }
+
+    /// The plan for this pod in `isolation`, with the same.
+    pub fn plan(&self, isolation: Isolation, layers: Vec<Layers>) -> Result<Plan, Error> {
+        let plan = ::pod::plan::compute(&self.manifest, &self.world(isolation, layers))
             .map_err(|source| Error::Pod { what: "cannot run this pod".into(), source })?;
         if self.arguments.debug {
             print(&plan);
@@ -64,6 +77,17 @@ pub(crate) fn read_manifest(directory: &PodDirectory) -> Result<PodManifest, Err
     let json = std::fs::read(&path).map_err(Error::file("read", &path))?;
     PodManifest::parse(&json)
         .map_err(|source| Error::Pod { what: format!("cannot use {}", path.display()), source })
+}
+
+/// Replaces the manifest of a pod, whose readers see the one or the other.
+pub(crate) fn write_manifest(directory: &PodDirectory, manifest: &PodManifest) -> Result<(), Error> {
+    let (path, new) = (directory.manifest(), directory.new_manifest());
+    let json = serde_json::to_vec(manifest).map_err(|source| Error::Pod {
+        what: format!("cannot write {}", path.display()),
+        source: ::pod::Error::Json { what: "pod manifest", source },
+    })?;
+    let written = std::fs::write(&new, json).and_then(|()| std::fs::rename(&new, &path));
+    written.map_err(Error::file("write", &path))
 }
 
 fn print(plan: &Plan) {

@@ -16,13 +16,7 @@ pub fn write_exit(directory: &PodDirectory, app: &AcName, status: ExitStatus) ->
 
 /// Forgets how an app has ended, which runs again.
 pub fn remove_exit(directory: &PodDirectory, app: &AcName) -> Result<(), Error> {
-    let path = directory.status(app);
-    match std::fs::remove_file(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(Error::File { action: "remove", path, source })
-        }
-        _ => Ok(()),
-    }
+    remove(directory.status(app))
 }
 
 /// Writes how often an app has been started again.
@@ -35,9 +29,31 @@ pub fn write_oom_kills(directory: &PodDirectory, app: &AcName, kills: u64) -> Re
     write(directory.oom_kills(app), kills.to_string().as_bytes())
 }
 
+/// Marks that an app has come into a pod that runs.
+pub fn write_created(directory: &PodDirectory, app: &AcName) -> Result<(), Error> {
+    write(directory.app_created(app), b"")
+}
+
+/// Marks that an app of a pod whose apps come and go runs.
+pub fn write_started(directory: &PodDirectory, app: &AcName) -> Result<(), Error> {
+    write(directory.app_started(app), b"")
+}
+
 /// Writes that this process is the pod's parent, which `stop` signals.
 pub fn write_parent(directory: &PodDirectory) -> Result<(), Error> {
     write(directory.ppid(), format!("{}\n", std::process::id()).as_bytes())
+}
+
+/// Forgets all that was told of an app.
+pub fn remove_app(directory: &PodDirectory, app: &AcName) -> Result<(), Error> {
+    let told = [
+        directory.status(app),
+        directory.restarts(app),
+        directory.oom_kills(app),
+        directory.app_created(app),
+        directory.app_started(app),
+    ];
+    told.into_iter().try_for_each(remove)
 }
 
 /// Tells that every app has started.
@@ -63,6 +79,15 @@ pub fn write_flavor(directory: &PodDirectory, flavor: &str) -> Result<(), Error>
 fn link(target: &str, path: &Path) -> Result<(), Error> {
     match make(path, || std::os::unix::fs::symlink(target, path)) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn remove(path: PathBuf) -> Result<(), Error> {
+    match std::fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::File { action: "remove", path, source })
+        }
         _ => Ok(()),
     }
 }

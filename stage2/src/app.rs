@@ -43,13 +43,24 @@ pub struct App<'a> {
     terminal: Option<OwnedFd>,
     /// For what is started later, if that may be; kept open otherwise, they would never end.
     streams: Option<OwnEnds>,
-    /// Whether it is the pod's only app.
-    is_alone: bool,
+    /// What its end means for the pod.
+    role: Role,
     cgroups: AppCgroups,
     /// Its mount namespace; comes from its process once it has its file systems.
     namespace: Option<OwnedFd>,
     /// Comes likewise, if it is to tell when it is ready.
     notifications: Option<Notifications>,
+}
+
+/// What an app is among those of its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The only one: the pod ends with it.
+    Alone,
+    /// One of several.
+    Member,
+    /// In a pod that goes on whatever becomes of its apps: nothing of one is left when it has ended.
+    Guest,
 }
 
 #[derive(Debug)]
@@ -73,7 +84,7 @@ impl<'a> App<'a> {
         streams: OwnEnds,
         terminal: Option<OwnedFd>,
         cgroups: AppCgroups,
-        is_alone: bool,
+        role: Role,
     ) -> Self {
         Self {
             life: Life::new(plan.life),
@@ -86,7 +97,7 @@ impl<'a> App<'a> {
             failure: Vec::new(),
             terminal,
             streams: Some(streams),
-            is_alone,
+            role,
             cgroups,
             namespace: None,
             notifications: None,
@@ -112,7 +123,7 @@ impl<'a> App<'a> {
     /// Whether something of it may be started later. A pod's only app that is not started again ends the pod.
     fn keeps_streams(&self) -> bool {
         let plan = &self.plan;
-        plan.post_stop.is_some() || plan.life.restart != Restart::No || !self.is_alone
+        plan.post_stop.is_some() || plan.life.restart != Restart::No || self.role != Role::Alone
     }
 
     /// Whether its main process, or the handler that was started last, has ended, and nothing comes after it.
@@ -199,8 +210,9 @@ impl<'a> App<'a> {
             self.next = Some(self.life.ends(status, Instant::now()));
             messages.extend(self.oom_kills());
         }
-        // What it leaves ends with it only if something comes after it, or if somebody wanted its end.
-        if goes_on && (self.life.is_held || matches!(self.next, Some(Next::StartAt(_)))) {
+        // What it leaves ends with it only if something comes after it, be that the pod's going on, or if somebody wanted its end.
+        let is_followed = self.role == Role::Guest || matches!(self.next, Some(Next::StartAt(_)));
+        if goes_on && (self.life.is_held || is_followed) {
             // Its number was free only if the group was empty, and it does not come round within a moment.
             let _ = killpg(pid, Signal::SIGKILL);
             self.state = State::Clearing(Instant::now());

@@ -6,11 +6,12 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::signal::{Signal, kill as signal};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::uio::pread;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 use pod::limits::CgroupSetting;
 use pod::plan::{AppPlan, Plan};
 use pod::statistics::{self, Statistics};
@@ -32,17 +33,43 @@ pub fn make(plan: &Plan) -> Result<Vec<AppCgroups>, Error> {
     }
     // Nothing else needs the hierarchy, so it is mounted nowhere.
     let root = sys::mount_detached(c"cgroup2").map_err(Error::system("mount cgroup2"))?;
-    let settings = || plan.apps.iter().filter_map(|app| app.cgroup.as_ref()).flatten();
+    enable(&root, &plan.apps)?;
+    plan.apps.iter().map(|app| make_one(&root, app)).collect()
+}
+
+/// Enables the controllers that the limits of apps need.
+fn enable(root: &OwnedFd, apps: &[AppPlan]) -> Result<(), Error> {
+    let settings = || apps.iter().filter_map(|app| app.cgroup.as_ref()).flatten();
     let controllers: BTreeSet<&str> = settings().map(|setting| setting.controller.as_str()).collect();
     for controller in controllers {
         let required = settings().any(|setting| setting.required && setting.controller == controller);
-        let enabled = write(&root, "cgroup.subtree_control", &format!("+{controller}"));
+        let enabled = write(root, "cgroup.subtree_control", &format!("+{controller}"));
         unless_required(enabled, required)
             .map_err(Error::system(format!("enable the cgroup controller {controller}")))?;
     }
     // It limits nothing, and counts.
-    let _ = write(&root, "cgroup.subtree_control", "+io");
-    plan.apps.iter().map(|app| make_one(&root, app)).collect()
+    let _ = write(root, "cgroup.subtree_control", "+io");
+    Ok(())
+}
+
+/// Makes the cgroup of an app that comes late.
+pub fn make_late(app: &AppPlan) -> Result<AppCgroups, Error> {
+    let root = sys::mount_detached(c"cgroup2").map_err(Error::system("mount cgroup2"))?;
+    enable(&root, std::slice::from_ref(app))?;
+    make_one(&root, app)
+}
+
+/// Removes the cgroup of an app that has left, if it was made here.
+pub fn remove(app: &AppPlan) -> Result<(), Error> {
+    if app.cgroup.is_none() {
+        return Ok(());
+    }
+    let root = sys::mount_detached(c"cgroup2").map_err(Error::system("mount cgroup2"))?;
+    let name = app.name.as_str();
+    match unlinkat(&root, name, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(Error::system(format!("remove cgroup {name}"))(errno)),
+    }
 }
 
 fn make_one(root: &OwnedFd, app: &AppPlan) -> Result<AppCgroups, Error> {

@@ -129,6 +129,7 @@ mod tests {
             network: Default::default(),
             grace_period_ms: 7,
             exit_policy: Default::default(),
+            mutable: false,
         };
         let mut parent = File::from(there);
         parent.write_all(&encode(&ToSupervisor::Start(Box::new(plan.clone()))).unwrap()).unwrap();

@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use pod::control::ExitStatus;
-use pod::plan::{Operation, Plan};
+use pod::plan::{NewApp, Operation, Plan};
 use pod::session::SessionId;
 
 mod app;
@@ -18,6 +18,7 @@ mod control;
 mod error;
 mod interpreter;
 mod life;
+mod newcomer;
 mod notifications;
 mod operations;
 mod program;
@@ -37,14 +38,14 @@ pub use error::Error;
 /// Where the standard streams of an app go.
 #[derive(Debug)]
 pub enum AppStreams {
-    /// The app gets these as they are (namespaces).
+    /// The app gets these as they are (namespaces); what is missing is /dev/null.
     Direct {
         /// Its standard input.
-        stdin: OwnedFd,
+        stdin: Option<OwnedFd>,
         /// Its standard output.
-        stdout: OwnedFd,
+        stdout: Option<OwnedFd>,
         /// Its standard error.
-        stderr: OwnedFd,
+        stderr: Option<OwnedFd>,
     },
     /// Connected sockets: the app gets pipes, and the supervisor carries between the two (VM). An app without an input
     /// reads /dev/null; without an output it writes there.
@@ -68,6 +69,20 @@ pub enum AppStreams {
 pub trait SessionStreams: std::fmt::Debug {
     /// The streams of a session: a terminal's, or all three. Called once for each session.
     fn open(&mut self, session: SessionId, terminal: bool) -> Result<AppStreams, Error>;
+
+    /// What came along for an app that is added ([`pod::control::ToSupervisor::Add`]). Called once for each.
+    fn open_app(&mut self, session: SessionId, new: &NewApp) -> Result<HandedOver, Error>;
+}
+
+/// What the parent hands over for an app that comes into the pod.
+#[derive(Debug)]
+pub struct HandedOver {
+    /// Its streams.
+    pub streams: AppStreams,
+    /// Its cgroups; `None` where the supervisor makes them (VM).
+    pub cgroups: Option<AppCgroups>,
+    /// Detached mounts (namespaces).
+    pub trees: Vec<OwnedFd>,
 }
 
 /// The cgroups of an app.
@@ -105,12 +120,13 @@ pub fn run(plan: &Plan, connections: Connections) -> ExitStatus {
 }
 
 /// Carries out what a plan has for root of the host, in the mount namespace of this process (`Plan::outside`).
-pub fn carry_out_outside(operations: &[Operation], users: BorrowedFd<'_>) -> Result<(), Error> {
+pub fn carry_out_outside(operations: &[Operation], users: Option<BorrowedFd<'_>>) -> Result<(), Error> {
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     let users = users
-        .try_clone_to_owned()
+        .map(|users| users.try_clone_to_owned())
+        .transpose()
         .map_err(|error| Error::system("keep the user namespace")(errno(&error)))?;
-    operations::carry_out(operations, &scope::Scope::new(Path::new("/"))?, &[users])
+    operations::carry_out(operations, &scope::Scope::new(Path::new("/"))?, users.as_slice())
 }
 
 /// Tells the parent that the pod could not be set up, in place of [`run`].

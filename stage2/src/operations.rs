@@ -15,7 +15,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
 use nix::unistd::symlinkat;
 use pod::plan::Operation;
 
-use crate::error::Error;
+use crate::error::{Error, errno};
 use crate::scope::Scope;
 
 /// Carries `operations` out in order, with paths looked up inside `scope` and `trees` for those that attach one; stops at the first that fails. The working
@@ -39,6 +39,13 @@ fn carry_out_one(operation: &Operation, scope: &Scope, trees: &[OwnedFd]) -> Res
         Operation::Idmap { path } => mounts::idmap(scope, trees, path),
         Operation::Bind { source, target, flags } => mounts::bind(scope, source, target, *flags),
         Operation::Attach { tree, target } => volume::attach(scope, trees, *tree, target),
+        Operation::Detach { path } => mounts::detach(scope, path),
+        Operation::Remove { path } => match std::fs::remove_dir_all(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::path("remove", path)(errno(&error)))
+            }
+            _ => Ok(()),
+        },
         Operation::Volume { source, target, read_only } => volume::bind(scope, source, target, *read_only),
         Operation::EmptyFile { path } => volume::make_empty_file(scope, path),
         Operation::EmptyVolume { path, volume } => volume::make_empty(scope, path, volume),

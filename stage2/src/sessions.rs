@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use pod::control::{ExitStatus, FromSupervisor, TerminalSize};
+use pod::plan::NewApp;
 use pod::session::{Session as Request, SessionId};
 use relay::Carrier;
 
@@ -17,7 +18,7 @@ use crate::app::App;
 use crate::channel::{Listener, News};
 use crate::error::{Error, causes};
 use crate::streams::{self, Prepared};
-use crate::{SessionStreams, start, sys};
+use crate::{HandedOver, SessionStreams, start, sys};
 
 /// How long a process has after the hangup of its client.
 const HANGUP_PERIOD: Duration = Duration::from_secs(2);
@@ -86,6 +87,11 @@ impl Sessions {
             self.resize(id, terminal.size);
         }
         Ok(())
+    }
+
+    /// What was handed over for an app that comes into the pod.
+    pub fn take_app(&mut self, id: SessionId, new: &NewApp) -> Result<HandedOver, Error> {
+        self.streams.open_app(id, new)
     }
 
     fn find(&mut self, id: SessionId) -> Option<&mut Session> {
@@ -252,6 +258,10 @@ mod tests {
                 2 => Err(Error::Impossible("no streams".into())),
                 _ => Ok(AppStreams::Carried { stdin: None, stdout: None, stderr: None }),
             }
+        }
+
+        fn open_app(&mut self, _: SessionId, _: &NewApp) -> Result<HandedOver, Error> {
+            Err(Error::Impossible("no app is added here".into()))
         }
     }
 

@@ -41,7 +41,7 @@ pub struct Prepared {
 pub fn prepare(streams: AppStreams) -> Result<Prepared, Error> {
     match streams {
         AppStreams::Direct { stdin, stdout, stderr } => Ok(Prepared {
-            own: OwnEnds::Three([Some(stdin), Some(stdout), Some(stderr)]),
+            own: OwnEnds::Three([stdin, stdout, stderr]),
             inputs: Vec::new(),
             outputs: Vec::new(),
             terminal: None,

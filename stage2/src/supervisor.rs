@@ -14,19 +14,19 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pod::control::{ExitStatus, FromSupervisor, ToSupervisor};
 use pod::life::ExitPolicy;
-use pod::plan::Plan;
+use pod::plan::{NewApp, Plan};
 use pod::session::SessionId;
 use pod::types::AcName;
 use relay::Carrier;
 
-use crate::app::App;
-use crate::changes::Changes;
+use crate::app::{App, Role};
+use crate::changes::{Changes, Wanted};
 use crate::control::{Control, Received};
 use crate::error::{Error, causes};
 use crate::operations::carry_out;
 use crate::scope::Scope;
 use crate::sessions::Sessions;
-use crate::{AppCgroups, AppStreams, Connections, cgroup, streams};
+use crate::{AppCgroups, AppStreams, Connections, cgroup, newcomer, streams};
 
 /// Everything that a kill reaches: all processes but PID 1 itself.
 const EVERYTHING: Pid = Pid::from_raw(-1);
@@ -52,6 +52,8 @@ struct Supervisor<'a> {
     changes: Changes,
     order: Order,
     exit_policy: ExitPolicy,
+    /// Whether the pod goes on whatever becomes of its apps.
+    mutable: bool,
     has_children: bool,
     has_parent: bool,
     first_failure: Option<ExitStatus>,
@@ -73,6 +75,7 @@ pub(crate) fn run(plan: &Plan, connections: Connections) -> ExitStatus {
         changes: Changes::default(),
         order: Order::Run,
         exit_policy: plan.exit_policy,
+        mutable: plan.mutable,
         has_children: true,
         has_parent: true,
         first_failure: None,
@@ -109,7 +112,10 @@ impl<'a> Supervisor<'a> {
             Ok(cgroups) => self.start_apps(plan, streams, cgroups),
             Err(error) => return self.fail(None, &error),
         }
-        self.until(|supervisor| supervisor.apps.iter().all(App::has_ended));
+        self.until(|supervisor| {
+            let is_wanted = supervisor.mutable && supervisor.goes_on();
+            !is_wanted && supervisor.apps.iter().all(App::has_ended)
+        });
         let _ = kill(EVERYTHING, Signal::SIGKILL);
         self.inputs.clear();
         self.until_childless();
@@ -151,13 +157,12 @@ impl<'a> Supervisor<'a> {
 
     /// Starts every app without waiting for any; one that cannot be started ends the pod.
     fn start_apps(&mut self, plan: &'a Plan, streams: Vec<AppStreams>, cgroups: Vec<AppCgroups>) {
-        let is_alone = plan.apps.len() == 1;
+        let role = if plan.apps.len() == 1 { Role::Alone } else { Role::Member };
         for ((app, streams), cgroups) in plan.apps.iter().zip(streams).zip(cgroups) {
             let started = streams::prepare(streams).and_then(|prepared| {
                 self.inputs.extend(prepared.inputs);
                 self.outputs.extend(prepared.outputs);
-                let mut app =
-                    App::new(Cow::Borrowed(app), prepared.own, prepared.terminal, cgroups, is_alone);
+                let mut app = App::new(Cow::Borrowed(app), prepared.own, prepared.terminal, cgroups, role);
                 app.start().map(|()| app)
             });
             match started {
@@ -316,13 +321,38 @@ impl<'a> Supervisor<'a> {
                 let failed = self.sessions.begin(session, &request, app);
                 failed.into_iter().for_each(|message| self.tell(message));
             }
-            ToSupervisor::Change { session, change } => {
-                self.changes.add(session, change);
+            ToSupervisor::Change { session, app, run } => {
+                let wanted = if run { Wanted::Start } else { Wanted::Stop };
+                self.changes.add(session, app, wanted);
             }
+            ToSupervisor::Remove { session, app, teardown } => {
+                self.changes.add(session, app, Wanted::Removal(teardown));
+            }
+            ToSupervisor::Add { session, new } => self.add(session, *new),
             ToSupervisor::Measure { session, app } => self.measure(session, &app),
             ToSupervisor::ResizeSession { session, size } => self.sessions.resize(session, size),
             ToSupervisor::Hangup { session } => self.sessions.hang_up(session),
         }
+    }
+
+    /// Takes an app into the pod.
+    fn add(&mut self, session: SessionId, new: NewApp) {
+        // Taken in any case, for the next session is not to find it.
+        let handed = self.sessions.take_app(session, &new);
+        let added = handed.and_then(|handed| match self.goes_on() {
+            true => newcomer::take_in(new, handed),
+            false => Err(Error::Impossible("the pod ends".into())),
+        });
+        let answer = match added {
+            Ok(newcomer::Newcomer { app, inputs, outputs }) => {
+                self.apps.push(app);
+                self.inputs.extend(inputs);
+                self.outputs.extend(outputs);
+                FromSupervisor::SessionExited { session, status: ExitStatus::SUCCESS }
+            }
+            Err(error) => FromSupervisor::SessionFailed { session, causes: causes(&error) },
+        };
+        self.tell(answer);
     }
 
     fn measure(&mut self, session: SessionId, name: &AcName) {
@@ -374,6 +404,9 @@ impl<'a> Supervisor<'a> {
     /// The first app that fails decides how the pod has ended. An app whose end somebody wanted has not failed.
     fn note(&mut self, app: &AcName, status: ExitStatus) {
         let has_failed = status != ExitStatus::SUCCESS;
+        if self.mutable {
+            return;
+        }
         if self.apps.iter().any(|known| known.plan.name == *app && known.life.is_held) {
             return;
         }

@@ -99,7 +99,7 @@ impl EnterArguments {
     }
 }
 
-/// The arguments of the `app` entrypoint: `start|stop --appname=NAME`.
+/// The arguments of the `app` entrypoint: `start|stop|add|rm --appname=NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppArguments {
     /// What is to change.

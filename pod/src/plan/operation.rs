@@ -75,6 +75,16 @@ pub enum Operation {
         /// An existing directory, or a file if the tree is one.
         target: PathBuf,
     },
+    /// Detaches what is mounted at a place, and removes that, a directory or a file. What is not there is no error.
+    Detach {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Removes a directory with all that is in it, which is mounted nowhere any more. One that is not there is no error.
+    Remove {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Binds a volume, with what is mounted in it, to a place in an app.
     Volume {
         /// What is there already.

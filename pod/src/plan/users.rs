@@ -13,19 +13,53 @@
 //! The image's mount is shifted, not the overlay's, which kernels refuse. The writable layer is not: what is in it has the
 //! host's numbers of the pod's users, so that a program that is set-user-ID to the pod's root never is to the host's.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppPlan, ImageSource, MountFlags, Operation, POD_ROOT, World, app_path, directory, mount};
+use super::{
+    AppPlan, ImageSource, Layers, MountFlags, Operation, POD_ROOT, World, app_path, directory, mount,
+};
 use crate::Error;
 use crate::devices::NODES;
 use crate::plan::Isolation;
 use crate::pod_manifest::PodManifest;
+use crate::types::AcName;
 use crate::users::UserRange;
 
 const LAYERS: &str = "layers";
 const DEVICES: &str = "devices";
+
+/// The overlay over an app's image, whose owners are shifted: at [`layer`].
+pub(super) fn shifted_root(root: &Path, app: &AcName, layers: &Layers) -> Vec<Operation> {
+    let (image, layer) = (root.join("images").join(app.as_str()), layer(root, app));
+    vec![
+        directory(&image, 0o755),
+        match &layers.image {
+            ImageSource::Tree(tree) => bind(tree, &image),
+            ImageSource::File(source) | ImageSource::Pmem(source) => {
+                Operation::Image { source: source.clone(), target: image.clone(), dax: false }
+            }
+        },
+        Operation::Idmap { path: image.clone() },
+        directory(&layer, 0o755),
+        Operation::Overlay {
+            lower: image,
+            upper: layers.writable.join("upper"),
+            work: layers.writable.join("work"),
+            target: layer,
+        },
+    ]
+}
+
+/// Where that is.
+pub(super) fn layer(root: &Path, app: &AcName) -> PathBuf {
+    root.join(LAYERS).join(app.as_str())
+}
+
+fn bind(source: &Path, target: &Path) -> Operation {
+    Operation::Bind { source: source.to_owned(), target: target.to_owned(), flags: MountFlags::default() }
+}
 
 /// The user namespace of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,13 +74,8 @@ impl PrivateUsers {
     /// Makes that world.
     pub fn outside(&self, manifest: &PodManifest, world: &World) -> Vec<Operation> {
         let Isolation::Namespaces { pod_root: root, .. } = &world.isolation else { return Vec::new() };
-        let plain = MountFlags::default();
-        let bind = |source: &Path, target: &Path| Operation::Bind {
-            source: source.to_owned(),
-            target: target.to_owned(),
-            flags: plain,
-        };
-        let mut operations = vec![Operation::SlaveRoot, mount("tmpfs", root, plain, "mode=0755")];
+        let mut operations =
+            vec![Operation::SlaveRoot, mount("tmpfs", root, MountFlags::default(), "mode=0755")];
         operations.push(directory(&root.join(POD_ROOT.trim_start_matches('/')), 0o755));
         for kernel in ["proc", "sys"] {
             operations.push(directory(&root.join(kernel), 0o755));
@@ -58,25 +87,8 @@ impl PrivateUsers {
             major: node.major,
             minor: node.minor,
         }));
-        for (app, layers) in manifest.apps.iter().zip(&world.layers) {
-            let (image, layer) =
-                (root.join("images").join(app.name.as_str()), root.join(LAYERS).join(app.name.as_str()));
-            operations.push(directory(&image, 0o755));
-            operations.push(match &layers.image {
-                ImageSource::Tree(tree) => bind(tree, &image),
-                ImageSource::File(source) | ImageSource::Pmem(source) => {
-                    Operation::Image { source: source.clone(), target: image.clone(), dax: false }
-                }
-            });
-            operations.push(Operation::Idmap { path: image.clone() });
-            operations.push(directory(&layer, 0o755));
-            operations.push(Operation::Overlay {
-                lower: image,
-                upper: layers.writable.join("upper"),
-                work: layers.writable.join("work"),
-                target: layer,
-            });
-        }
+        let apps = manifest.apps.iter().zip(&world.layers);
+        operations.extend(apps.flat_map(|(app, layers)| shifted_root(root, &app.name, layers)));
         operations.push(Operation::Root { path: root.clone() });
         operations
     }
@@ -89,8 +101,11 @@ impl PrivateUsers {
             operations.push(Operation::Bind { source: source.to_owned(), target: target.to_owned(), flags });
         };
         for app in &manifest.apps {
-            let layer = Path::new("/").join(LAYERS).join(app.name.as_str());
-            bind(&layer, &pod_root.join(app_path(&app.name)), MountFlags::default());
+            bind(
+                &layer(Path::new("/"), &app.name),
+                &pod_root.join(app_path(&app.name)),
+                MountFlags::default(),
+            );
         }
         let quiet = MountFlags { no_suid: true, no_exec: true, ..MountFlags::default() };
         bind(&Path::new("/").join(DEVICES), &pod_root.join(DEVICES), quiet);

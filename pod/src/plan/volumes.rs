@@ -8,12 +8,12 @@ use crate::Error;
 use crate::devices::{DeviceAccess, DeviceKind, DeviceRule};
 use crate::pod_manifest::PodManifest;
 use crate::types::AcName;
-use crate::volumes::{PodVolume, PodVolumes, VolumeSource, assign};
+use crate::volumes::{AppMount, PodVolume, PodVolumes, VolumeSource, assign};
 
 /// Where volumes are in the pod's root.
-const VOLUMES: &str = "volumes";
+pub(super) const VOLUMES: &str = "volumes";
 /// Where a VM's empty volumes are on the writable layers' file system. Not an app's name: those have no underscores.
-const VM_VOLUMES: &str = "_volumes";
+pub(super) const VM_VOLUMES: &str = "_volumes";
 /// Where the directories are, in a VM pod's root, that are served for volumes of single files.
 const VM_FILES: &str = "files";
 /// The only file in each of those.
@@ -75,43 +75,55 @@ impl Volumes {
 
     /// Mounts them below the pod's root; after the apps' roots, before it becomes the root.
     pub fn pod_setup(&self, pod_root: &Path) -> Vec<Operation> {
+        let mut operations: Vec<_> = (0..self.assigned.volumes.len())
+            .flat_map(|index| self.mount_one(index, index, pod_root))
+            .collect();
+        operations.extend((0..self.apps.len()).flat_map(|app| self.populate(app, pod_root)));
+        operations
+    }
+
+    /// Mounts one, which is the `tree`th of what was opened outside.
+    pub fn mount_one(&self, index: usize, tree: usize, pod_root: &Path) -> Vec<Operation> {
+        let Some(volume) = self.assigned.volumes.get(index) else { return Vec::new() };
         let mut operations = Vec::new();
-        for (index, volume) in self.assigned.volumes.iter().enumerate() {
-            let place = pod_root.join(VOLUMES).join(&volume.key);
-            operations.push(stand_in(&place, self.kind(index)));
-            match (&volume.source, self.in_vm) {
-                (_, false) => operations.push(Operation::Attach { tree: index, target: place }),
-                (VolumeSource::Empty(empty), true) => {
-                    let path = Path::new(VM_SCRATCH).join(VM_VOLUMES).join(&volume.key);
-                    operations.push(Operation::EmptyVolume { path: path.clone(), volume: *empty });
-                    let read_only = volume.read_only;
-                    operations.push(Operation::Volume { source: path, target: place, read_only });
-                }
-                (VolumeSource::Host { .. }, true) if self.kind(index) == OpenedVolume::Directory => {
-                    operations.push(served(index, volume, place));
-                }
-                (VolumeSource::Host { .. }, true) => {
-                    let directory_of_file = pod_root.join(VM_FILES).join(&volume.key);
-                    operations.push(directory(&directory_of_file, 0o700));
-                    operations.push(served(index, volume, directory_of_file.clone()));
-                    let (source, read_only) = (directory_of_file.join(VM_VOLUME_FILE), volume.read_only);
-                    operations.push(Operation::Volume { source, target: place, read_only });
-                }
+        let place = pod_root.join(VOLUMES).join(&volume.key);
+        operations.push(stand_in(&place, self.kind(index)));
+        match (&volume.source, self.in_vm) {
+            (_, false) => operations.push(Operation::Attach { tree, target: place }),
+            (VolumeSource::Empty(empty), true) => {
+                let path = Path::new(VM_SCRATCH).join(VM_VOLUMES).join(&volume.key);
+                operations.push(Operation::EmptyVolume { path: path.clone(), volume: *empty });
+                let read_only = volume.read_only;
+                operations.push(Operation::Volume { source: path, target: place, read_only });
             }
-        }
-        for (app, mounts) in self.apps.iter().zip(&self.assigned.mounts) {
-            for mount in mounts {
-                let Some(volume) = self.assigned.volumes.get(mount.volume) else { continue };
-                if volume.populate {
-                    operations.push(Operation::Populate {
-                        root: pod_root.join(app_path(app)),
-                        path: mount.target.clone(),
-                        volume: pod_root.join(VOLUMES).join(&volume.key),
-                    });
-                }
+            (VolumeSource::Host { .. }, true) if self.kind(index) == OpenedVolume::Directory => {
+                operations.push(served(index, volume, place));
+            }
+            (VolumeSource::Host { .. }, true) => {
+                let directory_of_file = pod_root.join(VM_FILES).join(&volume.key);
+                operations.push(directory(&directory_of_file, 0o700));
+                operations.push(served(index, volume, directory_of_file.clone()));
+                let (source, read_only) = (directory_of_file.join(VM_VOLUME_FILE), volume.read_only);
+                operations.push(Operation::Volume { source, target: place, read_only });
             }
         }
         operations
+    }
+
+    /// Copies into an app's volumes what its image has in their places.
+    pub fn populate(&self, app: usize, pod_root: &Path) -> Vec<Operation> {
+        let (Some(name), Some(mounts)) = (self.apps.get(app), self.assigned.mounts.get(app)) else {
+            return Vec::new();
+        };
+        let volumes =
+            mounts.iter().filter_map(|mount| Some((mount, self.assigned.volumes.get(mount.volume)?)));
+        let populated = volumes.filter(|(_, volume)| volume.populate);
+        let operation = |(mount, volume): (&AppMount, &PodVolume)| Operation::Populate {
+            root: pod_root.join(app_path(name)),
+            path: mount.target.clone(),
+            volume: pod_root.join(VOLUMES).join(&volume.key),
+        };
+        populated.map(operation).collect()
     }
 
     /// Adds an app's volumes to its set-up, and the devices among them to its policy.

@@ -12,7 +12,8 @@ use crate::pod_manifest::{PodManifest, RuntimeApp};
 /// The volumes that a pod's apps use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodVolumes {
-    /// Each once. What no app uses is not among them.
+    /// Each once. What no app uses is not among them, except in a pod whose apps come and go: there the pod's own come first,
+    /// and are there from the beginning to the end.
     pub volumes: Vec<PodVolume>,
     /// For each app in the manifest's order, outer ones before those within them.
     pub mounts: Vec<Vec<AppMount>>,
@@ -21,7 +22,7 @@ pub struct PodVolumes {
 /// A volume in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodVolume {
-    /// Its directory's name. That of an implicit volume has a dot, so that it is nobody else's.
+    /// Its directory's name. That of an implicit volume has a dot, that of an app's own two, so that it is nobody else's.
     pub key: String,
     /// Whether apps may only read it, whatever their mounts say.
     pub read_only: bool,
@@ -46,13 +47,16 @@ pub struct AppMount {
 pub fn assign(manifest: &PodManifest) -> Result<PodVolumes, Error> {
     unique("volume", manifest.volumes.iter().map(|volume| volume.name.as_str()))?;
     let mut assigned = PodVolumes::default();
+    if manifest.is_mutable() {
+        assigned.volumes = manifest.volumes.iter().map(PodVolume::of).collect();
+    }
     for app in &manifest.apps {
         let mut mounts = Vec::new();
         let points =
             app.app.as_ref().map(|section: &App| section.mount_points.as_slice()).unwrap_or_default();
         for mount in &app.mounts {
-            let volume = manifest.volumes.iter().find(|volume| volume.name == mount.volume);
-            let volume = volume.ok_or_else(|| {
+            let of_pod = manifest.volumes.iter().find(|volume| volume.name == mount.volume);
+            let volume = mount.app_volume.as_ref().or(of_pod).ok_or_else(|| {
                 Error::Invalid(format!(
                     "dangling mount point \"{}\": volume \"{}\" not found",
                     mount.path, mount.volume
@@ -60,14 +64,19 @@ pub fn assign(manifest: &PodManifest) -> Result<PodVolumes, Error> {
             })?;
             let target = clean(&mount.path)?;
             let point = points.iter().find(|point| clean(&point.path).is_ok_and(|path| path == target));
-            mounts.push(assigned.mount(volume, target, point.is_some_and(|point| point.read_only)));
+            let key = match &mount.app_volume {
+                Some(own) => format!("{}..{}", app.name, own.name),
+                None => volume.name.to_string(),
+            };
+            let read_only = point.is_some_and(|point| point.read_only);
+            mounts.push(assigned.mount(&key, volume, target, read_only)?);
         }
         for point in points {
             let target = clean(&point.path)?;
             if mounts.iter().all(|mount| mount.target != target) {
                 let named = manifest.volumes.iter().find(|volume| volume.name == point.name);
                 mounts.push(match named {
-                    Some(volume) => assigned.mount(volume, target, point.read_only),
+                    Some(volume) => assigned.mount(volume.name.as_str(), volume, target, point.read_only)?,
                     None => assigned.implicit(app, point, target),
                 });
             }
@@ -83,19 +92,35 @@ pub fn assign(manifest: &PodManifest) -> Result<PodVolumes, Error> {
     Ok(assigned)
 }
 
+impl PodVolume {
+    fn of(volume: &Volume) -> Self {
+        Self {
+            key: volume.name.to_string(),
+            read_only: volume.read_only == Some(true),
+            source: volume.source.clone(),
+            populate: false,
+        }
+    }
+}
+
 impl PodVolumes {
-    fn mount(&mut self, volume: &Volume, target: PathBuf, read_only: bool) -> AppMount {
-        let key = volume.name.as_str();
-        let index = self.volumes.iter().position(|used| used.key == key).unwrap_or_else(|| {
-            self.volumes.push(PodVolume {
-                key: key.into(),
-                read_only: volume.read_only == Some(true),
-                source: volume.source.clone(),
-                populate: false,
-            });
+    fn mount(
+        &mut self,
+        key: &str,
+        volume: &Volume,
+        target: PathBuf,
+        read_only: bool,
+    ) -> Result<AppMount, Error> {
+        let known = self.volumes.iter().position(|used| used.key == key);
+        // Only an app's own volumes can contradict each other.
+        if known.and_then(|index| self.volumes.get(index)).is_some_and(|used| used.source != volume.source) {
+            return Err(Error::Invalid(format!("volume \"{}\" stands twice", volume.name)));
+        }
+        let index = known.unwrap_or_else(|| {
+            self.volumes.push(PodVolume { key: key.into(), ..PodVolume::of(volume) });
             self.volumes.len() - 1
         });
-        AppMount { volume: index, target, read_only: volume.read_only.unwrap_or(read_only) }
+        Ok(AppMount { volume: index, target, read_only: volume.read_only.unwrap_or(read_only) })
     }
 
     fn implicit(&mut self, app: &RuntimeApp, point: &MountPoint, target: PathBuf) -> AppMount {

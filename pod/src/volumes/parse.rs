@@ -62,7 +62,32 @@ impl FromStr for Mount {
         if volume.is_empty() || target.is_empty() {
             return Err(Error::Invalid("a mount must be volume=NAME,target=PATH".into()));
         }
-        Ok(Self { volume: volume.parse()?, path: target })
+        Ok(Self { volume: volume.parse()?, path: target, app_volume: None })
+    }
+}
+
+impl Mount {
+    /// An app's own volume and its place in one: `name=NAME,target=PATH,kind=host|empty,...` in any order.
+    pub fn with_own_volume(text: &str) -> Result<Self, Error> {
+        let (mut name, mut target, mut rest) = (String::new(), String::new(), Vec::new());
+        for word in text.split(',') {
+            let new = match split(word)? {
+                ("name", value) => set_text(&mut name, value),
+                ("target", value) => set_text(&mut target, value),
+                _ => {
+                    rest.push(word);
+                    true
+                }
+            };
+            if !new {
+                return Err(Error::Invalid(format!("\"{word}\" stands twice or is empty")));
+            }
+        }
+        if name.is_empty() || target.is_empty() {
+            return Err(Error::Invalid("an app's volume needs name=NAME and target=PATH".into()));
+        }
+        let volume: Volume = [&[name.as_str()], rest.as_slice()].concat().join(",").parse()?;
+        Ok(Self { volume: volume.name.clone(), path: target, app_volume: Some(volume) })
     }
 }
 
@@ -115,6 +140,16 @@ mod tests {
         }
         let mount: Mount = "volume=data,target=/a b".parse().unwrap();
         assert_eq!((mount.volume.as_str(), mount.path.as_str()), ("data", "/a b"));
+        let own = Mount::with_own_volume("kind=empty,target=/t,name=e,mode=0700").unwrap();
+        assert_eq!((own.volume.as_str(), own.path.as_str()), ("e", "/t"));
+        assert_eq!(own.app_volume, Some(volume("e,kind=empty,mode=0700").unwrap()));
+        let json = serde_json::to_string(&own).unwrap();
+        assert!(json.contains("appVolume") && serde_json::from_str::<Mount>(&json).unwrap() == own, "{json}");
+        for bad in
+            ["name=e,kind=empty", "target=/t,kind=empty", "name=e,target=/t", "name=e,name=f,target=/t"]
+        {
+            assert!(Mount::with_own_volume(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

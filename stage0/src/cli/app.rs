@@ -4,11 +4,23 @@ use clap::{Args, Subcommand};
 use pod::types::AcName;
 
 use super::pods::{EnterFlags, OnePod, PodChoice, StatusFormat};
+use super::sandbox::{AddArgs, SandboxFlags};
 use super::values;
 
 /// What to do with apps of a pod.
 #[derive(Debug, Subcommand)]
 pub enum AppSubcommand {
+    /// Run a pod without apps, for apps that come and go
+    ///
+    /// It runs until it is stopped, whatever becomes of its apps.
+    Sandbox(Box<SandboxFlags>),
+    /// Take an app into a running pod of rkt app sandbox; rkt app start starts it
+    ///
+    /// IMAGE is what it is for rkt run.
+    #[command(override_usage = "rkt app add UUID IMAGE [APP FLAGS] [-- ARGS...]")]
+    Add(Box<AddArgs>),
+    /// End an app of a pod of rkt app sandbox, and take it out of the pod with all that it has written
+    Rm(OneApp),
     /// List a pod's apps and their states
     List {
         /// Leave the titles out

@@ -56,7 +56,7 @@ pub enum Error {
     #[error("{0} must follow an image")]
     FlagWithoutImage(String),
     /// Not one of ours.
-    #[error("unknown flag {0}; see rkt run --help")]
+    #[error("unknown flag {0}; see --help")]
     UnknownFlag(String),
     /// A flag at the end.
     #[error("{0} needs a value")]

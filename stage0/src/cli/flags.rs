@@ -19,16 +19,17 @@ use pod::volumes::{Mount, Volume};
 use super::{isolators, values};
 
 /// The isolation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Stage1 {
     /// A micro-VM with a kernel of its own.
     Kvm,
     /// Linux namespaces and cgroups.
+    #[default]
     Nspawn,
 }
 
 /// Flags of the pod.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct PodFlags {
     /// The isolation: a micro-VM with a kernel of its own, or Linux namespaces
     #[arg(long, value_enum, default_value = "nspawn")]
@@ -78,6 +79,9 @@ pub struct PodFlags {
     /// The cgroup that the pod's is to be below, instead of the caller's own: /machine.slice
     #[arg(long, value_name = "PATH", value_parser = values::parsed::<CgroupPath>)]
     pub cgroup_parent: Option<CgroupPath>,
+    /// Apps come into the pod and leave it while it runs (`rkt app sandbox`).
+    #[arg(skip)]
+    pub mutable: bool,
 }
 
 /// A command line of nothing but one app's flags.
@@ -90,7 +94,7 @@ pub struct AppCommand {
 }
 
 /// Flags of one app, which follow its image.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct AppFlags {
     /// The program, instead of the image's command
     #[arg(long, value_name = "PROGRAM")]
@@ -101,6 +105,9 @@ pub struct AppFlags {
     /// Where a volume belongs: volume=NAME,target=PATH; before the first image, in all apps
     #[arg(long, value_parser = values::mount, value_name = "MOUNT")]
     pub mount: Vec<Mount>,
+    /// A volume of the app's own, and its place: name=NAME,target=PATH, and what --volume says of one
+    #[arg(long, value_parser = values::own_volume, value_name = "VOLUME")]
+    pub mnt_volume: Vec<Mount>,
     /// CPU time in cores: 500m, 2
     #[arg(long, value_parser = values::cpu, value_name = "QUANTITY")]
     pub cpu: Option<Quantity>,

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use pod::image_manifest::{EnvironmentVariable, NameValue, check_variable_name};
+use pod::image_manifest::{EnvironmentVariable, NameValue, Port, check_variable_name};
 use pod::life::MAX_KILL_TIMEOUT;
 use pod::limits::{MIN_CPU_MILLI, MIN_MEMORY_BYTES};
 use pod::net::Net;
@@ -112,6 +112,28 @@ pub fn port(text: &str) -> Result<ExposedPort, String> {
     let host_ip = ip.map(bare).transpose().map_err(|_| invalid())?;
     let host_port = port.parse().ok().filter(|port| *port != 0).ok_or_else(invalid)?;
     Ok(ExposedPort { name: self::name(name)?, host_port, host_ip, pod_port: None })
+}
+
+/// `NAME:PROTO:PODPORT:[HOSTIP:]PORT`, of a pod whose apps are not known yet.
+pub fn direct_port(text: &str) -> Result<ExposedPort, String> {
+    let invalid = || format!("{text:?} is not NAME:PROTO:PODPORT:[HOSTIP:]PORT");
+    let mut words = text.splitn(4, ':');
+    let [Some(name), Some(protocol @ ("tcp" | "udp")), Some(in_pod), Some(on_host)] =
+        std::array::from_fn(|_| words.next())
+    else {
+        return Err(invalid());
+    };
+    let exposed = port(&format!("{name}:{on_host}")).map_err(|_| invalid())?;
+    let number = in_pod.parse().ok().filter(|port: &u16| *port != 0).ok_or_else(invalid)?;
+    let name = exposed.name.clone();
+    let in_pod = Port { name, protocol: protocol.into(), port: number, count: 1, socket_activated: false };
+    Ok(ExposedPort { pod_port: Some(in_pod), ..exposed })
+}
+
+/// A volume of an app's own, and its place.
+pub fn own_volume(text: &str) -> Result<Mount, String> {
+    let mount = Mount::with_own_volume(text).map_err(|error| error.to_string())?;
+    volumes::clean(&mount.path).map(|_| mount).map_err(|error| error.to_string())
 }
 
 /// Where a volume belongs.

@@ -6,12 +6,22 @@ use std::process::ExitCode;
 
 use pod::abi::AppArguments;
 use pod::session::{Action, Change};
+use pod::types::AcName;
+use uuid::Uuid;
 
 use super::{Outcome, enter, status, table};
 use crate::cli::{AppChoice, Globals, PodChoice, StatusFormat};
 use crate::pods::report::AppReport;
-use crate::pods::{Pod, Pods};
+use crate::pods::{Pod, Pods, State};
 use crate::stage1;
+
+/// Why an app cannot be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// It is not that kind of pod.
+    #[error("pod \"{0}\" has the apps that it was started with: only those of rkt app sandbox change")]
+    Immutable(Uuid),
+}
 
 /// Prints a pod's apps.
 pub fn list(globals: &Globals, choice: &PodChoice, no_legend: bool) -> Outcome {
@@ -41,6 +51,8 @@ fn text(app: &AppReport) -> String {
         format!("image_id={}", app.image_id),
         format!("restarts={}", app.restarts),
     ];
+    lines.extend(app.created.map(|time| format!("created_at={}", super::timestamp::timestamp(time))));
+    lines.extend(app.started.map(|time| format!("started_at={}", super::timestamp::timestamp(time))));
     lines.extend(app.finished.map(|time| format!("finished_at={}", super::timestamp::timestamp(time))));
     lines.extend(app.exit_code.map(|code| format!("exit_code={code}")));
     lines.join("\n") + "\n"
@@ -56,6 +68,27 @@ pub fn change(globals: &Globals, choice: &AppChoice, action: Action) -> Result<I
     let (pod, _) = enter::wait_for_pid(&Pods::new(&globals.directory), pod)?;
     let arguments = AppArguments { change: Change { app: name.parse()?, action } };
     Ok(stage1::change(&pod.path, pod.uuid, &arguments)?)
+}
+
+/// Takes an app out of its pod.
+pub fn remove(globals: &Globals, choice: &AppChoice) -> Outcome {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(enter::Refused::Unprivileged.into());
+    }
+    let (pod, name) = find(globals, choice)?;
+    if !pod.manifest()?.is_mutable() {
+        return Err(Refused::Immutable(pod.uuid).into());
+    }
+    let name: AcName = name.parse()?;
+    if pod.state != State::Running {
+        pod.remove_app_for_good(&pod.lock_apps()?, &name)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (pod, _) = enter::wait_for_pid(&Pods::new(&globals.directory), pod)?;
+    let change = Change { app: name.clone(), action: Action::Remove };
+    stage1::alter(&pod.path, pod.uuid, &AppArguments { change })?;
+    pod.remove_app(&pod.lock_apps()?, &name)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn find(globals: &Globals, choice: &AppChoice) -> Result<(Pod, String), Box<dyn Error>> {

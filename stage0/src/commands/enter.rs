@@ -27,6 +27,8 @@ pub enum Refused {
     NotRunning(Uuid, State),
     #[error("the pod has several apps, name one with --app: {0}")]
     WhichApp(String),
+    #[error("the pod has no apps")]
+    NoApps,
     #[error("the pod has no app \"{0}\"; it has {1}")]
     NoApp(String, String),
 }
@@ -80,8 +82,12 @@ pub fn wait_for_pid(pods: &Pods, mut pod: Pod) -> Result<(Pod, u32), Box<dyn Err
 }
 
 pub fn choose<'a>(apps: &'a [RuntimeApp], wanted: Option<&AcName>) -> Result<&'a RuntimeApp, Refused> {
-    let names = || apps.iter().map(|app| app.name.as_str()).collect::<Vec<_>>().join(", ");
+    let names = || match apps {
+        [] => "none".to_owned(),
+        apps => apps.iter().map(|app| app.name.as_str()).collect::<Vec<_>>().join(", "),
+    };
     match (wanted, apps) {
+        (None, []) => Err(Refused::NoApps),
         (None, [only]) => Ok(only),
         (None, _) => Err(Refused::WhichApp(names())),
         (Some(name), apps) => {

@@ -14,7 +14,7 @@ use pod::net::Net;
 use pod::plan::{self, ImageSource, Isolation, Layers, OpenedVolume, Plan, PrivateUsers, World};
 use pod::pod_manifest::PodManifest;
 use pod::ports;
-use pod::types::ImageId;
+use pod::types::{AcName, ImageId};
 use pod::users::{COUNT, UserRange};
 use pod::volumes::Mount;
 use uuid::Uuid;
@@ -96,11 +96,9 @@ pub fn run(
     network::check(&flags.net, &globals.local_config, &ports)?;
     network::check_free(&pods, &ports)?;
 
-    let unpack = flags.stage1 == Stage1::Nspawn && kernel.erofs() == Erofs::None;
-    let app_images = manifest.apps.iter().zip(&images).map(|(app, image)| {
-        let tree = if unpack { Tree::Directory(store.tree(image)?) } else { Tree::Erofs(image.erofs_path()) };
-        Ok(AppImage { app: app.name.clone(), manifest: image.manifest_path(), tree })
-    });
+    let app_images = manifest.apps.iter().zip(&images);
+    let app_images =
+        app_images.map(|(app, image)| app_image(&store, &kernel, flags.stage1, &app.name, image));
     let app_images = app_images.collect::<Result<Vec<_>, store::Error>>()?;
 
     let users = flags.private_users.then(|| users::reserve(&globals.local_config, uuid)).transpose()?;
@@ -116,6 +114,7 @@ pub fn run(
         local_config: Some(globals.local_config.clone()),
         hostname: flags.hostname.clone().unwrap_or_else(|| default_hostname(uuid)),
         insecure: globals.insecure.run,
+        mutable: flags.mutable,
         cgroup_parent: flags.cgroup_parent.clone(),
         uuid,
     };
@@ -124,8 +123,21 @@ pub fn run(
     Ok(stage1::exec(&pod.path(), pod.lock(), users, &arguments, flags.stage1, marks)?)
 }
 
+/// What of an image an app of this isolation gets.
+pub fn app_image(
+    store: &Store,
+    kernel: &Kernel,
+    stage1: Stage1,
+    app: &AcName,
+    image: &Image,
+) -> Result<AppImage, store::Error> {
+    let unpack = stage1 == Stage1::Nspawn && kernel.erofs() == Erofs::None;
+    let tree = if unpack { Tree::Directory(store.tree(image)?) } else { Tree::Erofs(image.erofs_path()) };
+    Ok(AppImage { app: app.clone(), manifest: image.manifest_path(), tree })
+}
+
 /// The image of an app: an ID, a file or directory, or a name in the store. What cannot be run is not stored.
-fn find(
+pub fn find(
     globals: &Globals,
     flags: &PodFlags,
     environment: &PodEnvironment,
@@ -150,7 +162,7 @@ fn find(
 }
 
 /// Everything that the stage1 would refuse, before anything is made.
-fn check(
+pub fn check(
     manifest: &PodManifest,
     flags: &PodFlags,
     apps: &[AppArguments],

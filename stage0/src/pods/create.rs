@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use pod::abi::PodDirectory;
-use pod::pod_manifest::PodManifest;
+use pod::pod_manifest::{PodManifest, RuntimeApp};
 use pod::streams::StreamModes;
 use pod::types::AcName;
 use pod::users::UserRange;
@@ -121,7 +121,8 @@ impl Drop for NewPod<'_> {
     }
 }
 
-fn fill_app(layout: &PodDirectory, image: &AppImage) -> Result<(), Error> {
+/// Makes the directory of an app.
+pub(super) fn fill_app(layout: &PodDirectory, image: &AppImage) -> Result<(), Error> {
     let manifest = layout.app_manifest(&image.app);
     if let Some(directory) = manifest.parent() {
         make_directory(directory).map_err(Error::io("create", directory))?;
@@ -135,15 +136,15 @@ fn fill_app(layout: &PodDirectory, image: &AppImage) -> Result<(), Error> {
 
 /// The directories of the apps' logs, so that they can be followed before there is anything in them.
 fn make_logs(layout: &PodDirectory, manifest: &PodManifest) -> Result<(), Error> {
-    for app in &manifest.apps {
-        if StreamModes::of(app, true, false)?.has_log() {
-            let path = layout.log(&app.name);
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o750)
-                .create(&path)
-                .map_err(Error::io("create", &path))?;
-        }
+    manifest.apps.iter().try_for_each(|app| make_log(layout, app))
+}
+
+/// The directory of an app's log, if it has one.
+pub(super) fn make_log(layout: &PodDirectory, app: &RuntimeApp) -> Result<(), Error> {
+    if StreamModes::of(app, true, false)?.has_log() {
+        let path = layout.log(&app.name);
+        let made = fs::DirBuilder::new().recursive(true).mode(0o750).create(&path);
+        made.map_err(Error::io("create", &path))?;
     }
     Ok(())
 }
@@ -152,7 +153,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o750).create(path)
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let mut options = File::options();
     let file = options.write(true).create_new(true).mode(0o640).open(path);
     file.and_then(|mut file| file.write_all(bytes)).map_err(Error::io("write", path))

@@ -4,7 +4,7 @@ use pod::image_manifest::{App, ImageManifest, NameValue};
 use pod::isolator::{RawIsolator, names};
 use pod::life::{ExitPolicy, Restart, annotations};
 use pod::plan::NOTIFY_ANNOTATION;
-use pod::pod_manifest::{PodManifest, RuntimeApp, RuntimeImage};
+use pod::pod_manifest::{ANNOTATION_MUTABLE, PodManifest, RuntimeApp, RuntimeImage};
 use pod::quantity::Quantity;
 use pod::streams::{
     ANNOTATION_LOG_MAX_FILES, ANNOTATION_LOG_MAX_SIZE, ANNOTATION_STDERR, ANNOTATION_STDIN, ANNOTATION_STDOUT,
@@ -44,6 +44,9 @@ pub fn generate(
     if flags.exit_policy != ExitPolicy::default() {
         manifest.annotations.push(annotation(annotations::EXIT_POLICY, flags.exit_policy)?);
     }
+    if flags.mutable {
+        manifest.annotations.push(annotation(ANNOTATION_MUTABLE, true)?);
+    }
     manifest.check()?;
     Ok(manifest)
 }
@@ -79,7 +82,7 @@ pub fn runtime_app(
         },
         app: Some(app(image, arguments, environment)?),
         read_only_root_fs: arguments.flags.readonly_rootfs,
-        mounts: merged(&arguments.flags.mount, mounts)?,
+        mounts: merged(&[&arguments.flags.mount[..], &arguments.flags.mnt_volume].concat(), mounts)?,
         annotations: annotations(image, &arguments.flags)?,
     })
 }

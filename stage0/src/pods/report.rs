@@ -11,6 +11,7 @@ use pod::pod_manifest::{PodManifest, RuntimeApp};
 use serde::Serialize;
 
 use super::{Error, Pod, State};
+use crate::cli::Stage1;
 
 /// A pod, as upstream's API has it (rkt/api/v1, `Pod`).
 #[derive(Debug, Serialize)]
@@ -41,6 +42,12 @@ pub struct AppReport {
     pub name: String,
     /// created, running, or exited.
     pub state: &'static str,
+    /// When it came into a pod whose apps come and go.
+    #[serde(rename = "created_at", serialize_with = "nanoseconds", skip_serializing_if = "Option::is_none")]
+    pub created: Option<SystemTime>,
+    /// When it was started last in such a pod.
+    #[serde(rename = "started_at", serialize_with = "nanoseconds", skip_serializing_if = "Option::is_none")]
+    pub started: Option<SystemTime>,
     #[serde(rename = "finished_at", serialize_with = "nanoseconds", skip_serializing_if = "Option::is_none")]
     pub finished: Option<SystemTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,6 +83,13 @@ impl Pod {
         read_number(&PodDirectory::new(&self.path).pid())
     }
 
+    /// The isolation that it runs in.
+    pub fn isolation(&self) -> Result<Stage1, Error> {
+        let path = PodDirectory::new(&self.path).flavor();
+        let flavor = fs::read_link(&path).map_err(Error::io("read", &path))?;
+        Ok(if flavor == Path::new("kvm") { Stage1::Kvm } else { Stage1::Nspawn })
+    }
+
     /// All that is known of the pod.
     pub fn report(&self) -> Result<Report, Error> {
         let directory = PodDirectory::new(&self.path);
@@ -105,14 +119,20 @@ impl Pod {
     ) -> Result<AppReport, Error> {
         let status = directory.status(&app.name);
         let exit_code = read_number(&status)?;
+        let (created, started) =
+            (modified(&directory.app_created(&app.name)), modified(&directory.app_started(&app.name)));
+        // Those of other pods have been started when all of them have.
+        let runs = if created.is_some() { started.is_some() } else { ready };
         let state = match (exit_code, self.state) {
             (Some(_), _) | (None, State::Exited | State::ExitedDeleting | State::ExitedGarbage) => "exited",
-            (None, State::Running) if ready => "running",
+            (None, State::Running) if runs => "running",
             (None, _) => "created",
         };
         Ok(AppReport {
             name: app.name.to_string(),
             state,
+            created,
+            started,
             finished: exit_code.and_then(|_| modified(&status)),
             exit_code,
             restarts: read_number(&directory.restarts(&app.name))?.unwrap_or(0),

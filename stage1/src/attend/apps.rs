@@ -24,6 +24,13 @@ enum State {
     Ended,
 }
 
+impl App {
+    fn new(planned: &AppPlan, state: State) -> Self {
+        let (name, notifies) = (planned.name.clone(), planned.notify);
+        Self { name, state, notifies, was_ready: false, oom_kills: 0 }
+    }
+}
+
 /// The apps of a pod.
 #[derive(Debug)]
 pub struct Apps(Vec<App>);
@@ -31,14 +38,17 @@ pub struct Apps(Vec<App>);
 impl Apps {
     /// Those of a plan, which are all on their way.
     pub fn new(plan: &Plan) -> Self {
-        let app = |planned: &AppPlan| App {
-            name: planned.name.clone(),
-            state: State::Starting,
-            notifies: planned.notify,
-            was_ready: false,
-            oom_kills: 0,
-        };
-        Self(plan.apps.iter().map(app).collect())
+        Self(plan.apps.iter().map(|app| App::new(app, State::Starting)).collect())
+    }
+
+    /// One comes into the pod, and does not run yet.
+    pub fn add(&mut self, app: &AppPlan) {
+        self.0.push(App::new(app, State::Ended));
+    }
+
+    /// One leaves the pod.
+    pub fn remove(&mut self, name: &AcName) {
+        self.0.retain(|app| app.name != *name);
     }
 
     fn find(&self, name: &AcName) -> Option<&App> {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use ::pod::control::{ExitStatus, Stream, ToSupervisor};
-use ::pod::plan::{Plan, Stdio};
+use ::pod::plan::Stdio;
 use ::pod::session::{Attach, FromClient, MAX_PACKET_BYTES, MAX_SESSIONS, ToClient, decode};
 use ::pod::types::AcName;
 use nix::errno::Errno;
@@ -42,8 +42,8 @@ struct Ends {
 
 impl Attachments {
     /// Attaches a client, or tells it why not.
-    pub fn begin(&mut self, socket: OwnedFd, request: &Attach, plan: &Plan, caller: &mut CallerStreams<'_>) {
-        if let Err(why) = self.try_begin(&socket, request, plan, caller) {
+    pub fn begin(&mut self, socket: OwnedFd, request: &Attach, caller: &mut CallerStreams) {
+        if let Err(why) = self.try_begin(&socket, request, caller) {
             let _ = tell(&socket, &ToClient::Failed(vec![why]), &[]);
         }
     }
@@ -52,13 +52,11 @@ impl Attachments {
         &mut self,
         socket: &OwnedFd,
         request: &Attach,
-        plan: &Plan,
-        caller: &mut CallerStreams<'_>,
+        caller: &mut CallerStreams,
     ) -> Result<(), String> {
         let name = &request.app;
-        let found = (0..=u16::MAX).zip(&plan.apps).find(|(_, app)| app.name == *name);
-        let (index, app) = found.ok_or_else(|| format!("the pod has no app \"{name}\""))?;
-        let endpoints = app.streams.endpoints();
+        let (number, app) = caller.find(name).ok_or_else(|| format!("the pod has no app \"{name}\""))?;
+        let endpoints = app.modes.endpoints();
         let mut wanted = request.streams.clone();
         wanted.sort_unstable();
         wanted.dedup();
@@ -78,11 +76,11 @@ impl Attachments {
                 let sink = end.try_clone().map_err(|error| error.to_string())?;
                 let sink = Sink::new(sink, SinkEnd::HalfClose).map_err(failed)?;
                 let listener = Rc::new(Listener::new(sink));
-                alive &= caller.listen(index, stream, &listener);
+                alive &= caller.listen(number, stream, &listener);
                 listeners.push(listener);
             }
             if stream == Stream::Stdin {
-                alive &= caller.speak(index, Source::new(end));
+                alive &= caller.speak(number, Source::new(end));
             }
         }
         if !alive {

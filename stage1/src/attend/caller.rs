@@ -1,7 +1,7 @@
 //! The caller's standard streams, and what is carried between them and the apps'; and what passes by them, to logs and to
 //! whoever is attached.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{Read, stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,7 +10,8 @@ use std::rc::Rc;
 use ::pod::control::{Stream, StreamHello};
 use ::pod::plan::{AppPlan, Plan, Stdio};
 use ::pod::session::MAX_SESSIONS;
-use ::pod::streams::InputMode;
+use ::pod::streams::{InputMode, StreamModes};
+use ::pod::types::AcName;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags};
@@ -31,33 +32,55 @@ struct Unknown {
     hello: Vec<u8>,
 }
 
+/// An app as far as its streams depend on it.
+#[derive(Clone, Debug)]
+pub struct StreamedApp {
+    /// Its name.
+    pub name: AcName,
+    /// What its streams are.
+    pub stdio: Stdio,
+    /// Where they lead.
+    pub modes: StreamModes,
+}
+
+impl From<&AppPlan> for StreamedApp {
+    fn from(app: &AppPlan) -> Self {
+        Self { name: app.name.clone(), stdio: app.stdio.clone(), modes: app.streams }
+    }
+}
+
 /// All that is carried.
 #[derive(Debug)]
-pub struct CallerStreams<'a> {
-    plan: &'a Plan,
+pub struct CallerStreams {
+    /// By their numbers: their indices in the plan, or the next ones.
+    apps: BTreeMap<u16, StreamedApp>,
+    /// Whether each line says whose it is: among several apps.
+    names_lines: bool,
     listener: Option<UnixListener>,
     unknown: Vec<Unknown>,
     known: HashSet<(u16, Stream)>,
     inputs: Vec<Carrier>,
-    /// The inputs of apps whom others may write to, by the apps' indices in the plan.
+    /// The inputs of apps whom others may write to, by the apps' numbers.
     doors: HashMap<u16, Carrier>,
     /// To standard output, to standard error, and to neither.
     outputs: [Option<Carrier>; 3],
     outlets: Outlets,
 }
 
-impl<'a> CallerStreams<'a> {
-    pub fn new(pod: &Pod, plan: &'a Plan, streams: Streams) -> Result<Self, Error> {
+impl CallerStreams {
+    pub fn new(pod: &Pod, plan: &Plan, streams: Streams) -> Result<Self, Error> {
         let mut caller = Self {
-            plan,
+            apps: (0..=u16::MAX).zip(plan.apps.iter().map(StreamedApp::from)).collect(),
+            names_lines: plan.mutable || plan.apps.len() != 1,
             listener: None,
             unknown: Vec::new(),
             known: HashSet::new(),
             inputs: Vec::new(),
             doors: HashMap::new(),
             outputs: [None, None, None],
-            outlets: Outlets::new(pod, plan),
+            outlets: Outlets::default(),
         };
+        caller.apps.iter().for_each(|(number, app)| caller.outlets.open_log(pod, *number, app));
         match streams {
             Streams::Connected(streams) => {
                 for (hello, fd) in streams {
@@ -79,7 +102,7 @@ impl<'a> CallerStreams<'a> {
     /// Lets go of the caller's streams that are carried by descriptors of their own, so that whoever is at their other
     /// ends learns when the app closes them. Standard error stays, for messages, and a terminal, to be restored.
     fn release(&self) -> nix::Result<()> {
-        if self.plan.apps.iter().any(has_callers_terminal) {
+        if self.apps.values().any(has_callers_terminal) {
             return Ok(());
         }
         let null = null()?;
@@ -137,7 +160,7 @@ impl<'a> CallerStreams<'a> {
         let Some(Ok((connection, _))) = self.listener.as_ref().map(UnixListener::accept) else {
             return false;
         };
-        let room = self.unknown.len() + self.known.len() < STREAMS_PER_APP * self.plan.apps.len();
+        let room = self.unknown.len() + self.known.len() < STREAMS_PER_APP * self.apps.len();
         if room && connection.set_nonblocking(true).is_ok() {
             self.unknown.push(Unknown { connection, hello: Vec::new() });
         }
@@ -161,16 +184,16 @@ impl<'a> CallerStreams<'a> {
 
     /// Carries a stream that the plan has and that is not carried yet; whatever else is closed.
     fn connect(&mut self, hello: StreamHello, fd: OwnedFd) -> Result<(), Error> {
-        let Some(app) = self.plan.apps.get(usize::from(hello.app)) else { return Ok(()) };
+        let Some(app) = self.apps.get(&hello.app).cloned() else { return Ok(()) };
         let meant = app.stdio.streams().contains(&hello.stream);
         if !meant || !self.known.insert((hello.app, hello.stream)) {
             return Ok(());
         }
-        self.carry(hello, app, fd)
+        self.carry(hello, &app, fd)
             .map_err(|source| Error::System { action: "carry the app's standard streams", source })
     }
 
-    fn carry(&mut self, hello: StreamHello, app: &AppPlan, fd: OwnedFd) -> nix::Result<()> {
+    fn carry(&mut self, hello: StreamHello, app: &StreamedApp, fd: OwnedFd) -> nix::Result<()> {
         if hello.stream != Stream::Stdin {
             return self.carry_output(hello, app, fd);
         }
@@ -178,7 +201,7 @@ impl<'a> CallerStreams<'a> {
             self.carry_output(hello, app, duplicate(fd.as_fd())?)?;
         }
         let sink = Sink::new(fd, SinkEnd::HalfClose)?;
-        if app.streams.stdin == InputMode::Inherit {
+        if app.modes.stdin == InputMode::Inherit {
             let source = Source::new(duplicate(stdin().as_fd())?);
             self.inputs.push(Carrier::new(vec![source], sink));
         } else {
@@ -187,19 +210,44 @@ impl<'a> CallerStreams<'a> {
         Ok(())
     }
 
-    fn carry_output(&mut self, hello: StreamHello, app: &AppPlan, fd: OwnedFd) -> nix::Result<()> {
-        // Among several apps, each line says whose it is.
-        let source = match self.plan.apps.len() {
-            1 => Source::new(fd),
-            _ => Source::named(fd, app.name.as_str()),
+    fn carry_output(&mut self, hello: StreamHello, app: &StreamedApp, fd: OwnedFd) -> nix::Result<()> {
+        let source = match self.names_lines {
+            false => Source::new(fd),
+            true => Source::named(fd, app.name.as_str()),
         };
         let source = source.observed(self.outlets.observers(hello.app, app, hello.stream));
         let [output, error, neither] = &mut self.outputs;
-        match (app.streams.output(hello.stream).inherit, hello.stream) {
+        match (app.modes.output(hello.stream).inherit, hello.stream) {
             (true, Stream::Stderr) => add(error, source, || Sink::shared(stderr().as_fd())),
             (true, _) => add(output, source, || Sink::shared(stdout().as_fd())),
             (false, _) => add(neither, source, || Sink::new(null()?, SinkEnd::Close)),
         }
+    }
+
+    /// The number and the streams of an app.
+    pub fn find(&self, name: &AcName) -> Option<(u16, &StreamedApp)> {
+        self.apps.iter().find(|(_, app)| app.name == *name).map(|(number, app)| (*number, app))
+    }
+
+    /// Carries the streams of an app that comes into the pod.
+    pub fn add(&mut self, pod: &Pod, app: &AppPlan, streams: Vec<(Stream, OwnedFd)>) -> Result<(), Error> {
+        // There are no more apps than there can be cgroups, by far.
+        let Some(number) = (0..=u16::MAX).find(|number| !self.apps.contains_key(number)) else {
+            return Err(Error::System { action: "number the app", source: Errno::ENOSPC });
+        };
+        let app = StreamedApp::from(app);
+        self.outlets.open_log(pod, number, &app);
+        self.apps.insert(number, app);
+        streams.into_iter().try_for_each(|(stream, fd)| self.connect(StreamHello { app: number, stream }, fd))
+    }
+
+    /// Forgets an app that has left; its last output is still on the way.
+    pub fn remove(&mut self, name: &AcName) {
+        let Some((number, _)) = self.find(name) else { return };
+        self.apps.remove(&number);
+        self.known.retain(|(app, _)| *app != number);
+        self.doors.remove(&number);
+        self.outlets.close(number);
     }
 
     /// Adds somebody who reads an app's stream; `false` if that has ended.
@@ -220,8 +268,8 @@ impl<'a> CallerStreams<'a> {
 }
 
 /// Whether the app's terminal is connected to the caller's.
-fn has_callers_terminal(app: &AppPlan) -> bool {
-    app.stdio == Stdio::Terminal && app.streams.stdin == InputMode::Inherit
+fn has_callers_terminal(app: &StreamedApp) -> bool {
+    app.stdio == Stdio::Terminal && app.modes.stdin == InputMode::Inherit
 }
 
 fn null() -> nix::Result<OwnedFd> {

@@ -36,6 +36,11 @@ impl Ending {
         Self { grace_period, step: Step::None, deadline: None, wanted: false }
     }
 
+    /// An app that came later has so much patience.
+    pub fn allow(&mut self, patience: Duration) {
+        self.grace_period = self.grace_period.max(patience);
+    }
+
     /// Takes the next step, because somebody wants it or the time of the last is over; says which it is.
     pub fn escalate(&mut self, now: Instant) -> Step {
         self.wanted = true;

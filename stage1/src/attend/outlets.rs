@@ -5,16 +5,16 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use ::pod::control::Stream;
-use ::pod::plan::{AppPlan, Plan};
 use relay::{Listener, Observer, Standing};
 
+use super::caller::StreamedApp;
 use crate::logs::{AppLog, LoggedStream};
 use crate::pod::Pod;
 
 /// The logs, and the audiences of the streams that can be attached to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outlets {
-    /// Of each app that has one, by its index in the plan.
+    /// Of each app that has one, by its number.
     logs: HashMap<u16, Rc<RefCell<AppLog>>>,
     audiences: HashMap<(u16, Stream), Audience>,
 }
@@ -35,36 +35,39 @@ struct Hall {
 struct Speaker(Audience);
 
 impl Outlets {
-    /// What the plan's apps ask for.
-    pub fn new(pod: &Pod, plan: &Plan) -> Self {
-        let log = |app: &AppPlan| {
-            let log = AppLog::new(&pod.directory, pod.arguments.uuid, &app.name, app.streams.log);
-            Rc::new(RefCell::new(log))
-        };
-        let apps = (0..=u16::MAX).zip(&plan.apps);
-        let logged = apps.filter(|(_, app)| app.streams.has_log());
-        Self { logs: logged.map(|(index, app)| (index, log(app))).collect(), audiences: HashMap::new() }
+    /// Opens the log of an app that asks for one.
+    pub fn open_log(&mut self, pod: &Pod, number: u16, app: &StreamedApp) {
+        if app.modes.has_log() {
+            let log = AppLog::new(&pod.directory, pod.arguments.uuid, &app.name, app.modes.log);
+            self.logs.insert(number, Rc::new(RefCell::new(log)));
+        }
+    }
+
+    /// Forgets an app. What still comes from it is still seen by those who see it.
+    pub fn close(&mut self, number: u16) {
+        self.logs.remove(&number);
+        self.audiences.retain(|(app, _), _| *app != number);
     }
 
     /// Who sees an app's stream.
-    pub fn observers(&mut self, index: u16, app: &AppPlan, stream: Stream) -> Vec<Box<dyn Observer>> {
+    pub fn observers(&mut self, number: u16, app: &StreamedApp, stream: Stream) -> Vec<Box<dyn Observer>> {
         let mut observers: Vec<Box<dyn Observer>> = Vec::new();
-        let mode = app.streams.output(stream);
+        let mode = app.modes.output(stream);
         if mode.log
-            && let Some(log) = self.logs.get(&index)
+            && let Some(log) = self.logs.get(&number)
         {
             observers.push(Box::new(LoggedStream::new(Rc::clone(log), stream)));
         }
         if mode.stream || mode.terminal {
-            let audience = self.audiences.entry((index, stream)).or_default();
+            let audience = self.audiences.entry((number, stream)).or_default();
             observers.push(Box::new(Speaker(audience.clone())));
         }
         observers
     }
 
     /// Adds a listener to a stream; `false` if that has ended.
-    pub fn listen(&self, index: u16, stream: Stream, listener: &Rc<Listener>) -> bool {
-        let Some(Audience(hall)) = self.audiences.get(&(index, stream)) else { return false };
+    pub fn listen(&self, number: u16, stream: Stream, listener: &Rc<Listener>) -> bool {
+        let Some(Audience(hall)) = self.audiences.get(&(number, stream)) else { return false };
         let mut hall = hall.borrow_mut();
         // Those who have gone are noticed when there is something to show, which may be never.
         hall.listeners.retain(|listener| listener.standing() == Standing::Listening);
@@ -99,6 +102,8 @@ mod tests {
     use super::*;
     use std::io::Read;
 
+    use ::pod::plan::Stdio;
+    use ::pod::streams::StreamModes;
     use relay::{Sink, SinkEnd};
 
     fn listener() -> (std::fs::File, Rc<Listener>) {
@@ -106,18 +111,14 @@ mod tests {
         (read.into(), Rc::new(Listener::new(Sink::new(write, SinkEnd::Close).unwrap())))
     }
 
-    fn app() -> AppPlan {
-        let json = r#"{"name":"web","setup":[],"process":{"exec":["x"],"user":"0","group":"0","supplementary_gids":[],
-            "working_directory":"/","environment":[],"capabilities":0,"no_new_privileges":false,"oom_score_adj":null,
-            "rlimits":[],"filter":null},"pre_start":null,"post_stop":null,"stdio":{"streams":["stdout"]},"cgroup":null}"#;
-        let mut app: AppPlan = serde_json::from_str(json).unwrap();
-        app.streams.stdout = "stream".parse().unwrap();
-        app
+    fn app() -> StreamedApp {
+        let modes = StreamModes { stdout: "stream".parse().unwrap(), ..StreamModes::default() };
+        StreamedApp { name: "web".parse().unwrap(), stdio: Stdio::Streams(vec![Stream::Stdout]), modes }
     }
 
     #[test]
     fn who_comes_and_goes_leaves_nothing() {
-        let mut outlets = Outlets { logs: HashMap::new(), audiences: HashMap::new() };
+        let mut outlets = Outlets::default();
         assert!(!outlets.listen(0, Stream::Stdout, &listener().1), "there is no such stream");
         let mut speakers = outlets.observers(0, &app(), Stream::Stdout);
         for _ in 0..100 {

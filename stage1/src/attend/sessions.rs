@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use ::pod::control::{FromSupervisor, Stream, TerminalSize, ToSupervisor};
 use ::pod::session::{
-    Attach, Change, FromClient, MAX_PACKET_BYTES, MAX_SESSIONS, Session, SessionId, ToClient, decode, encode,
+    Action, Attach, Change, FromClient, MAX_PACKET_BYTES, MAX_SESSIONS, Session, SessionId, ToClient, decode,
+    encode,
 };
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
@@ -30,6 +31,8 @@ pub struct Sessions<'d> {
     clients: Vec<Client>,
     /// Clients that want to attach, who are no concern of ours.
     attaching: Vec<(OwnedFd, Attach)>,
+    /// Apps that clients want to come into the pod, or to leave it.
+    alterations: Vec<(SessionId, Change)>,
     /// Sessions whose clients have gone, until the supervisor says that they are over: their numbers are not free.
     left: HashSet<SessionId>,
     /// Until when clients are waited for, once the pod is over.
@@ -62,6 +65,7 @@ impl<'d> Sessions<'d> {
             door,
             clients: Vec::new(),
             attaching: Vec::new(),
+            alterations: Vec::new(),
             left: HashSet::new(),
             farewell: None,
         }
@@ -128,7 +132,7 @@ impl<'d> Sessions<'d> {
                 return self.consider(client, apps, messages);
             }
             (Some(FromClient::Change(change)), State::Silent) => {
-                return client.change(change, apps, messages);
+                return self.change(client, change, apps, messages);
             }
             (Some(FromClient::Attach(request)), State::Silent) => {
                 self.attaching.push((client.socket, request));
@@ -164,6 +168,41 @@ impl<'d> Sessions<'d> {
     /// Who wants to attach since this was asked.
     pub fn take_attaching(&mut self) -> Vec<(OwnedFd, Attach)> {
         std::mem::take(&mut self.attaching)
+    }
+
+    /// What clients want to change in the pod since this was asked.
+    pub fn take_alterations(&mut self) -> Vec<(SessionId, Change)> {
+        std::mem::take(&mut self.alterations)
+    }
+
+    /// A change was not even begun.
+    pub fn fail(&mut self, session: SessionId, error: &dyn std::error::Error) {
+        let causes = std::iter::successors(Some(error), |error| error.source());
+        self.finish(session, &ToClient::Failed(causes.map(ToString::to_string).collect()));
+    }
+
+    /// Takes a change of an app on.
+    fn change(
+        &mut self,
+        mut client: Client,
+        change: Change,
+        apps: &Apps,
+        messages: &mut Vec<ToSupervisor>,
+    ) -> Option<Client> {
+        let Change { app, action } = &change;
+        match (action, apps.has(app)) {
+            (Action::Add, true) => return client.refuse(format!("the pod has an app \"{app}\" already")),
+            (Action::Start | Action::Stop | Action::Remove, false) => {
+                return client.refuse(format!("the pod has no app \"{app}\""));
+            }
+            (Action::Start | Action::Stop, true) => {
+                let (app, run) = (app.clone(), *action == Action::Start);
+                messages.push(ToSupervisor::Change { session: client.id, app, run });
+            }
+            (Action::Add, false) | (Action::Remove, true) => self.alterations.push((client.id, change)),
+        }
+        client.state = State::Changing;
+        Some(client)
     }
 
     /// Begins the session of a waiting client if its app runs.
@@ -257,16 +296,6 @@ impl<'d> Sessions<'d> {
 }
 
 impl Client {
-    /// Asks for a change of an app.
-    fn change(mut self, change: Change, apps: &Apps, messages: &mut Vec<ToSupervisor>) -> Option<Self> {
-        if !apps.has(&change.app) {
-            return self.refuse(format!("the pod has no app \"{}\"", change.app));
-        }
-        messages.push(ToSupervisor::Change { session: self.id, change });
-        self.state = State::Changing;
-        Some(self)
-    }
-
     /// Tells it why not; it is not kept.
     fn refuse(&self, why: String) -> Option<Self> {
         let _ = tell(&self.socket, &ToClient::Failed(vec![why]), &[]);

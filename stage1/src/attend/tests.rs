@@ -63,6 +63,7 @@ impl Machine {
             kill: &mut || kills += 1,
             entrance,
             door: Box::new(pipes),
+            site: None,
             oom_kills: &|_| None,
         };
         let signals = Signals::block().unwrap();
@@ -89,6 +90,7 @@ fn plan() -> Plan {
         network: Default::default(),
         grace_period_ms: 0,
         exit_policy: Default::default(),
+        mutable: false,
     }
 }
 
@@ -297,9 +299,8 @@ fn changes_from_their_beginning_to_their_end() {
         say(&mut control, &FromSupervisor::Started { app: app() });
         assert!(begin("other", Action::Stop).refusal().contains("no app \"other\""));
         let stopping = begin("web", Action::Stop);
-        let change = |action| Change { app: app(), action };
-        let told = ToSupervisor::Change { session: 0, change: change(Action::Stop) };
-        assert_eq!(guest.hear(&mut control), told);
+        let told = |session, run| ToSupervisor::Change { session, app: app(), run };
+        assert_eq!(guest.hear(&mut control), told(0, false));
         say(&mut control, &FromSupervisor::Exited { app: app(), status: ExitStatus::Signal(15) });
         say(&mut control, &FromSupervisor::SessionExited { session: 0, status: ExitStatus::SUCCESS });
         assert_eq!(stopping.hear(), Some((ToClient::Exited(ExitStatus::SUCCESS), 0)));
@@ -307,11 +308,9 @@ fn changes_from_their_beginning_to_their_end() {
         // It is made all the same if the client goes; the number is free only then.
         drop(stopping);
         drop(begin("web", Action::Start));
-        let told = ToSupervisor::Change { session: 0, change: change(Action::Start) };
-        assert_eq!(guest.hear(&mut control), told);
+        assert_eq!(guest.hear(&mut control), told(0, true));
         let other = begin("web", Action::Start);
-        let told = ToSupervisor::Change { session: 1, change: change(Action::Start) };
-        assert_eq!(guest.hear(&mut control), told);
+        assert_eq!(guest.hear(&mut control), told(1, true));
         say(&mut control, &FromSupervisor::Restarting { app: app(), restarts: 2 });
         say(&mut control, &FromSupervisor::SessionExited { session: 0, status: ExitStatus::SUCCESS });
         let causes = vec!["no".to_owned()];

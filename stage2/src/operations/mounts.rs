@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::mount::MsFlags;
+use nix::mount::{MntFlags, MsFlags};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use pod::plan::MountFlags;
 
 use crate::error::Error;
@@ -107,6 +108,30 @@ pub fn protect(scope: &Scope, path: &Path) -> Result<(), Error> {
         sys::move_mount(tree.as_fd(), place.as_fd())
     });
     protected.map_err(Error::path(ACTION, path))
+}
+
+/// Detaches what is mounted at `path`, and removes what it was mounted on. Whoever still uses it keeps it.
+pub fn detach(scope: &Scope, path: &Path) -> Result<(), Error> {
+    const ACTION: &str = "detach";
+    let (directory, name) = match scope.find_parent(path, ACTION) {
+        Err(Error::Path { source: Errno::ENOENT, .. }) => return Ok(()),
+        other => other?,
+    };
+    // The parent is what was found, and its entry nobody else's to change: no app has this directory.
+    nix::unistd::fchdir(&directory).map_err(Error::path(ACTION, path))?;
+    let unmounted = nix::mount::umount2(Path::new(name), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+    let removed = match unmounted {
+        Ok(()) | Err(Errno::EINVAL) => unlinkat(&directory, name, UnlinkatFlags::RemoveDir),
+        Err(errno) => Err(errno),
+    };
+    let removed = match removed {
+        Err(Errno::ENOTDIR) => unlinkat(&directory, name, UnlinkatFlags::NoRemoveDir),
+        other => other,
+    };
+    match removed {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(Error::path(ACTION, path)(errno)),
+    }
 }
 
 /// As mount_setattr(2) has them.

@@ -36,6 +36,7 @@ mod network;
 mod notify;
 mod private_users;
 mod real_programs;
+mod sandbox;
 mod signals;
 mod statistics;
 mod streams;

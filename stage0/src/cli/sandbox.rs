@@ -1,0 +1,99 @@
+//! The arguments of `rkt app sandbox` and `rkt app add`.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory};
+use pod::abi::CgroupPath;
+use pod::net::Net;
+use pod::ports::ExposedPort;
+use pod::volumes::Volume;
+
+use super::apps::{self, FlagKind};
+use super::flags::{AppCommand, AppFlags};
+use super::{AppArguments, PodFlags, Stage1, Stop, values};
+
+/// The command that messages begin with.
+const COMMAND: &str = "app";
+
+/// The flags of a pod whose apps come and go: those of [`PodFlags`] that are not about its apps.
+#[derive(Debug, Args)]
+pub struct SandboxFlags {
+    /// The isolation: a micro-VM with a kernel of its own, or Linux namespaces
+    #[arg(long, value_enum, default_value = "nspawn")]
+    stage1: Stage1,
+    /// The pod's network: none (loopback only), host, all, or networks of net.d: default, a,b:IP=192.0.2.7;NAME=VALUE
+    #[arg(long, value_parser = values::net, num_args = 0..=1, require_equals = true, value_name = "NET")]
+    #[arg(default_value = "none", default_missing_value = "default")]
+    net: Net,
+    /// A port of the host that leads to a port of the pod
+    #[arg(long, value_name = "NAME:PROTO:PODPORT:[HOSTIP:]PORT", value_parser = values::direct_port)]
+    port: Vec<ExposedPort>,
+    /// The pod's host name; rkt-UUID by default
+    #[arg(long, value_parser = values::hostname)]
+    hostname: Option<String>,
+    /// Run the pod in a user namespace, with 65536 users that no other pod has
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
+    private_users: bool,
+    /// Write the pod's UUID to a file, before anything else
+    #[arg(long, value_name = "FILE")]
+    uuid_file_save: Option<PathBuf>,
+    /// A volume for apps to come: NAME,kind=host,source=PATH or NAME,kind=empty; and readOnly=, recursive=, idmap=, or mode=, uid=, gid=
+    #[arg(long, value_name = "VOLUME", value_parser = values::parsed::<Volume>)]
+    volume: Vec<Volume>,
+    /// The cgroup that the pod's is to be below, instead of the caller's own: /machine.slice
+    #[arg(long, value_name = "PATH", value_parser = values::parsed::<CgroupPath>)]
+    cgroup_parent: Option<CgroupPath>,
+}
+
+impl From<SandboxFlags> for PodFlags {
+    fn from(flags: SandboxFlags) -> Self {
+        Self {
+            stage1: flags.stage1,
+            net: flags.net,
+            port: flags.port,
+            hostname: flags.hostname,
+            private_users: flags.private_users,
+            uuid_file_save: flags.uuid_file_save,
+            volume: flags.volume,
+            cgroup_parent: flags.cgroup_parent,
+            mutable: true,
+            ..Self::default()
+        }
+    }
+}
+
+/// The words of `rkt app add`.
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// The pod's UUID, or a unique beginning of it
+    #[arg(value_name = "UUID")]
+    pod: String,
+    #[command(flatten, next_help_heading = "App flags (after the image)")]
+    app: AppFlags,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<String>,
+}
+
+impl AddArgs {
+    /// Which app is to come into which pod.
+    pub fn parse(self) -> Result<(String, AppArguments), Stop> {
+        let nothing = AppFlags::default();
+        if self.app != nothing {
+            return Err(Stop::usage(COMMAND, "flags of the app must follow its image"));
+        }
+        let flags = AppCommand::command();
+        let kind_of = |name: &str| {
+            let flag = flags.get_arguments().find(|flag| flag.get_long() == Some(name))?;
+            let takes_value = flag.get_action().takes_values() && !flag.is_require_equals_set();
+            Some(FlagKind { of_app: true, takes_value })
+        };
+        let usage = |error: apps::Error| Stop::usage(COMMAND, &error.to_string());
+        let mut found = apps::split(&self.rest, &kind_of).map_err(usage)?.apps;
+        let (Some(app), true) = (found.pop(), found.is_empty()) else {
+            return Err(Stop::usage(COMMAND, "rkt app add takes one image"));
+        };
+        let app = AppArguments::parse(app).map_err(|error| Stop::of_clap(COMMAND, &error))?;
+        Ok((self.pod, app))
+    }
+}
