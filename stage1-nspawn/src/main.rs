@@ -9,7 +9,6 @@ mod sessions;
 mod streams;
 mod supervisor;
 mod users;
-mod volumes;
 
 use std::path::Path;
 use std::process::ExitCode;

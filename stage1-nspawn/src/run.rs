@@ -1,32 +1,29 @@
 //! The `run` entrypoint.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use pod::abi::PodDirectory;
 use pod::limits::PodLimits;
 use pod::net::Net;
-use pod::plan::{ImageSource, Isolation, Layers, Plan, PrivateUsers};
-use pod::seccomp::KERNEL_TAKES_FILTERS;
-use pod::types::AcName;
+use pod::plan::{Isolation, Plan, PrivateUsers};
 use stage1::attend::{Connection, Control, Streams as CarriedStreams, attend};
 use stage1::cgroup::{AppCgroup, CONTROLLERS, Cgroups};
 use stage1::entrance::Entrance;
 use stage1::network::Network;
-use stage1::pod::Pod;
+use stage1::pod::{Pod, check_filters};
 use stage1::signals::{ENDED_BEFORE_ITS_START, Signals};
 use stage1::terminal::RawTerminal;
 use stage1::timeline::Timeline;
+use stage1::volumes::{self, Users};
 use stage1::{lock, status};
 use stage2::{AppCgroups, Connections};
 
 use crate::error::Error;
+use crate::sessions;
 use crate::streams::Streams;
 use crate::supervisor::{NetworkNamespace, Supervisor};
 use crate::users::Namespaces;
-use crate::{sessions, volumes};
 
 /// The isolation's name.
 const FLAVOR: &str = "nspawn";
@@ -57,10 +54,11 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     if network.is_some() {
         timeline.mark("network");
     }
-    let layers = pod.manifest.apps.iter().map(|app| layers(&pod.directory, &app.name));
-    let layers = layers.collect::<Result<_, _>>()?;
+    let layers = pod.layers()?;
     let pod_root = pod.directory.stage1_rootfs();
-    let (trees, volumes) = volumes::open(&pod, users.as_ref())?;
+    let users_of_volumes =
+        users.as_ref().map(|(range, namespaces)| Users { range: *range, namespace: namespaces.users() });
+    let (trees, volumes) = volumes::open(&pod, users_of_volumes)?;
     let private = users
         .as_ref()
         .map(|(range, _)| PrivateUsers { range: *range, host_network: pod.arguments.net == Net::Host });
@@ -116,12 +114,6 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     Ok(ExitCode::from(status.code()))
 }
 
-/// Whether the kernel takes the apps' filters, asked before any of their processes is made.
-fn check_filters(plan: &Plan) -> Result<(), Error> {
-    let needed = plan.apps.iter().any(|app| app.process.filter.is_some());
-    if needed && !Path::new(KERNEL_TAKES_FILTERS).exists() { Err(Error::NoFilters) } else { Ok(()) }
-}
-
 fn make_cgroups(pod: &Pod, plan: &Plan) -> Result<Cgroups, Error> {
     let limits = PodLimits::of(&pod.manifest).map_err(Error::Limits)?;
     let apps = limits.apps.iter().zip(&plan.apps);
@@ -143,17 +135,4 @@ fn namespace(pod: &Pod, network: Option<&Network>) -> Result<NetworkNamespace, E
         None if pod.arguments.net == Net::Host => Ok(NetworkNamespace::Host),
         None => Ok(NetworkNamespace::New),
     }
-}
-
-/// An app's image, as a file or as a tree, and the directory of what it writes.
-fn layers(directory: &PodDirectory, app: &AcName) -> Result<Layers, Error> {
-    let (file, tree) = (directory.app_image(app), directory.app_tree(app));
-    let image = if file.exists() {
-        ImageSource::File(file)
-    } else if tree.exists() {
-        ImageSource::Tree(tree)
-    } else {
-        return Err(Error::NoImage { app: app.to_string(), image: file, tree });
-    };
-    Ok(Layers { image, writable: directory.overlay(app) })
 }

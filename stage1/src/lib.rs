@@ -27,5 +27,6 @@ pub mod stop;
 mod sys;
 pub mod terminal;
 pub mod timeline;
+pub mod volumes;
 
 pub use error::Error;

@@ -4,8 +4,10 @@ use std::fs::File;
 use std::path::Path;
 
 use ::pod::abi::{PodDirectory, RunArguments};
-use ::pod::plan::{Isolation, Layers, Plan, World};
+use ::pod::plan::{ImageSource, Isolation, Layers, Plan, World};
 use ::pod::pod_manifest::PodManifest;
+use ::pod::seccomp::KERNEL_TAKES_FILTERS;
+use ::pod::types::AcName;
 
 use crate::Error;
 
@@ -34,6 +36,12 @@ impl Pod {
         Ok(Self { directory, arguments, manifest, resolv_conf: None, network_namespace: None })
     }
 
+    /// Where each app's image, as a file or as a tree, and the directory of what it writes are, in the manifest's order; of a
+    /// pod that the host's kernel runs.
+    pub fn layers(&self) -> Result<Vec<Layers>, Error> {
+        self.manifest.apps.iter().map(|app| layers(&self.directory, &app.name)).collect()
+    }
+
     /// The plan for this pod in `isolation`, with each app's image and writable layer in the manifest's order.
     pub fn plan(&self, isolation: Isolation, layers: Vec<Layers>) -> Result<Plan, Error> {
         let world = World {
@@ -51,6 +59,24 @@ impl Pod {
         }
         Ok(plan)
     }
+}
+
+/// Whether the host's kernel takes the apps' filters, asked before any of their processes is made.
+pub fn check_filters(plan: &Plan) -> Result<(), Error> {
+    let needed = plan.apps.iter().any(|app| app.process.filter.is_some());
+    if needed && !Path::new(KERNEL_TAKES_FILTERS).exists() { Err(Error::NoFilters) } else { Ok(()) }
+}
+
+fn layers(directory: &PodDirectory, app: &AcName) -> Result<Layers, Error> {
+    let (file, tree) = (directory.app_image(app), directory.app_tree(app));
+    let image = if file.exists() {
+        ImageSource::File(file)
+    } else if tree.exists() {
+        ImageSource::Tree(tree)
+    } else {
+        return Err(Error::NoImage { app: app.to_string(), image: file, tree });
+    };
+    Ok(Layers { image, writable: directory.overlay(app) })
 }
 
 /// The directory of the pod in the working directory.

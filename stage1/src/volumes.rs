@@ -3,30 +3,36 @@
 
 use std::ffi::CString;
 use std::fs::{self, DirBuilder};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use ::pod::abi::PodDirectory;
+use ::pod::devices::DeviceKind;
+use ::pod::plan::OpenedVolume;
+use ::pod::users::UserRange;
+use ::pod::volumes::{EmptyVolume, PodVolume, VolumeSource, assign};
 use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat, major, minor};
-use pod::abi::PodDirectory;
-use pod::devices::DeviceKind;
-use pod::plan::OpenedVolume;
-use pod::users::UserRange;
-use pod::volumes::{EmptyVolume, PodVolume, VolumeSource, assign};
-use stage1::pod::Pod;
 use stage2::sys;
 
-use crate::error::Error;
-use crate::users::Namespaces;
+use crate::Error;
+use crate::pod::Pod;
 
-/// The volumes of a pod, and what each is, in the order of the plan's.
-pub fn open(
-    pod: &Pod,
-    users: Option<&(UserRange, Namespaces)>,
-) -> Result<(Vec<OwnedFd>, Vec<OpenedVolume>), Error> {
-    let assigned = assign(&pod.manifest).map_err(Error::Volumes)?;
+/// The users that a pod has for itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Users<'a> {
+    /// Who they are on the host.
+    pub range: UserRange,
+    /// Their user namespace.
+    pub namespace: BorrowedFd<'a>,
+}
+
+/// The volumes of a pod, and what each is, in the order of the plan's; with the host's users, if it has none of its own.
+pub fn open(pod: &Pod, users: Option<Users<'_>>) -> Result<(Vec<OwnedFd>, Vec<OpenedVolume>), Error> {
+    let assigned = assign(&pod.manifest)
+        .map_err(|source| Error::Pod { what: "cannot use the pod's volumes".into(), source })?;
     let opened = assigned.volumes.iter().map(|volume| open_one(&pod.directory, volume, users));
     Ok(opened.collect::<Result<Vec<_>, _>>()?.into_iter().unzip())
 }
@@ -34,12 +40,12 @@ pub fn open(
 fn open_one(
     directory: &PodDirectory,
     volume: &PodVolume,
-    users: Option<&(UserRange, Namespaces)>,
+    users: Option<Users<'_>>,
 ) -> Result<(OwnedFd, OpenedVolume), Error> {
     let (path, recursive, idmap) = match &volume.source {
         VolumeSource::Host { path, recursive, idmap } => (path.clone(), *recursive, *idmap),
         VolumeSource::Empty(empty) => {
-            let owned = on_host(&volume.key, empty, users.map(|(range, _)| *range))?;
+            let owned = on_host(&volume.key, empty, users.map(|users| users.range))?;
             (make_empty(&directory.shared_volume(&volume.key), &owned)?, false, false)
         }
     };
@@ -52,8 +58,8 @@ fn open_one(
     });
     let (tree, kind) =
         opened.map_err(|source| Error::Volume { volume: volume.key.clone(), path: path.clone(), source })?;
-    if let (true, Some((_, namespaces))) = (idmap, users) {
-        sys::idmap(tree.as_fd(), namespaces.users()).map_err(|source| Error::Idmap {
+    if let (true, Some(users)) = (idmap, users) {
+        sys::idmap(tree.as_fd(), users.namespace).map_err(|source| Error::Idmap {
             volume: volume.key.clone(),
             path,
             source,
@@ -102,5 +108,5 @@ fn make_empty(path: &Path, volume: &EmptyVolume) -> Result<PathBuf, Error> {
         .create(path)
         .and_then(|()| chown(path, Some(uid), Some(gid)))
         .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)));
-    made.map(|()| path.to_owned()).map_err(Error::path("make the volume", path))
+    made.map(|()| path.to_owned()).map_err(Error::file("make the volume", path))
 }
