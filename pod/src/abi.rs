@@ -300,6 +300,11 @@ impl PodDirectory {
         self.path.join("stage1/rootfs/rkt/supervisor-status")
     }
 
+    /// What the pod's stage1 keeps for its own later entrypoints, in a form of its own.
+    pub fn runtime_config(&self) -> PathBuf {
+        self.path.join("runtime-config")
+    }
+
     /// A symbolic link whose target is the flavour's name.
     pub fn flavor(&self) -> PathBuf {
         self.path.join("flavor")

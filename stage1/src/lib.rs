@@ -24,7 +24,7 @@ pub mod signals;
 pub mod stats;
 pub mod status;
 pub mod stop;
-mod sys;
+pub mod sys;
 pub mod terminal;
 pub mod timeline;
 pub mod volumes;

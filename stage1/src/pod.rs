@@ -80,7 +80,7 @@ fn layers(directory: &PodDirectory, app: &AcName) -> Result<Layers, Error> {
 }
 
 /// The directory of the pod in the working directory.
-pub(crate) fn here() -> Result<PodDirectory, Error> {
+pub fn here() -> Result<PodDirectory, Error> {
     std::env::current_dir().map(PodDirectory::new).map_err(Error::file("find", Path::new(".")))
 }
 

@@ -1,11 +1,11 @@
 //! An app without a supervisor: this process becomes the app, with the code and the operations of any other's. In order:
-//! [`make_world`], [`prepare`], [`become_process`]; a command that joins the app needs only the last.
+//! [`make_world`], [`prepare`], [`become_process`]. A command joins the app by [`join`].
 
 use std::convert::Infallible;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use pod::control::Stream;
@@ -42,6 +42,13 @@ pub fn prepare(app: &AppPlan, report: &dyn Fn(&Error)) -> Result<(), Error> {
 /// they are, and of all other descriptors only `kept`.
 pub fn become_process(process: &Process, kept: Option<BorrowedFd<'_>>) -> Result<Infallible, Error> {
     start::become_process(process, kept)
+}
+
+/// Becomes a further process of an app, in the mount namespace of `member`, a process of it (pidfd); returns only if that fails.
+pub fn join(member: BorrowedFd<'_>, process: &Process) -> Result<Infallible, Error> {
+    setns(member, CloneFlags::CLONE_NEWNS).map_err(Error::system("enter the app's namespace"))?;
+    adjust_oom_score(process)?;
+    become_process(process, None)
 }
 
 fn empty_streams(stdio: &Stdio) -> Result<(), Error> {
