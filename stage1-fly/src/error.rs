@@ -1,6 +1,6 @@
 //! The program's one error type.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use pod::types::AcName;
 use uuid::Uuid;
@@ -19,15 +19,6 @@ pub enum Error {
         "--stage1=fly cannot carry out {0}: its app has the host's; leave it out, or use --stage1=nspawn"
     )]
     Argument(String),
-    /// Arguments, or the pod.
-    #[error("{what}")]
-    Pod {
-        /// What cannot be done.
-        what: &'static str,
-        /// The cause.
-        #[source]
-        source: pod::Error,
-    },
     /// The app was not started.
     #[error("cannot start app \"{app}\"")]
     NotStarted {
@@ -68,39 +59,11 @@ pub enum Error {
     /// The working directory is not a pod's.
     #[error("{} is not the directory of a pod", .0.display())]
     NoPod(PathBuf),
-    /// A file or directory.
-    #[error("cannot {action} {}", .path.display())]
-    Path {
-        /// "read", "make", ...
-        action: &'static str,
-        /// Which.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A system call that has no path to name.
-    #[error("cannot {action}")]
-    System {
-        /// What was tried.
-        action: &'static str,
-        /// The cause.
-        #[source]
-        source: nix::Error,
-    },
 }
 
 impl Error {
-    pub fn path(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::Path { action, path: path.to_owned(), source }
-    }
-
-    pub fn system(action: &'static str) -> impl FnOnce(nix::Error) -> Self {
-        move |source| Self::System { action, source }
-    }
-
     /// For `map_err`: arguments of an entrypoint.
     pub fn arguments(source: pod::Error) -> Self {
-        Self::Pod { what: "cannot carry out these arguments", source }
+        stage1::Error::Pod { what: "cannot carry out these arguments".into(), source }.into()
     }
 }

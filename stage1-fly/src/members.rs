@@ -29,7 +29,7 @@ pub fn uuid_of(directory: &PodDirectory) -> Result<Uuid, Error> {
 /// The processes of a pod that run at this moment.
 pub fn members(pod: Uuid) -> Result<Vec<Member>, Error> {
     let proc = Path::new("/proc");
-    let entries = fs::read_dir(proc).map_err(Error::path("read", proc))?;
+    let entries = fs::read_dir(proc).map_err(stage1::Error::file("read", proc))?;
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     Ok(pids.filter_map(|pid| member(pid, pod)).collect())
 }

@@ -63,6 +63,6 @@ fn kill_all(app: Result<Member, stage1::Error>, uuid: Uuid) -> Result<(), Error>
 fn send(member: &Member, signal: i32) -> Result<(), Error> {
     match sys::pidfd_send_signal(&member.pidfd, signal) {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(errno) => Err(Error::system("signal the pod's processes")(errno)),
+        Err(source) => Err(stage1::Error::System { action: "signal the pod's processes", source }.into()),
     }
 }

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::harness::{Aci, BUSYBOX, Entry, Finished, Host, Process, image, wait_until};
+use crate::terminal::Session;
 use crate::volumes::{Mounted, directory};
 
 /// `rkt run` of busybox with a script, with these flags of the pod, and of the app.
@@ -184,6 +185,33 @@ fn environment_directory_and_streams() {
 }
 
 #[test]
+fn a_terminal_is_the_callers_own() {
+    let host = Host::new();
+    for pod in [&[][..], &["--interactive"]] {
+        let script = "tty; stty size; trap 'echo inter''rupted; exit 5' INT; echo re''ady; while :; do sleep 0.1; done";
+        let mut session = Session::start(fly(&host, pod, &[], script), 24, 80);
+        session.expect("/dev/pts/");
+        session.expect("24 80\r\n");
+        session.expect("ready\r\n");
+        session.type_in("\x03");
+        session.expect("interrupted\r\n");
+        assert_eq!(session.finish(), 5, "{pod:?}");
+    }
+    let pod = start(&host, &[], "true");
+    let mut enter = host.rkt();
+    let uuid = rkt(&host, &["list", "--no-legend", "--full"]).success().text();
+    let uuid = uuid.lines().find(|line| line.contains("running")).unwrap().split_whitespace().next().unwrap();
+    enter.args(["enter", uuid]).env("TERM", "dumb");
+    let mut session = Session::start(enter, 24, 80);
+    session.expect("# ");
+    session.type_in("echo $TERM $(stty size); exit 9\n");
+    session.expect("dumb 24 80\r\n");
+    assert_eq!(session.finish(), 9);
+    pod.signal(Signal::SIGKILL);
+    pod.finish();
+}
+
+#[test]
 fn volumes() {
     let (host, (folder, source)) = (Host::new(), directory());
     fs::create_dir(folder.path().join("inner")).unwrap();
@@ -261,6 +289,11 @@ fn what_needs_more_is_refused_before_anything_is_made() {
         "eventHandlers": [{ "name": "post-stop", "exec": ["/bin/true"] }],
     });
     assert!(run_aci(&host, handler, &[], &[]).exited(254).stderr.contains("post-stop"));
+    let ports = json!({
+        "exec": ["/bin/true"], "user": "0", "group": "0", "ports": [{ "name": "web", "port": 80, "protocol": "tcp" }],
+    });
+    let refused = run_aci(&host, ports, &[], &["--port=web:8080"]).exited(254);
+    assert!(refused.stderr.contains("--port"), "{}", refused.stderr);
     assert!(host.pods().is_empty());
 }
 
