@@ -265,7 +265,7 @@ impl PodDirectory {
         self.path.join("net-info.json")
     }
 
-    /// The process to enter: the supervisor (namespaces), or the pod's parent (VM).
+    /// The process to enter: the supervisor (namespaces), the pod's parent (VM), or the app (fly).
     pub fn pid(&self) -> PathBuf {
         self.path.join("pid")
     }
@@ -275,7 +275,7 @@ impl PodDirectory {
         self.path.join("vmm-pid")
     }
 
-    /// The pod's parent, which signals are for: the stage1 that rkt became. Its modification time is when the pod started.
+    /// The pod's parent, which signals are for: the stage1 that rkt became, or what that has become in turn (fly). Its modification time is when the pod started.
     pub fn ppid(&self) -> PathBuf {
         self.path.join("ppid")
     }
