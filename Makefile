@@ -12,7 +12,7 @@ PREFIX ?= /usr/local
 
 # .cargo/config.toml sets the target.
 out := target/x86_64-unknown-linux-gnu/release
-helpers := stage1-nspawn stage1-kvm
+helpers := stage1-nspawn stage1-kvm stage1-fly
 # What a guest is made of.
 guest := vmlinux vmlinux-norethunk guest.erofs
 

@@ -296,7 +296,7 @@ impl PodDirectory {
         self.path.join("net-info.json")
     }
 
-    /// The process to enter: the supervisor (namespaces), or the pod's parent (VM).
+    /// The process to enter: the supervisor (namespaces), the pod's parent (VM), or the app (fly).
     pub fn pid(&self) -> PathBuf {
         self.path.join("pid")
     }
@@ -306,7 +306,7 @@ impl PodDirectory {
         self.path.join("vmm-pid")
     }
 
-    /// The pod's parent, which signals are for: the stage1 that rkt became. Its modification time is when the pod started.
+    /// The pod's parent, which signals are for: the stage1 that rkt became, or what that has become in turn (fly). Its modification time is when the pod started.
     pub fn ppid(&self) -> PathBuf {
         self.path.join("ppid")
     }
@@ -329,6 +329,11 @@ impl PodDirectory {
     /// A symbolic link to `ready` once every app has started.
     pub fn supervisor_status(&self) -> PathBuf {
         self.path.join("stage1/rootfs/rkt/supervisor-status")
+    }
+
+    /// What the pod's stage1 keeps for its own later entrypoints, in a form of its own.
+    pub fn runtime_config(&self) -> PathBuf {
+        self.path.join("runtime-config")
     }
 
     /// A symbolic link whose target is the flavour's name.

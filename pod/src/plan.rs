@@ -3,6 +3,7 @@
 //! and sent to the guest as it is.
 
 mod addition;
+mod fly;
 mod operation;
 mod users;
 mod volumes;
@@ -176,8 +177,12 @@ impl World {
     fn private_users(&self) -> Option<&PrivateUsers> {
         match &self.isolation {
             Isolation::Namespaces { users, .. } => users.as_ref(),
-            Isolation::Vm { .. } => None,
+            Isolation::Fly { .. } | Isolation::Vm { .. } => None,
         }
+    }
+
+    fn is_fly(&self) -> bool {
+        matches!(self.isolation, Isolation::Fly { .. })
     }
 }
 
@@ -192,6 +197,13 @@ pub enum Isolation {
         volumes: Vec<OpenedVolume>,
         /// The pod's own user namespace, if it has one.
         users: Option<PrivateUsers>,
+    },
+    /// No isolation: nothing but a root and a mount namespace of its own, without a supervisor ([`fly`]).
+    Fly {
+        /// As of namespaces.
+        pod_root: PathBuf,
+        /// As of namespaces.
+        volumes: Vec<OpenedVolume>,
     },
     /// A guest of its own.
     Vm {
@@ -265,6 +277,9 @@ const READ_ONLY_PROC: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys"
 
 /// The plan that carries out `manifest` in `world`.
 pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
+    if world.is_fly() {
+        fly::check(manifest)?;
+    }
     if world.interactive && manifest.apps.len() != 1 {
         return Err(Error::Invalid(format!(
             "--interactive needs exactly one app, not {}",
@@ -298,7 +313,7 @@ pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
         mutable: manifest.is_mutable(),
         apps,
         network: match &world.isolation {
-            Isolation::Namespaces { .. } => GuestNetwork::default(),
+            Isolation::Namespaces { .. } | Isolation::Fly { .. } => GuestNetwork::default(),
             Isolation::Vm { network, .. } => network.clone(),
         },
     })
@@ -307,7 +322,9 @@ pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
 fn pod_setup(manifest: &PodManifest, world: &World, volumes: &Volumes) -> Vec<Operation> {
     let (mut operations, pod_root) = match &world.isolation {
         Isolation::Namespaces { users: Some(_), .. } => (Vec::new(), PathBuf::from(POD_ROOT)),
-        Isolation::Namespaces { pod_root, .. } => (vec![Operation::SlaveRoot], pod_root.clone()),
+        Isolation::Namespaces { pod_root, .. } | Isolation::Fly { pod_root, .. } => {
+            (vec![Operation::SlaveRoot], pod_root.clone())
+        }
         Isolation::Vm { scratch, .. } => (vm_file_systems(scratch), PathBuf::from(POD_ROOT)),
     };
     let quiet = MountFlags { no_exec: false, ..MountFlags::INERT };
@@ -322,25 +339,28 @@ fn pod_setup(manifest: &PodManifest, world: &World, volumes: &Volumes) -> Vec<Op
             operations.extend(apps.flat_map(|(app, layers)| app_root(&pod_root, app, layers)));
         }
     }
-    // Shared by all apps of the pod: they are one IPC world, and the supervisor takes terminals from /pts.
+    operations.extend(if world.is_fly() { fly::pod_setup(&pod_root) } else { shared(&pod_root) });
+    operations.extend(volumes.pod_setup(&pod_root));
+    operations.push(Operation::Root { path: pod_root });
+    if !world.is_fly() {
+        operations.push(Operation::Hostname(world.hostname.clone()));
+    }
+    operations
+}
+
+/// Shared by all apps of the pod: they are one IPC world, and the supervisor takes terminals from /pts.
+fn shared(pod_root: &Path) -> Vec<Operation> {
+    let pts = MountFlags { no_dev: false, ..MountFlags::INERT };
     let shared = [
         ("tmpfs", "shm", MountFlags::INERT, "mode=1777"),
         ("mqueue", "mqueue", MountFlags::INERT, ""),
-        (
-            "devpts",
-            "pts",
-            MountFlags { no_dev: false, ..MountFlags::INERT },
-            "newinstance,ptmxmode=0666,mode=0620,gid=5",
-        ),
+        ("devpts", "pts", pts, "newinstance,ptmxmode=0666,mode=0620,gid=5"),
     ];
-    for (file_system, name, flags, options) in shared {
-        operations.push(directory(&pod_root.join(name), 0o755));
-        operations.push(mount(file_system, &pod_root.join(name), flags, options));
-    }
-    operations.extend(volumes.pod_setup(&pod_root));
-    operations.push(Operation::Root { path: pod_root });
-    operations.push(Operation::Hostname(world.hostname.clone()));
-    operations
+    let operations = |(file_system, name, flags, options): (&str, _, _, &str)| {
+        let place = pod_root.join::<&str>(name);
+        [directory(&place, 0o755), mount(file_system, &place, flags, options)]
+    };
+    shared.into_iter().flat_map(operations).collect()
 }
 
 /// What a namespace pod has from its host and a guest has to make itself.
@@ -425,20 +445,43 @@ fn app_plan(app: &RuntimeApp, limits: &AppLimits, world: &World, alone: bool) ->
         process: process(app, section, world)?,
         pre_start: handler(Event::PreStart),
         post_stop: handler(Event::PostStop),
-        stdio: streams.stdio(world.interactive),
+        // Without isolation the caller's terminal is the app's own.
+        stdio: streams.stdio(world.interactive && !world.is_fly()),
         streams,
         cgroup: matches!(world.isolation, Isolation::Vm { .. })
             .then(|| limits.cgroup_settings(CgroupVersion::V2)),
         // As upstream's stage1: what is not confined to its paths is not to its devices.
-        devices: (!world.insecure.paths).then(DevicePolicy::closed),
+        devices: (!world.insecure.paths && !world.is_fly()).then(DevicePolicy::closed),
         life,
         notify: notifies(app),
     })
 }
 
-/// The file systems of an app's world, over its root.
+/// The file systems of an app's world, over its root, which becomes the root.
 fn app_setup(app: &RuntimeApp, world: &World) -> Vec<Operation> {
     let root = Path::new("/").join(app_path(&app.name));
+    let at = |path: &str| root.join(path);
+    let mut operations = if world.is_fly() { fly::file_systems(&root) } else { file_systems(&root, world) };
+    operations.push(directory(&at("tmp"), 0o1777));
+    operations.push(directory(&at("run"), 0o755));
+    if let Some(content) = &world.resolv_conf {
+        operations.push(directory(&at("etc"), 0o755));
+        operations.push(Operation::File { path: at("etc/resolv.conf"), content: content.clone() });
+    }
+    // What is mounted over the root comes in between, so that the directories for it can be made.
+    if app.read_only_root_fs {
+        operations.push(Operation::Bind {
+            source: root.clone(),
+            target: root.clone(),
+            flags: MountFlags { read_only: true, ..MountFlags::default() },
+        });
+    }
+    operations.push(Operation::Root { path: root });
+    operations
+}
+
+/// The kernel's file systems as an app sees them, and its devices.
+fn file_systems(root: &Path, world: &World) -> Vec<Operation> {
     let at = |path: &str| root.join(path);
     let bind =
         |source: &str, path: &str, flags| Operation::Bind { source: source.into(), target: at(path), flags };
@@ -471,21 +514,6 @@ fn app_setup(app: &RuntimeApp, world: &World) -> Vec<Operation> {
             path: at("dev").join(name),
         }),
     );
-    operations.push(directory(&at("tmp"), 0o1777));
-    operations.push(directory(&at("run"), 0o755));
-    if let Some(content) = &world.resolv_conf {
-        operations.push(directory(&at("etc"), 0o755));
-        operations.push(Operation::File { path: at("etc/resolv.conf"), content: content.clone() });
-    }
-    // What is mounted over the root comes in between, so that the directories for it can be made.
-    if app.read_only_root_fs {
-        operations.push(Operation::Bind {
-            source: root.clone(),
-            target: root.clone(),
-            flags: MountFlags { read_only: true, ..MountFlags::default() },
-        });
-    }
-    operations.push(Operation::Root { path: root });
     operations
 }
 
@@ -493,6 +521,7 @@ fn process(app: &RuntimeApp, section: &App, world: &World) -> Result<Process, Er
     let isolators = Isolator::parse_all(&section.isolators)?;
     let capabilities = match world.insecure.capabilities {
         true => CapabilitySet::ALL,
+        false if world.is_fly() => fly::capabilities(&isolators)?,
         false => CapabilitySet::of_isolators(&isolators)?,
     };
     let last = |pick: fn(&Isolator) -> Option<i32>| isolators.iter().filter_map(pick).next_back();
@@ -509,6 +538,7 @@ fn process(app: &RuntimeApp, section: &App, world: &World) -> Result<Process, Er
         no_new_privileges: isolators.contains(&Isolator::NoNewPrivileges(true)),
         filter: match world.insecure.seccomp {
             true => None,
+            false if world.is_fly() => fly::filter(&isolators, capabilities)?,
             false => seccomp::of_isolators(&isolators, capabilities)?,
         },
         rlimits: Rlimit::of_isolators(&isolators),

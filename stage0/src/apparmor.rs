@@ -74,7 +74,7 @@ pub fn check(plan: &Plan, stage1: Stage1) -> Result<(), Error> {
     match (asking.peek(), stage1) {
         (None, _) => Ok(()),
         (Some((app, _)), Stage1::Kvm) => Err(Error::OfVm(app.name.to_string())),
-        (Some(_), Stage1::Nspawn) => {
+        (Some(_), Stage1::Nspawn | Stage1::Fly) => {
             let here = AppArmor::of(Path::new("/sys"));
             asking.try_for_each(|(app, profile)| here.can_confine(app, profile))
         }

@@ -39,10 +39,12 @@ impl Kernel {
 
     /// What a pod of namespaces needs and this kernel has not.
     pub fn missing_for_namespaces(&self) -> Option<&'static str> {
-        if !self.has_file_system("overlay") {
-            return Some("overlayfs (CONFIG_OVERLAY_FS)");
-        }
-        missing_namespace()
+        self.missing_for_roots().or_else(missing_namespace)
+    }
+
+    /// What every app's root needs that the host mounts, and this kernel has not.
+    pub fn missing_for_roots(&self) -> Option<&'static str> {
+        (!self.has_file_system("overlay")).then_some("overlayfs (CONFIG_OVERLAY_FS)")
     }
 }
 

@@ -55,8 +55,8 @@ pub enum Error {
     #[error("--stage1=kvm needs KVM; rkt doctor shows what is missing (--stage1=nspawn runs without)")]
     Kvm(#[source] vmm::probe::Problem),
     /// The kernel lacks something.
-    #[error("--stage1=nspawn needs {0} in this host's kernel; rkt doctor shows what is missing")]
-    Kernel(&'static str),
+    #[error("--stage1={} needs {} in this host's kernel; rkt doctor shows what is missing", .0.name(), .1)]
+    Kernel(Stage1, &'static str),
     /// The pod's stage1 cannot do it.
     #[error("the stage1 of pod \"{0}\" has no {1} entrypoint")]
     NoEntrypoint(Uuid, &'static str),
@@ -106,11 +106,21 @@ pub struct Installed {
 }
 
 impl Stage1 {
+    /// As `--stage1` has it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Nspawn => "nspawn",
+            Self::Fly => "fly",
+        }
+    }
+
     /// The binary's name.
     pub fn binary_name(self) -> &'static str {
         match self {
             Self::Kvm => "stage1-kvm",
             Self::Nspawn => "stage1-nspawn",
+            Self::Fly => "stage1-fly",
         }
     }
 
@@ -118,6 +128,7 @@ impl Stage1 {
         match self {
             Self::Kvm => include_str!("stage1-kvm.json"),
             Self::Nspawn => include_str!("stage1-nspawn.json"),
+            Self::Fly => include_str!("stage1-fly.json"),
         }
     }
 
@@ -141,11 +152,13 @@ impl Stage1 {
                 }
                 kvm::preflight().map_err(Error::Kvm)
             }
-            Self::Nspawn => match kernel.missing_for_namespaces() {
-                Some(missing) => Err(Error::Kernel(missing)),
-                None => Ok(()),
-            },
+            Self::Nspawn => self.needs(kernel.missing_for_namespaces()),
+            Self::Fly => self.needs(kernel.missing_for_roots()),
         }
+    }
+
+    fn needs(self, missing: Option<&'static str>) -> Result<(), Error> {
+        missing.map_or(Ok(()), |missing| Err(Error::Kernel(self, missing)))
     }
 }
 
@@ -175,8 +188,8 @@ pub fn exec(
     fcntl(lock, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|error| failed(error.into()))?;
     let program = match stage1 {
         Stage1::Nspawn => read_only::program(&path).map_err(failed)?,
-        // A guest sees no process of the host.
-        Stage1::Kvm => read_only::Program::Plain(path.clone()),
+        // A guest sees no process of the host; what has no isolation needs no way out.
+        Stage1::Kvm | Stage1::Fly => read_only::Program::Plain(path.clone()),
     };
     let mut command = Command::new(program.path());
     command.arg0(&path).args(arguments.to_arguments()).current_dir(pod);
@@ -273,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_manifests_say_what_the_binaries_do() {
-        for stage1 in [Stage1::Kvm, Stage1::Nspawn] {
+        for stage1 in [Stage1::Kvm, Stage1::Nspawn, Stage1::Fly] {
             let manifest = ImageManifest::parse(stage1.manifest().as_bytes()).unwrap();
             let annotation = |name: &str| {
                 manifest.annotations.iter().find(|a| a.name.as_str() == name).map(|a| a.value.as_str())
@@ -281,10 +294,13 @@ mod tests {
             assert_eq!(annotation(ANNOTATION_RUN), Some("/init"));
             assert_eq!(annotation(ANNOTATION_GC), Some("/gc"));
             assert_eq!(annotation(ANNOTATION_ENTER), Some("/enter"));
-            assert_eq!(annotation(ANNOTATION_ATTACH), Some("/attach"));
             assert_eq!(annotation(ANNOTATION_STOP), Some("/stop"));
-            assert_eq!(annotation(ANNOTATION_APP), Some("/app"));
-            assert_eq!(annotation(ANNOTATION_STATS), Some("/stats"));
+            let of_parents =
+                [(ANNOTATION_ATTACH, "/attach"), (ANNOTATION_APP, "/app"), (ANNOTATION_STATS, "/stats")];
+            for (name, entrypoint) in of_parents {
+                let wanted = (stage1 != Stage1::Fly).then_some(entrypoint);
+                assert_eq!(annotation(name), wanted, "{stage1:?}");
+            }
             assert_eq!(annotation(ANNOTATION_MOUNTS_IMAGES), Some("true"));
             assert_eq!(
                 annotation(ANNOTATION_INTERFACE_VERSION),

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use pod::seccomp::KERNEL_TAKES_FILTERS;
 use stage1::error::Causes;
 
 /// Why a pod cannot run in namespaces.
@@ -14,20 +13,6 @@ pub enum Error {
     /// The pod's manifest asks for what cannot be.
     #[error("cannot compute the apps' limits")]
     Limits(#[source] pod::Error),
-    /// The pod's volumes contradict each other.
-    #[error("cannot use the pod's volumes")]
-    Volumes(#[source] pod::Error),
-    /// A volume's source.
-    #[error("cannot use {} of the host as volume \"{volume}\"", .path.display())]
-    Volume {
-        /// Its name.
-        volume: String,
-        /// Where it should come from.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: nix::Error,
-    },
     /// The pod's own network.
     #[error("cannot set up loopback")]
     Loopback(#[source] net::Error),
@@ -46,34 +31,6 @@ pub enum Error {
     /// The descriptor of the lock on the users is not there.
     #[error("no lock of the pod's users was handed over; a stage1 is started by rkt, not by hand")]
     NoUsersLock,
-    /// A user that the pod has not.
-    #[error(
-        "volume \"{volume}\" is to belong to user {uid} and group {gid}, but --private-users has numbers below {count} only"
-    )]
-    NoSuchUser {
-        /// The volume.
-        volume: String,
-        /// The user.
-        uid: u32,
-        /// The group.
-        gid: u32,
-        /// How many there are.
-        count: u32,
-    },
-    /// A volume whose file system cannot be shifted.
-    #[error(
-        "cannot shift the owners in {} of volume \"{volume}\": its file system, or one mounted within, cannot be idmapped by \
-        this kernel; leave idmap out, or try recursive=false", .path.display()
-    )]
-    Idmap {
-        /// The volume.
-        volume: String,
-        /// Its source.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: nix::Error,
-    },
     /// A file or directory.
     #[error("cannot {action} {}", .path.display())]
     Path {
@@ -93,22 +50,6 @@ pub enum Error {
         /// The cause.
         #[source]
         source: nix::Error,
-    },
-    /// The kernel takes no filter of system calls.
-    #[error(
-        "this host's kernel takes no filter of system calls (there is no {KERNEL_TAKES_FILTERS}): boot one with \
-         CONFIG_SECCOMP_FILTER, or run apps that may make every call with --insecure-options=seccomp"
-    )]
-    NoFilters,
-    /// An app without a file system.
-    #[error("app \"{app}\" has no image in the pod's directory: neither {} nor {}", .image.display(), .tree.display())]
-    NoImage {
-        /// The app.
-        app: String,
-        /// The EROFS file that could be there.
-        image: PathBuf,
-        /// The directory that could be there.
-        tree: PathBuf,
     },
 }
 

@@ -11,7 +11,6 @@ mod site;
 mod streams;
 mod supervisor;
 mod users;
-mod volumes;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,36 +1,32 @@
 //! The `run` entrypoint.
 
 use std::cell::RefCell;
-use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use pod::abi::PodDirectory;
 use pod::limits::PodLimits;
 use pod::net::Net;
-use pod::plan::{AppPlan, ImageSource, Isolation, Layers, Plan, PrivateUsers};
-use pod::seccomp::KERNEL_TAKES_FILTERS;
-use pod::types::AcName;
+use pod::plan::{Isolation, Plan, PrivateUsers};
 use stage1::attend::{Connection, Control, Site, Streams as CarriedStreams, attend};
 use stage1::cgroup::{AppCgroup, CONTROLLERS, Cgroups};
 use stage1::entrance::Entrance;
 use stage1::network::Network;
-use stage1::pod::Pod;
+use stage1::pod::{Pod, check_filters};
 use stage1::signals::{ENDED_BEFORE_ITS_START, Signals};
 use stage1::terminal::RawTerminal;
 use stage1::timeline::Timeline;
+use stage1::volumes::{self, Users};
 use stage1::{lock, status};
 use stage2::{AppCgroups, Connections};
 
 use crate::error::Error;
+use crate::sessions;
 use crate::site::HostSite;
 use crate::streams::Streams;
 use crate::supervisor::{NetworkNamespace, Supervisor};
 use crate::users::Namespaces;
-use crate::volumes::Users;
-use crate::{sessions, volumes};
 
 /// The isolation's name.
 const FLAVOR: &str = "nspawn";
@@ -61,18 +57,17 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     if network.is_some() {
         timeline.mark("network");
     }
-    let layers = pod.manifest.apps.iter().map(|app| layers(&pod.directory, &app.name));
-    let layers = layers.collect::<Result<_, _>>()?;
+    let layers = pod.layers()?;
     let pod_root = pod.directory.stage1_rootfs();
-    let of_pod =
+    let users_of_volumes =
         users.as_ref().map(|(range, namespaces)| Users { range: *range, namespace: namespaces.users() });
-    let (trees, volumes) = volumes::open(&pod, of_pod)?;
+    let (trees, volumes) = volumes::open(&pod, users_of_volumes)?;
     let private = users
         .as_ref()
         .map(|(range, _)| PrivateUsers { range: *range, host_network: pod.arguments.net == Net::Host });
     let kinds = if pod.manifest.is_mutable() { volumes.clone() } else { Vec::new() };
     let plan = pod.plan(Isolation::Namespaces { pod_root, volumes, users: private }, layers)?;
-    plan.apps.iter().try_for_each(check_filter)?;
+    check_filters(&plan.apps)?;
 
     let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
     let mut cgroups = make_cgroups(&pod, &plan)?;
@@ -132,12 +127,6 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     Ok(ExitCode::from(status.code()))
 }
 
-/// Whether the kernel takes an app's filter, asked before any process of it is made.
-pub fn check_filter(app: &AppPlan) -> Result<(), Error> {
-    let needed = app.process.filter.is_some();
-    if needed && !Path::new(KERNEL_TAKES_FILTERS).exists() { Err(Error::NoFilters) } else { Ok(()) }
-}
-
 fn make_cgroups(pod: &Pod, plan: &Plan) -> Result<Cgroups, Error> {
     let limits = PodLimits::of(&pod.manifest).map_err(Error::Limits)?;
     let apps = limits.apps.iter().zip(&plan.apps);
@@ -159,17 +148,4 @@ fn namespace(pod: &Pod, network: Option<&Network>) -> Result<NetworkNamespace, E
         None if pod.arguments.net == Net::Host => Ok(NetworkNamespace::Host),
         None => Ok(NetworkNamespace::New),
     }
-}
-
-/// An app's image, as a file or as a tree, and the directory of what it writes.
-pub fn layers(directory: &PodDirectory, app: &AcName) -> Result<Layers, Error> {
-    let (file, tree) = (directory.app_image(app), directory.app_tree(app));
-    let image = if file.exists() {
-        ImageSource::File(file)
-    } else if tree.exists() {
-        ImageSource::Tree(tree)
-    } else {
-        return Err(Error::NoImage { app: app.to_string(), image: file, tree });
-    };
-    Ok(Layers { image, writable: directory.overlay(app) })
 }

@@ -154,7 +154,9 @@ mod tests {
         // One whose client went before the supervisor was told.
         door.open(1, session_streams(false)).unwrap();
         let outside = door.open(2, session_streams(false)).unwrap();
-        let AppStreams::Direct { stdin, stdout, .. } = inside.open(2, false).unwrap() else {
+        let AppStreams::Direct { stdin: Some(stdin), stdout: Some(stdout), .. } =
+            inside.open(2, false).unwrap()
+        else {
             panic!("not three streams")
         };
         let mut bytes = [0; 9];

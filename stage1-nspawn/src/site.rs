@@ -17,13 +17,12 @@ use pod::users::UserRange;
 use pod::volumes::assign;
 use stage1::attend::{Added, Site};
 use stage1::cgroup::{AppCgroup, Cgroups};
-use stage1::pod::Pod;
+use stage1::pod::{Pod, check_filters, layers};
+use stage1::volumes::{self, Users};
 
 use crate::error::Error;
-use crate::run::{check_filter, layers};
 use crate::scaffold;
 use crate::sessions::{Door, Thing, connection};
-use crate::volumes::{self, Users};
 
 /// The host's side of a pod whose apps come and go.
 pub struct HostSite<'a> {
@@ -59,7 +58,7 @@ impl<'a> HostSite<'a> {
         door: &Rc<Door>,
         volumes: &[OpenedVolume],
     ) -> Result<Self, Error> {
-        let assigned = assign(&pod.manifest).map_err(Error::Volumes)?.volumes;
+        let assigned = assign(&pod.manifest).map_err(Error::App)?.volumes;
         let kinds = assigned.into_iter().map(|volume| volume.key).zip(volumes.iter().copied()).collect();
         Ok(Self { pod, users, cgroups, door: Rc::clone(door), kinds })
     }
@@ -70,11 +69,11 @@ impl<'a> HostSite<'a> {
         before: &PodManifest,
         after: &PodManifest,
     ) -> Result<Added, Error> {
-        let Some(app) = after.apps.last() else { return Err(Error::Volumes(no_app())) };
+        let Some(app) = after.apps.last() else { return Err(Error::App(no_app())) };
         let trees = self.open_volumes(before, after)?;
         let world = self.pod.world(self.isolation(after)?, vec![layers(&self.pod.directory, &app.name)?]);
         let Addition { outside, root, mut new } = addition(before, after, &world).map_err(Error::App)?;
-        check_filter(&new.app)?;
+        check_filters(std::slice::from_ref(&new.app))?;
         let root = scaffold::mount(&outside, &root, self.users.as_ref().map(|(_, users)| users.as_fd()))?;
         let limits = PodLimits::of(after).map_err(Error::Limits)?;
         let limits = limits.apps.last().ok_or_else(|| Error::Limits(no_app()))?;
@@ -96,7 +95,7 @@ impl<'a> HostSite<'a> {
         let users = self.users.as_ref();
         let users = users.map(|(range, users)| Users { range: *range, namespace: users.as_fd() });
         let mut trees = Vec::new();
-        for (_, volume) in new_volumes(before, after).map_err(Error::Volumes)? {
+        for (_, volume) in new_volumes(before, after).map_err(Error::App)? {
             let (tree, kind) = volumes::open_one(&self.pod.directory, &volume, users)?;
             self.kinds.insert(volume.key, kind);
             trees.push(tree);
@@ -105,7 +104,7 @@ impl<'a> HostSite<'a> {
     }
 
     fn isolation(&self, manifest: &PodManifest) -> Result<Isolation, Error> {
-        let volumes = assign(manifest).map_err(Error::Volumes)?.volumes;
+        let volumes = assign(manifest).map_err(Error::App)?.volumes;
         let kind = |key: &String| self.kinds.get(key).copied().unwrap_or(OpenedVolume::Directory);
         let host_network = self.pod.arguments.net == Net::Host;
         Ok(Isolation::Namespaces {

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use ::pod::seccomp::KERNEL_TAKES_FILTERS;
 use ::pod::session::Action;
 use ::pod::types::AcName;
 use uuid::Uuid;
@@ -199,6 +200,61 @@ pub enum Error {
     /// The pod's network cannot be undone.
     #[error("cannot undo the pod's network; rkt gc tries it again")]
     NetworkLeft(#[source] ::net::cni::Error),
+    /// A volume's source.
+    #[error("cannot use {} of the host as volume \"{volume}\"", .path.display())]
+    Volume {
+        /// Its name.
+        volume: String,
+        /// Where it should come from.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: nix::Error,
+    },
+    /// A user that the pod has not.
+    #[error(
+        "volume \"{volume}\" is to belong to user {uid} and group {gid}, but --private-users has numbers below {count} only"
+    )]
+    NoSuchUser {
+        /// The volume.
+        volume: String,
+        /// The user.
+        uid: u32,
+        /// The group.
+        gid: u32,
+        /// How many there are.
+        count: u32,
+    },
+    /// A volume whose file system cannot be shifted.
+    #[error(
+        "cannot shift the owners in {} of volume \"{volume}\": its file system, or one mounted within, cannot be idmapped by \
+        this kernel; leave idmap out, or try recursive=false", .path.display()
+    )]
+    Idmap {
+        /// The volume.
+        volume: String,
+        /// Its source.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: nix::Error,
+    },
+    /// The kernel takes no filter of system calls.
+    #[error(
+        "this host's kernel takes no filter of system calls (there is no {KERNEL_TAKES_FILTERS}): boot one with \
+         CONFIG_SECCOMP_FILTER, or run apps that may make every call with --insecure-options=seccomp"
+    )]
+    NoFilters,
+    /// An app without a file system.
+    #[error("app \"{app}\" has no image in the pod's directory: neither {} nor {}", .image.display(), .tree.display())]
+    NoImage {
+        /// The app.
+        app: String,
+        /// The EROFS file that could be there.
+        image: PathBuf,
+        /// The directory that could be there.
+        tree: PathBuf,
+    },
     /// The supervisor has gone without telling how the pod ended.
     #[error("the pod's supervisor has gone without a word: the pod was killed from outside, or crashed")]
     SupervisorGone,
@@ -211,7 +267,7 @@ impl Error {
     }
 
     /// For `map_err`: the file at `path`.
-    pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+    pub fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::File { action, path: path.to_owned(), source }
     }
 }

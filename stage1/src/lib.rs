@@ -1,9 +1,10 @@
-//! What both stage1s share: the pod's parent process. It reads the pod, keeps its lock, and drives it from outside by
+//! What stage1s share: above all the pod's parent process. It reads the pod, keeps its lock, and drives it from outside by
 //! the control channel until it has exited.
 //!
 //! A stage1's `run` entrypoint, whatever the isolation: [`lock::take`], [`pod::Pod::open`], [`signals::Signals::block`],
 //! [`pod::Pod::plan`], make the isolation, [`attend::attend`], exit; [`error::exit_code`] for what went wrong. The other
 //! entrypoints are [`enter::enter`], [`attach::attach`], [`change::change`], [`stats`], [`stop::stop`] and [`gc::gc`].
+//! A stage1 without such a process (`stage1-fly`) uses what fits it.
 
 pub mod attach;
 pub mod attend;
@@ -24,8 +25,9 @@ pub mod signals;
 pub mod stats;
 pub mod status;
 pub mod stop;
-mod sys;
+pub mod sys;
 pub mod terminal;
 pub mod timeline;
+pub mod volumes;
 
 pub use error::Error;

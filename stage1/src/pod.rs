@@ -4,8 +4,10 @@ use std::fs::File;
 use std::path::Path;
 
 use ::pod::abi::{PodDirectory, RunArguments};
-use ::pod::plan::{Isolation, Layers, Plan, World};
+use ::pod::plan::{AppPlan, ImageSource, Isolation, Layers, Plan, World};
 use ::pod::pod_manifest::PodManifest;
+use ::pod::seccomp::KERNEL_TAKES_FILTERS;
+use ::pod::types::AcName;
 
 use crate::Error;
 
@@ -43,6 +45,12 @@ impl Pod {
         Ok(Self { directory, arguments, manifest, resolv_conf: None, network_namespace: None })
     }
 
+    /// Where each app's image, as a file or as a tree, and the directory of what it writes are, in the manifest's order; of a
+    /// pod that the host's kernel runs.
+    pub fn layers(&self) -> Result<Vec<Layers>, Error> {
+        self.manifest.apps.iter().map(|app| layers(&self.directory, &app.name)).collect()
+    }
+
     /// What plans of this pod depend on, with each app's image and writable layer in the manifest's order.
     pub fn world(&self, isolation: Isolation, layers: Vec<Layers>) -> World {
         World {
@@ -66,8 +74,27 @@ impl Pod {
     }
 }
 
+/// Whether the host's kernel takes the apps' filters, asked before any of their processes is made.
+pub fn check_filters(apps: &[AppPlan]) -> Result<(), Error> {
+    let needed = apps.iter().any(|app| app.process.filter.is_some());
+    if needed && !Path::new(KERNEL_TAKES_FILTERS).exists() { Err(Error::NoFilters) } else { Ok(()) }
+}
+
+/// An app's image, as a file or as a tree, and the directory of what it writes.
+pub fn layers(directory: &PodDirectory, app: &AcName) -> Result<Layers, Error> {
+    let (file, tree) = (directory.app_image(app), directory.app_tree(app));
+    let image = if file.exists() {
+        ImageSource::File(file)
+    } else if tree.exists() {
+        ImageSource::Tree(tree)
+    } else {
+        return Err(Error::NoImage { app: app.to_string(), image: file, tree });
+    };
+    Ok(Layers { image, writable: directory.overlay(app) })
+}
+
 /// The directory of the pod in the working directory.
-pub(crate) fn here() -> Result<PodDirectory, Error> {
+pub fn here() -> Result<PodDirectory, Error> {
     std::env::current_dir().map(PodDirectory::new).map_err(Error::file("find", Path::new(".")))
 }
 

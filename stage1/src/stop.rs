@@ -28,7 +28,7 @@ pub fn stop(arguments: impl Iterator<Item = String>) -> Result<(), Error> {
 }
 
 /// The pod's parent, by its number and as a descriptor; if there is none the pod cannot be `done` so.
-pub(crate) fn living_parent(
+pub fn living_parent(
     directory: &PodDirectory,
     uuid: Uuid,
     done: &'static str,
@@ -46,7 +46,7 @@ pub(crate) fn living_parent(
 
 /// A parent that has ended meanwhile has done what it was to do.
 fn send(pidfd: &OwnedFd, signal: Signal) -> nix::Result<()> {
-    match sys::pidfd_send_signal(pidfd, signal) {
+    match sys::pidfd_send_signal(pidfd, signal as i32) {
         Err(Errno::ESRCH) => Ok(()),
         other => other,
     }

@@ -3,7 +3,6 @@
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
 
 /// A descriptor of the process with a number: it stays that process's, whoever gets the number later.
 pub fn pidfd_open(pid: i32) -> nix::Result<OwnedFd> {
@@ -13,10 +12,9 @@ pub fn pidfd_open(pid: i32) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
 
-/// Sends a signal to the process of a descriptor.
-pub fn pidfd_send_signal(pidfd: &OwnedFd, signal: Signal) -> nix::Result<()> {
-    let (pidfd, signal, none) =
-        (pidfd.as_raw_fd(), signal as libc::c_int, std::ptr::null::<libc::siginfo_t>());
+/// Sends a signal, by its number, to the process of a descriptor.
+pub fn pidfd_send_signal(pidfd: &OwnedFd, signal: i32) -> nix::Result<()> {
+    let (pidfd, none) = (pidfd.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
     // SAFETY: without a siginfo no memory is involved.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, none, 0) };
     Errno::result(result).map(drop)

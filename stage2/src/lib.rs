@@ -8,6 +8,7 @@ use pod::control::ExitStatus;
 use pod::plan::{NewApp, Operation, Plan};
 use pod::session::SessionId;
 
+pub mod alone;
 mod app;
 mod apparmor;
 mod cgroup;

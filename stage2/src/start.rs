@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -73,7 +74,7 @@ pub fn session(place: Place<'_>, process: &Process, streams: &OwnEnds) -> Result
         place.join()?;
         streams.take()?;
         adjust_oom_score(process)?;
-        become_process(process)
+        become_process(process, None)
     })
 }
 
@@ -123,19 +124,28 @@ fn become_app(material: Material<'_>, reporter: &Reporter) -> Result<Infallible,
         handed.map_err(Error::system("hand over the socket of the app's notifications"))?;
     }
     if let Some(command) = &app.pre_start {
-        run_pre_start(app, command, reporter)?;
+        run_pre_start(app, command, &|error| reporter.fail(error))?;
     }
-    become_process(&app.process)
+    become_process(&app.process, None)
 }
 
-fn become_process(process: &Process) -> Result<Infallible, Error> {
+/// Becomes a process, which inherits its standard streams and `kept`, and nothing else.
+pub fn become_process(process: &Process, kept: Option<BorrowedFd<'_>>) -> Result<Infallible, Error> {
     let identity = Identity::resolve(&process.user, &process.group, &process.supplementary_gids)?;
-    become_program(process, &identity, &process.exec)
+    become_program(process, &identity, &process.exec, kept)
 }
 
 /// Between the filter and the execution lies nothing: it may refuse any other call.
-fn become_program(process: &Process, identity: &Identity, command: &[String]) -> Result<Infallible, Error> {
+fn become_program(
+    process: &Process,
+    identity: &Identity,
+    command: &[String],
+    kept: Option<BorrowedFd<'_>>,
+) -> Result<Infallible, Error> {
     confine(process, identity)?;
+    if let Some(kept) = kept {
+        fcntl(kept, FcntlArg::F_SETFD(FdFlag::empty())).map_err(Error::system("keep a descriptor"))?;
+    }
     let program = Program::find(command, &process.environment)?;
     let filter = process.filter.as_ref().map(|filter| sys::Filter::new(&filter.program()));
     if let Some(filter) = &filter {
@@ -147,7 +157,7 @@ fn become_program(process: &Process, identity: &Identity, command: &[String]) ->
 }
 
 /// An app's set-up stays inside what will be its root.
-fn scope(app: &AppPlan) -> Result<Scope, Error> {
+pub fn scope(app: &AppPlan) -> Result<Scope, Error> {
     match app.setup.last() {
         Some(Operation::Root { path }) => Scope::new(path),
         _ => Err(Error::Impossible(format!("the set-up of app \"{}\" does not end in its root", app.name))),
@@ -172,11 +182,12 @@ fn hand_over_namespace(reporter: &Reporter) -> Result<(), Error> {
     handed.and_then(|namespace| reporter.hand_over(namespace.as_fd())).map_err(failed)
 }
 
-fn run_pre_start(app: &AppPlan, command: &[String], reporter: &Reporter) -> Result<(), Error> {
+/// Runs an app's pre-start handler to its end; `report` is told in its process why it could not be executed.
+pub fn run_pre_start(app: &AppPlan, command: &[String], report: &dyn Fn(&Error)) -> Result<(), Error> {
     let failed = || Error::system("run the pre-start handler");
     let Some(pid) = sys::fork(CloneFlags::empty()).map_err(failed())? else {
         let Err(error) = become_handler(app, "pre-start", command);
-        reporter.fail(&error);
+        report(&error);
         exit()
     };
     match waitpid(pid, None).map_err(failed())? {
@@ -192,7 +203,7 @@ fn run_pre_start(app: &AppPlan, command: &[String], reporter: &Reporter) -> Resu
 }
 
 fn become_handler(app: &AppPlan, event: &str, command: &[String]) -> Result<Infallible, Error> {
-    become_program(&app.process, &Identity::ROOT, command).map_err(|source| Error::Because {
+    become_program(&app.process, &Identity::ROOT, command, None).map_err(|source| Error::Because {
         what: format!("cannot run the {event} handler"),
         source: Box::new(source),
     })

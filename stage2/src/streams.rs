@@ -120,7 +120,8 @@ impl OwnEnds {
     }
 }
 
-fn open_null() -> Result<OwnedFd, Error> {
+/// Opens what an empty stream is.
+pub fn open_null() -> Result<OwnedFd, Error> {
     let null = Path::new("/dev/null");
     open(null, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).map_err(Error::path("open", null))
 }

@@ -71,6 +71,9 @@ pub fn addition(before: &PodManifest, after: &PodManifest, world: &World) -> Res
             (outside, root, vec![directory(&place, 0o755), Operation::Attach { tree: 0, target: place }])
         }
         Isolation::Vm { .. } => (Vec::new(), PathBuf::new(), app_root(Path::new("/"), app, layers)),
+        Isolation::Fly { .. } => {
+            return Err(Error::Unsupported("apps that come into a pod without isolation (fly)".into()));
+        }
     };
     let new = new_volumes(before, after)?;
     for (tree, (index, volume)) in (1..).zip(&new) {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::guest_network::{Interface, InterfaceName};
 
-fn manifest() -> PodManifest {
+pub(super) fn manifest() -> PodManifest {
     let json = format!(
         r#"{{"acKind":"PodManifest","acVersion":"0.8.11","apps":[{{"name":"a","image":{{"id":"sha512-{}"}},
         "app":{{"exec":["/a"],"user":"0","group":"0","environment":[{{"name":"HOME","value":"/h"}}]}}}}]}}"#,
@@ -10,7 +10,7 @@ fn manifest() -> PodManifest {
     PodManifest::parse(json.as_bytes()).unwrap()
 }
 
-fn world(isolation: Isolation, image: ImageSource) -> World {
+pub(super) fn world(isolation: Isolation, image: ImageSource) -> World {
     let layers = vec![Layers { image, writable: "/w/a".into() }];
     World {
         isolation,

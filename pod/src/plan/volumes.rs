@@ -58,7 +58,7 @@ impl Volumes {
     pub fn of(manifest: &PodManifest, world: &World) -> Result<Self, Error> {
         let assigned = assign(manifest)?;
         let (opened, in_vm) = match &world.isolation {
-            Isolation::Namespaces { volumes, .. } => (volumes, false),
+            Isolation::Namespaces { volumes, .. } | Isolation::Fly { volumes, .. } => (volumes, false),
             Isolation::Vm { volumes, .. } => (volumes, true),
         };
         let needed = assigned.volumes.len();

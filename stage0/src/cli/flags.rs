@@ -26,18 +26,21 @@ pub enum Stage1 {
     /// Linux namespaces and cgroups.
     #[default]
     Nspawn,
+    /// No isolation: one app with a root of its own, and all else of the host.
+    Fly,
 }
 
 /// Flags of the pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct PodFlags {
-    /// The isolation: a micro-VM with a kernel of its own, or Linux namespaces
+    /// The isolation: a micro-VM with a kernel of its own, Linux namespaces, or none but a root of its own
     #[arg(long, value_enum, default_value = "nspawn")]
     pub stage1: Stage1,
-    /// The pod's network: none (loopback only), host, all, or networks of net.d: default, a,b:IP=192.0.2.7;NAME=VALUE
+    /// The pod's network: none (loopback only, the default but for --stage1=fly), host, all, or networks of net.d: default,
+    /// a,b:IP=192.0.2.7;NAME=VALUE
     #[arg(long, value_parser = values::net, num_args = 0..=1, require_equals = true, value_name = "NET")]
-    #[arg(default_value = "none", default_missing_value = "default")]
-    pub net: Net,
+    #[arg(default_missing_value = "default")]
+    pub net: Option<Net>,
     /// A port of the host that leads to an app's port, by its name in the app's image
     #[arg(long, value_name = "NAME:[HOSTIP:]PORT", value_parser = values::port)]
     pub port: Vec<ExposedPort>,
@@ -82,6 +85,14 @@ pub struct PodFlags {
     /// Apps come into the pod and leave it while it runs (`rkt app sandbox`).
     #[arg(skip)]
     pub mutable: bool,
+}
+
+impl PodFlags {
+    /// The pod's network; a pod without isolation is in the host's.
+    pub fn net(&self) -> Net {
+        let default = if self.stage1 == Stage1::Fly { Net::Host } else { Net::None };
+        self.net.clone().unwrap_or(default)
+    }
 }
 
 /// A command line of nothing but one app's flags.

@@ -52,10 +52,7 @@ fn arguments_keep_everything() {
 fn defaults_and_abbreviations() {
     let (globals, flags, apps) = run("rkt ru a");
     assert_eq!(globals.directory, PathBuf::from("/var/lib/rkt"));
-    assert_eq!(
-        (flags.stage1, flags.net.clone(), flags.interactive),
-        (Stage1::Nspawn, pod::net::Net::None, false)
-    );
+    assert_eq!((flags.stage1, flags.net(), flags.interactive), (Stage1::Nspawn, pod::net::Net::None, false));
     assert_eq!(apps.len(), 1);
     assert!(matches!(parse_line("rkt im li"), Ok((_, Action::ImageList(_)))));
     assert!(matches!(parse_line("rkt version --dir=/x"), Ok((_, Action::Version))));
@@ -66,9 +63,11 @@ fn defaults_and_abbreviations() {
 #[test]
 fn networks() {
     let (_, flags, apps) = run("rkt run --net a --port=web:80 --- b");
-    assert_eq!((flags.net.to_string().as_str(), flags.port.len(), apps.len()), ("default", 1, 2));
+    assert_eq!((flags.net().to_string().as_str(), flags.port.len(), apps.len()), ("default", 1, 2));
+    assert_eq!(run("rkt run --stage1=fly a").1.net(), pod::net::Net::Host);
+    assert_eq!(run("rkt run --stage1=fly --net=none a").1.net(), pod::net::Net::None);
     let (globals, flags, _) = run("rkt --local-config=/c run --net=a,b:IP=192.0.2.7 x");
-    assert_eq!((flags.net.to_string().as_str(), globals.local_config), ("a,b:IP=192.0.2.7", "/c".into()));
+    assert_eq!((flags.net().to_string().as_str(), globals.local_config), ("a,b:IP=192.0.2.7", "/c".into()));
 }
 
 #[test]

@@ -44,6 +44,10 @@ enum Refused {
         or --stage1=nspawn"
     )]
     HostNetOfVm,
+    #[error(
+        "{0} is not possible with --stage1=fly, whose app has the host's {1}: leave it out, or use --stage1=nspawn"
+    )]
+    NotWithFly(String, &'static str),
 }
 
 /// Runs a pod; returns only if that fails.
@@ -64,17 +68,10 @@ pub fn run(
     if flags.interactive && !io::stdin().is_terminal() {
         return Err(Refused::NoTerminal.into());
     }
-    if flags.stage1 == Stage1::Kvm && flags.net == Net::Host {
-        return Err(Refused::HostNetOfVm.into());
-    }
-    if flags.private_users {
-        match flags.stage1 {
-            Stage1::Kvm => return Err(users::Error::OfVm.into()),
-            Stage1::Nspawn => users::check_kernel()?,
-        }
-    }
-    network::check(&flags.net, &globals.local_config, &[])?;
-    if flags.stage1 == Stage1::Kvm && flags.net != Net::None {
+    let net = flags.net();
+    check_isolation(flags, &net)?;
+    network::check(&net, &globals.local_config, &[])?;
+    if flags.stage1 == Stage1::Kvm && net != Net::None {
         network::check_for_vm()?;
     }
     let kernel = Kernel::running();
@@ -93,7 +90,7 @@ pub fn run(
     check(&manifest, flags, apps, &images)?;
     let pods = Pods::new(&globals.directory);
     let ports = ports::mappings(&manifest)?;
-    network::check(&flags.net, &globals.local_config, &ports)?;
+    network::check(&net, &globals.local_config, &ports)?;
     network::check_free(&pods, &ports)?;
 
     let app_images = manifest.apps.iter().zip(&images);
@@ -108,7 +105,7 @@ pub fn run(
     pod.start()?;
     let arguments = RunArguments {
         debug: globals.debug,
-        net: flags.net.clone(),
+        net,
         interactive: flags.interactive,
         private_users: users.as_ref().map(|users| users.range),
         local_config: Some(globals.local_config.clone()),
@@ -131,9 +128,29 @@ pub fn app_image(
     app: &AcName,
     image: &Image,
 ) -> Result<AppImage, store::Error> {
-    let unpack = stage1 == Stage1::Nspawn && kernel.erofs() == Erofs::None;
+    let unpack = stage1 != Stage1::Kvm && kernel.erofs() == Erofs::None;
     let tree = if unpack { Tree::Directory(store.tree(image)?) } else { Tree::Erofs(image.erofs_path()) };
     Ok(AppImage { app: app.clone(), manifest: image.manifest_path(), tree })
+}
+
+/// What the isolation cannot give whatever the images are.
+fn check_isolation(flags: &PodFlags, net: &Net) -> Result<(), Box<dyn Error>> {
+    match flags.stage1 {
+        Stage1::Kvm if *net == Net::Host => Err(Refused::HostNetOfVm.into()),
+        Stage1::Kvm if flags.private_users => Err(users::Error::OfVm.into()),
+        Stage1::Nspawn if flags.private_users => Ok(users::check_kernel()?),
+        Stage1::Kvm | Stage1::Nspawn => Ok(()),
+        Stage1::Fly => {
+            let refused = [
+                ((*net != Net::Host).then(|| format!("--net={net}")), "network"),
+                (flags.hostname.as_ref().map(|name| format!("--hostname={name}")), "name"),
+                (flags.private_users.then(|| "--private-users".to_owned()), "users"),
+                (flags.cgroup_parent.as_ref().map(|path| format!("--cgroup-parent={path}")), "cgroups"),
+            ];
+            let first = refused.into_iter().find_map(|(flag, what)| Some((flag?, what)));
+            first.map_or(Ok(()), |(flag, what)| Err(Refused::NotWithFly(flag, what).into()))
+        }
+    }
 }
 
 /// The image of an app: an ID, a file or directory, or a name in the store. What cannot be run is not stored.
@@ -203,9 +220,13 @@ fn plan_of(manifest: &PodManifest, flags: &PodFlags) -> Result<Plan, pod::Error>
     let volumes = vec![OpenedVolume::Directory; pod::volumes::assign(manifest)?.volumes.len()];
     // Any will do.
     let range = UserRange { shift: COUNT, count: COUNT };
-    let users = flags.private_users.then(|| PrivateUsers { range, host_network: flags.net == Net::Host });
+    let users = flags.private_users.then(|| PrivateUsers { range, host_network: flags.net() == Net::Host });
+    let pod_root = PathBuf::new();
     let world = World {
-        isolation: Isolation::Namespaces { pod_root: PathBuf::new(), volumes, users },
+        isolation: match flags.stage1 {
+            Stage1::Fly => Isolation::Fly { pod_root, volumes },
+            Stage1::Kvm | Stage1::Nspawn => Isolation::Namespaces { pod_root, volumes, users },
+        },
         hostname: String::new(),
         interactive: flags.interactive,
         insecure: Default::default(),

@@ -10,7 +10,7 @@ use crate::host::{self, Erofs, Kernel};
 use crate::users;
 
 pub fn rows(kernel: &Kernel) -> Vec<Row> {
-    vec![root(), stage1(), namespaces(), overlay(kernel), filters(), erofs(kernel), user_namespaces()]
+    vec![root(), stage1(), fly(), namespaces(), overlay(kernel), filters(), erofs(kernel), user_namespaces()]
 }
 
 fn root() -> Row {
@@ -29,6 +29,16 @@ fn stage1() -> Row {
             error.to_string(),
             "make build builds it; make install installs all of rkt",
         ),
+    }
+}
+
+fn fly() -> Row {
+    const NAME: &str = "stage1-fly";
+    match Stage1::Fly.find() {
+        Ok(installed) => Row::ok(NAME, Need::Optional, installed.binary.display().to_string()),
+        Err(error) => {
+            Row::missing(NAME, Need::Optional, error.to_string(), "make install installs all of rkt")
+        }
     }
 }
 

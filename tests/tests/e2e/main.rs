@@ -24,6 +24,7 @@ mod enter;
 mod errors;
 mod escapes;
 mod exit_status;
+mod fly;
 mod harness;
 mod images;
 mod jail;

@@ -19,7 +19,8 @@ fn run(host: &Host, pod: &[&str], app: &[&str], script: &str) -> Finished {
     Process::start(&mut host.run(&arguments)).finish()
 }
 
-fn directory() -> (TempDir, String) {
+/// A directory of the host for volumes, and its path.
+pub fn directory() -> (TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let path = directory.path().display().to_string();
@@ -194,10 +195,11 @@ fn host_and_apps_see_what_each_of_them_writes() {
 }
 
 /// A mount of the host's; gone with this value.
-struct Mounted(std::path::PathBuf);
+pub struct Mounted(std::path::PathBuf);
 
 impl Mounted {
-    fn at(path: std::path::PathBuf) -> Self {
+    /// A tmpfs at a directory, which is made.
+    pub fn at(path: std::path::PathBuf) -> Self {
         fs::create_dir_all(&path).unwrap();
         mount(Some("none"), &path, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
         Self(path)

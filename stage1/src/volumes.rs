@@ -8,30 +8,31 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use ::pod::abi::PodDirectory;
+use ::pod::devices::DeviceKind;
+use ::pod::plan::OpenedVolume;
+use ::pod::users::UserRange;
+use ::pod::volumes::{EmptyVolume, PodVolume, VolumeSource, assign};
 use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat, major, minor};
-use pod::abi::PodDirectory;
-use pod::devices::DeviceKind;
-use pod::plan::OpenedVolume;
-use pod::users::UserRange;
-use pod::volumes::{EmptyVolume, PodVolume, VolumeSource, assign};
-use stage1::pod::Pod;
 use stage2::sys;
 
-use crate::error::Error;
+use crate::Error;
+use crate::pod::Pod;
 
-/// The user namespace of a pod.
+/// The users that a pod has for itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Users<'a> {
-    /// Its users.
+    /// Who they are on the host.
     pub range: UserRange,
-    /// The namespace.
+    /// Their user namespace.
     pub namespace: BorrowedFd<'a>,
 }
 
-/// The volumes of a pod, and what each is, in the order of the plan's.
+/// The volumes of a pod, and what each is, in the order of the plan's; with the host's users, if it has none of its own.
 pub fn open(pod: &Pod, users: Option<Users<'_>>) -> Result<(Vec<OwnedFd>, Vec<OpenedVolume>), Error> {
-    let assigned = assign(&pod.manifest).map_err(Error::Volumes)?;
+    let assigned = assign(&pod.manifest)
+        .map_err(|source| Error::Pod { what: "cannot use the pod's volumes".into(), source })?;
     let opened = assigned.volumes.iter().map(|volume| open_one(&pod.directory, volume, users));
     Ok(opened.collect::<Result<Vec<_>, _>>()?.into_iter().unzip())
 }
@@ -108,5 +109,5 @@ fn make_empty(path: &Path, volume: &EmptyVolume) -> Result<PathBuf, Error> {
         .create(path)
         .and_then(|()| chown(path, Some(uid), Some(gid)))
         .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)));
-    made.map(|()| path.to_owned()).map_err(Error::path("make the volume", path))
+    made.map(|()| path.to_owned()).map_err(Error::file("make the volume", path))
 }
