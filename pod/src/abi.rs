@@ -306,7 +306,8 @@ impl PodDirectory {
         self.path.join("vmm-pid")
     }
 
-    /// The pod's parent, which signals are for: the stage1 that rkt became, or what that has become in turn (fly). Its modification time is when the pod started.
+    /// The pod's parent, which signals are for: the stage1 that rkt became, or what that has become in turn (fly). Its
+    /// modification time is when the pod started.
     pub fn ppid(&self) -> PathBuf {
         self.path.join("ppid")
     }
