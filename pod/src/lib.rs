@@ -22,6 +22,7 @@ pub mod quantity;
 pub mod rlimit;
 pub mod seccomp;
 pub mod session;
+pub mod sockets;
 pub mod statistics;
 pub mod streams;
 pub mod types;

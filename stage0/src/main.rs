@@ -12,6 +12,7 @@ mod network;
 mod pods;
 mod read_only;
 mod remove;
+mod sockets;
 mod stage1;
 mod store;
 mod timeline;

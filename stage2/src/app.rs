@@ -17,7 +17,7 @@ use crate::life::{Life, Next};
 use crate::notifications::Notifications;
 use crate::start::{self, Material, Place};
 use crate::streams::OwnEnds;
-use crate::{AppCgroups, cgroup, sys};
+use crate::{AppCgroups, AppSockets, cgroup, sys};
 
 /// How often the processes that an app has left behind are looked at until they are gone.
 const CLEARING_PAUSE: Duration = Duration::from_millis(10);
@@ -46,6 +46,7 @@ pub struct App<'a> {
     /// Whether it is the pod's only app.
     is_alone: bool,
     cgroups: AppCgroups,
+    sockets: AppSockets,
     /// Its mount namespace; comes from its process once it has its file systems.
     namespace: Option<OwnedFd>,
     /// Comes likewise, if it is to tell when it is ready.
@@ -73,6 +74,7 @@ impl<'a> App<'a> {
         streams: OwnEnds,
         terminal: Option<OwnedFd>,
         cgroups: AppCgroups,
+        sockets: AppSockets,
         is_alone: bool,
     ) -> Self {
         Self {
@@ -88,6 +90,7 @@ impl<'a> App<'a> {
             streams: Some(streams),
             is_alone,
             cgroups,
+            sockets,
             namespace: None,
             notifications: None,
         }
@@ -101,7 +104,12 @@ impl<'a> App<'a> {
         self.notifications = None;
         let gone = || Error::Impossible("its standard streams are gone".into());
         let streams = self.streams.take().ok_or_else(gone)?;
-        let started = start::app(Material { app: &self.plan, streams: &streams, cgroups: &self.cgroups });
+        let started = start::app(Material {
+            app: &self.plan,
+            streams: &streams,
+            cgroups: &self.cgroups,
+            sockets: &self.sockets,
+        });
         self.streams = self.keeps_streams().then_some(streams);
         let (pid, listener) = started?;
         self.state = State::Starting(pid, listener);

@@ -1,5 +1,6 @@
 //! What a process gives up before it executes an app's program.
 
+use std::os::fd::RawFd;
 use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
@@ -25,8 +26,9 @@ pub fn adjust_oom_score(process: &Process) -> Result<(), Error> {
         .map_err(|error| Error::path(format!("write {score} to"), FILE)(errno(&error)))
 }
 
-/// Becomes what `process` says, run by `identity`; all that is left to do is to install its filter and to execute a program.
-pub fn confine(process: &Process, identity: &Identity) -> Result<(), Error> {
+/// Becomes what `process` says, run by `identity`; all that is left to do is to install its filter and to execute a program,
+/// which inherits no descriptor from `first_closed` on.
+pub fn confine(process: &Process, identity: &Identity, first_closed: RawFd) -> Result<(), Error> {
     // Whoever started the pod may have keys in his (session-keyring(7)), which would be inherited.
     sys::join_new_session_keyring().map_err(Error::system("make a session keyring"))?;
     process.rlimits.iter().try_for_each(limit)?;
@@ -41,7 +43,7 @@ pub fn confine(process: &Process, identity: &Identity) -> Result<(), Error> {
     if let Some(profile) = &process.apparmor {
         apparmor::execute_under(profile)?;
     }
-    sys::close_descriptors_on_exec().map_err(Error::system("close descriptors"))?;
+    sys::close_descriptors_on_exec(first_closed).map_err(Error::system("close descriptors"))?;
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     sys::reset_signals();
     SigSet::empty().thread_set_mask().map_err(Error::system("unblock signals"))

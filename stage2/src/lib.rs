@@ -23,6 +23,7 @@ mod operations;
 mod program;
 mod scope;
 mod sessions;
+mod sockets;
 mod start;
 mod streams;
 mod supervisor;
@@ -33,6 +34,7 @@ pub use control::receive_plan;
 use error::errno;
 
 pub use error::Error;
+pub use sockets::AppSockets;
 
 /// Where the standard streams of an app go.
 #[derive(Debug)]
@@ -90,6 +92,8 @@ pub struct Connections {
     pub streams: Vec<AppStreams>,
     /// Every app's cgroups, in the plan's order. Empty where the plan's own `cgroup` settings are to be carried out (VM).
     pub cgroups: Vec<AppCgroups>,
+    /// Every app's listening sockets, in the plan's order; what is missing at the end has none.
+    pub sockets: Vec<AppSockets>,
     /// Detached mounts, for the plan's `Attach` operations: volumes (namespaces).
     pub trees: Vec<OwnedFd>,
     /// Where the streams of sessions come from.

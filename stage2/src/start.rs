@@ -9,7 +9,6 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pod::plan::{AppPlan, Operation, Process};
 
-use crate::AppCgroups;
 use crate::channel::{Listener, Reporter, pair};
 use crate::confine::{adjust_oom_score, confine};
 use crate::error::{Error, errno};
@@ -20,6 +19,7 @@ use crate::scope::Scope;
 use crate::streams::OwnEnds;
 use crate::sys;
 use crate::users::Identity;
+use crate::{AppCgroups, AppSockets};
 
 /// What a new process is made from.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +30,8 @@ pub struct Material<'a> {
     pub streams: &'a OwnEnds,
     /// Its cgroups.
     pub cgroups: &'a AppCgroups,
+    /// Its listening sockets.
+    pub sockets: &'a AppSockets,
 }
 
 /// Where an app is: what its further processes join.
@@ -50,7 +52,8 @@ impl Place<'_> {
 
 /// Forks the process that becomes an app.
 pub fn app(material: Material<'_>) -> Result<(Pid, Listener), Error> {
-    fork_into(material.cgroups, CloneFlags::CLONE_NEWNS, |reporter| become_app(material, reporter))
+    let cgroups = material.cgroups;
+    fork_into(cgroups, material.sockets, CloneFlags::CLONE_NEWNS, |reporter| become_app(material, reporter))
 }
 
 /// Forks the process that becomes an app's post-stop handler.
@@ -60,7 +63,7 @@ pub fn post_stop(
     streams: &OwnEnds,
     command: &[String],
 ) -> Result<(Pid, Listener), Error> {
-    fork_into(place.cgroups, CloneFlags::empty(), |_| {
+    fork_into(place.cgroups, &AppSockets::default(), CloneFlags::empty(), |_| {
         place.join()?;
         streams.take()?;
         become_handler(app, "post-stop", command)
@@ -69,21 +72,22 @@ pub fn post_stop(
 
 /// Forks the process of a session: all that an app's is, but for its program.
 pub fn session(place: Place<'_>, process: &Process, streams: &OwnEnds) -> Result<(Pid, Listener), Error> {
-    fork_into(place.cgroups, CloneFlags::empty(), |_| {
+    fork_into(place.cgroups, &AppSockets::default(), CloneFlags::empty(), |_| {
         place.join()?;
         streams.take()?;
         adjust_oom_score(process)?;
-        become_process(process)
+        become_process(process, &AppSockets::default())
     })
 }
 
-/// Forks a process that is in an app's cgroups before it does anything else.
+/// Forks a process that is in an app's cgroups before it does anything else, and may take the numbers of `sockets`.
 fn fork_into(
     cgroups: &AppCgroups,
+    sockets: &AppSockets,
     namespaces: CloneFlags,
     child: impl FnOnce(&Reporter) -> Result<Infallible, Error>,
 ) -> Result<(Pid, Listener), Error> {
-    let (listener, reporter) = pair().map_err(Error::system("make a channel to the app"))?;
+    let (listener, reporter) = pair(sockets.end()).map_err(Error::system("make a channel to the app"))?;
     let (forked, entered) = fork(cgroups, namespaces).map_err(Error::system("fork"))?;
     let Some(pid) = forked else {
         let result = if entered { Ok(()) } else { enter_cgroups(cgroups) };
@@ -112,7 +116,7 @@ fn exit() -> ! {
 }
 
 fn become_app(material: Material<'_>, reporter: &Reporter) -> Result<Infallible, Error> {
-    let Material { app, streams, .. } = material;
+    let Material { app, streams, sockets, .. } = material;
     carry_out(&app.setup, &scope(app)?, &[])?;
     streams.take()?;
     adjust_oom_score(&app.process)?;
@@ -125,17 +129,23 @@ fn become_app(material: Material<'_>, reporter: &Reporter) -> Result<Infallible,
     if let Some(command) = &app.pre_start {
         run_pre_start(app, command, reporter)?;
     }
-    become_process(&app.process)
+    become_process(&app.process, sockets)
 }
 
-fn become_process(process: &Process) -> Result<Infallible, Error> {
+fn become_process(process: &Process, sockets: &AppSockets) -> Result<Infallible, Error> {
     let identity = Identity::resolve(&process.user, &process.group, &process.supplementary_gids)?;
-    become_program(process, &identity, &process.exec)
+    become_program(process, &identity, &process.exec, sockets)
 }
 
 /// Between the filter and the execution lies nothing: it may refuse any other call.
-fn become_program(process: &Process, identity: &Identity, command: &[String]) -> Result<Infallible, Error> {
-    confine(process, identity)?;
+fn become_program(
+    process: &Process,
+    identity: &Identity,
+    command: &[String],
+    sockets: &AppSockets,
+) -> Result<Infallible, Error> {
+    let process = sockets.give(process)?;
+    confine(&process, identity, sockets.end())?;
     let program = Program::find(command, &process.environment)?;
     let filter = process.filter.as_ref().map(|filter| sys::Filter::new(&filter.program()));
     if let Some(filter) = &filter {
@@ -192,8 +202,7 @@ fn run_pre_start(app: &AppPlan, command: &[String], reporter: &Reporter) -> Resu
 }
 
 fn become_handler(app: &AppPlan, event: &str, command: &[String]) -> Result<Infallible, Error> {
-    become_program(&app.process, &Identity::ROOT, command).map_err(|source| Error::Because {
-        what: format!("cannot run the {event} handler"),
-        source: Box::new(source),
+    become_program(&app.process, &Identity::ROOT, command, &AppSockets::default()).map_err(|source| {
+        Error::Because { what: format!("cannot run the {event} handler"), source: Box::new(source) }
     })
 }

@@ -9,7 +9,7 @@ use pod::image_manifest::{EnvironmentVariable, NameValue};
 use pod::isolator::RawIsolator;
 use pod::life::{ExitPolicy, KillSignal, Restart};
 use pod::net::Net;
-use pod::ports::ExposedPort;
+use pod::ports::{ExposedPort, Protocol};
 use pod::quantity::Quantity;
 use pod::rlimit::Rlimit;
 use pod::streams::{InputMode, OutputMode};
@@ -98,6 +98,9 @@ pub struct AppFlags {
     /// The app's name in the pod; by default the last part of the image's
     #[arg(long, value_parser = values::name)]
     pub name: Option<AcName>,
+    /// A port whose listening socket rkt is passed (LISTEN_FDS, as by a systemd socket unit), for the app: 80, 53/udp
+    #[arg(long, value_parser = values::socket_port, value_name = "PORT[/PROTOCOL]")]
+    pub socket_activated: Vec<(Protocol, u16)>,
     /// Where a volume belongs: volume=NAME,target=PATH; before the first image, in all apps
     #[arg(long, value_parser = values::mount, value_name = "MOUNT")]
     pub mount: Vec<Mount>,

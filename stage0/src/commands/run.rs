@@ -26,6 +26,8 @@ use crate::pods::create::{AppImage, NewPod, Tree};
 use crate::pods::environment::PodEnvironment;
 use crate::pods::manifest::{Source, generate, runtime_app};
 use crate::pods::{Pods, command};
+use crate::sockets::Sockets;
+use crate::stage1::Handed;
 use crate::store::{self, Image, Store};
 use crate::users::{self, Reserved};
 use crate::{apparmor, network, stage1, timeline, volumes};
@@ -57,6 +59,7 @@ pub fn run(
     if !nix::unistd::geteuid().is_root() {
         return Err(Refused::Unprivileged.into());
     }
+    let sockets = Sockets::take()?;
     let uuid = Uuid::new_v4();
     if let Some(path) = &flags.uuid_file_save {
         fs::write(path, uuid.to_string()).map_err(|error| Refused::UuidFile(path.clone(), error))?;
@@ -91,6 +94,7 @@ pub fn run(
     let sources = images.iter().map(|image| Source { id: &image.id, manifest: &image.manifest });
     let manifest = generate(&sources.zip(apps).collect::<Vec<_>>(), flags, &environment, mounts)?;
     check(&manifest, flags, apps, &images)?;
+    let assigned = sockets.assign(&manifest, flags.stage1)?;
     let pods = Pods::new(&globals.directory);
     let ports = ports::mappings(&manifest)?;
     network::check(&flags.net, &globals.local_config, &ports)?;
@@ -121,7 +125,8 @@ pub fn run(
     };
     let marks = flags.timeline.then(|| timeline::marks(started, images_done, timeline::now_us()));
     let users = users.as_ref().map(Reserved::lock);
-    Ok(stage1::exec(&pod.path(), pod.lock(), users, &arguments, flags.stage1, marks)?)
+    let handed = Handed { lock: pod.lock(), users, sockets: &sockets, assigned: &assigned };
+    Ok(stage1::exec(&pod.path(), handed, &arguments, flags.stage1, marks)?)
 }
 
 /// The image of an app: an ID, a file or directory, or a name in the store. What cannot be run is not stored.

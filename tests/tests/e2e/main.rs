@@ -37,6 +37,7 @@ mod notify;
 mod private_users;
 mod real_programs;
 mod signals;
+mod sockets;
 mod statistics;
 mod streams;
 mod terminal;
