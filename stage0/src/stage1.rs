@@ -10,10 +10,11 @@ use std::process::{Command, Stdio};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use pod::abi::{
     ANNOTATION_APP, ANNOTATION_ATTACH, ANNOTATION_ENTER, ANNOTATION_STATS, ANNOTATION_STOP, AppArguments,
-    AttachArguments, ENV_LOCK_FD, ENV_SOCKETS, ENV_TIMELINE, ENV_USERS_LOCK_FD, EnterArguments, PodDirectory,
-    RunArguments, StopArguments,
+    AttachArguments, ENV_LOCK_FD, ENV_MOUNT_CONTEXT, ENV_SOCKETS, ENV_TIMELINE, ENV_USERS_LOCK_FD,
+    EnterArguments, PodDirectory, RunArguments, StopArguments,
 };
 use pod::image_manifest::ImageManifest;
+use pod::selinux::Context;
 use pod::sockets::{Passed, VARIABLES};
 use pod::statistics::PodStatistics;
 use uuid::Uuid;
@@ -174,6 +175,8 @@ pub struct Handed<'a> {
     pub sockets: &'a Sockets,
     /// Which of them are whose.
     pub assigned: &'a [Vec<Passed>],
+    /// The SELinux label of containers' files, if an app has a context.
+    pub files: Option<&'a Context>,
 }
 
 /// Becomes the stage1: returns only if that fails.
@@ -185,7 +188,7 @@ pub fn exec(
     timeline: Option<String>,
 ) -> Result<Infallible, Error> {
     let path = pod.join("stage1/rootfs").join("init");
-    let Handed { lock, users, sockets, assigned } = handed;
+    let Handed { lock, users, sockets, assigned, files } = handed;
     let failed = |source| Error::Exec { path: path.clone(), source };
     fcntl(lock, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|error| failed(error.into()))?;
     let program = match stage1 {
@@ -210,8 +213,9 @@ pub fn exec(
         sockets.pass_on().map_err(|error| failed(error.into()))?;
         command.env(ENV_SOCKETS, serde_json::to_string(assigned).map_err(|error| failed(error.into()))?);
     }
-    // No SELinux contexts: empty, as upstream has them without SELinux.
-    command.env("RKT_SELINUX_CONTEXT", "").env("RKT_SELINUX_MOUNT_CONTEXT", "");
+    // Contexts are the apps', not the pod's: empty, as upstream has it without SELinux.
+    command.env("RKT_SELINUX_CONTEXT", "");
+    command.env(ENV_MOUNT_CONTEXT, files.map_or(String::new(), Context::to_string));
     match timeline {
         Some(marks) => command.env(ENV_TIMELINE, marks),
         None => command.env_remove(ENV_TIMELINE),

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::path::Path;
 
-use ::pod::abi::{PodDirectory, RunArguments};
+use ::pod::abi::{ENV_MOUNT_CONTEXT, PodDirectory, RunArguments};
 use ::pod::plan::{Isolation, Layers, Plan, World};
 use ::pod::pod_manifest::PodManifest;
+use ::pod::selinux::Context;
 
 use crate::Error;
 
@@ -44,13 +45,23 @@ impl Pod {
             resolv_conf: self.resolv_conf.clone(),
             layers,
         };
-        let plan = ::pod::plan::compute(&self.manifest, &world)
+        let mut plan = ::pod::plan::compute(&self.manifest, &world)
             .map_err(|source| Error::Pod { what: "cannot run this pod".into(), source })?;
+        if let Some(files) = files_label()? {
+            plan.label(&files);
+        }
         if self.arguments.debug {
             print(&plan);
         }
         Ok(plan)
     }
+}
+
+/// What stage0 says of the labels of containers' files; nothing, if no app has a context.
+fn files_label() -> Result<Option<Context>, Error> {
+    let text = std::env::var(ENV_MOUNT_CONTEXT).unwrap_or_default();
+    let label = (!text.is_empty()).then(|| text.parse()).transpose();
+    label.map_err(|source| Error::Pod { what: format!("cannot use {ENV_MOUNT_CONTEXT}"), source })
 }
 
 /// The directory of the pod in the working directory.

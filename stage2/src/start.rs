@@ -12,6 +12,7 @@ use pod::plan::{AppPlan, Operation, Process};
 use crate::channel::{Listener, Reporter, pair};
 use crate::confine::{adjust_oom_score, confine};
 use crate::error::{Error, errno};
+use crate::landlock;
 use crate::notifications;
 use crate::operations::carry_out;
 use crate::program::Program;
@@ -137,7 +138,8 @@ fn become_process(process: &Process, sockets: &AppSockets) -> Result<Infallible,
     become_program(process, &identity, &process.exec, sockets)
 }
 
-/// Between the filter and the execution lies nothing: it may refuse any other call.
+/// Between the filter and the execution lies nothing: it may refuse any other call. Landlock's rules may keep the program from
+/// being found.
 fn become_program(
     process: &Process,
     identity: &Identity,
@@ -145,15 +147,28 @@ fn become_program(
     sockets: &AppSockets,
 ) -> Result<Infallible, Error> {
     let process = sockets.give(process)?;
+    let rules = process.landlock.as_ref().map(landlock::prepare).transpose()?;
     confine(&process, identity, sockets.end())?;
     let program = Program::find(command, &process.environment)?;
     let filter = process.filter.as_ref().map(|filter| sys::Filter::new(&filter.program()));
+    if let Some(rules) = &rules {
+        rules.restrict().map_err(Error::system("restrict the app by Landlock"))?;
+    }
     if let Some(filter) = &filter {
         filter.install().map_err(Error::system(
             "filter the app's system calls (--insecure-options=seccomp does without a filter)",
         ))?;
     }
-    program.execute()
+    let is_restricted = process.landlock.as_ref().is_some_and(|rules| rules.paths().is_some());
+    program.execute().map_err(|source| match is_restricted {
+        true => Error::Because {
+            what: "cannot run the program under the app's Landlock rules, which have to let it and its interpreter (as ld.so) \
+                be executed"
+                .into(),
+            source: Box::new(source),
+        },
+        false => source,
+    })
 }
 
 /// An app's set-up stays inside what will be its root.

@@ -75,6 +75,7 @@ impl PrivateUsers {
                 upper: layers.writable.join("upper"),
                 work: layers.writable.join("work"),
                 target: layer,
+                label: None,
             });
         }
         operations.push(Operation::Root { path: root.clone() });

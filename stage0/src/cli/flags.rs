@@ -119,6 +119,12 @@ pub struct AppFlags {
     /// The AppArmor profile that confines it, which has to be loaded
     #[arg(long, value_parser = isolators::apparmor_profile, value_name = "NAME")]
     pub apparmor_profile: Option<RawIsolator>,
+    /// The SELinux context that confines it: USER:ROLE:TYPE:LEVEL
+    #[arg(long, value_parser = isolators::selinux_context, value_name = "CONTEXT")]
+    pub selinux_context: Option<RawIsolator>,
+    /// What it may use at all, by Landlock: read=, write=, execute=PATH, bind=, connect=PORT|none, scope=signal|abstract-unix-socket,...
+    #[arg(long, value_parser = isolators::landlock, value_name = "RULES")]
+    pub landlock: Option<RawIsolator>,
     /// How willingly the kernel kills it when memory is short: -1000 (never) to 1000
     #[arg(long, value_parser = isolators::oom_score_adj, value_name = "NUMBER", allow_negative_numbers = true)]
     pub oom_score_adj: Option<RawIsolator>,

@@ -14,6 +14,7 @@ use pod::net::Net;
 use pod::plan::{self, ImageSource, Isolation, Layers, OpenedVolume, Plan, PrivateUsers, World};
 use pod::pod_manifest::PodManifest;
 use pod::ports;
+use pod::selinux::Context;
 use pod::types::ImageId;
 use pod::users::{COUNT, UserRange};
 use pod::volumes::Mount;
@@ -30,7 +31,7 @@ use crate::sockets::Sockets;
 use crate::stage1::Handed;
 use crate::store::{self, Image, Store};
 use crate::users::{self, Reserved};
-use crate::{apparmor, network, stage1, timeline, volumes};
+use crate::{apparmor, landlock, network, selinux, stage1, timeline, volumes};
 
 /// What is wrong with a command line that is right by itself.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +94,7 @@ pub fn run(
     let images_done = timeline::now_us();
     let sources = images.iter().map(|image| Source { id: &image.id, manifest: &image.manifest });
     let manifest = generate(&sources.zip(apps).collect::<Vec<_>>(), flags, &environment, mounts)?;
-    check(&manifest, flags, apps, &images)?;
+    let files = check(&manifest, flags, apps, &images)?;
     let assigned = sockets.assign(&manifest, flags.stage1)?;
     let pods = Pods::new(&globals.directory);
     let ports = ports::mappings(&manifest)?;
@@ -125,7 +126,8 @@ pub fn run(
     };
     let marks = flags.timeline.then(|| timeline::marks(started, images_done, timeline::now_us()));
     let users = users.as_ref().map(Reserved::lock);
-    let handed = Handed { lock: pod.lock(), users, sockets: &sockets, assigned: &assigned };
+    let handed =
+        Handed { lock: pod.lock(), users, sockets: &sockets, assigned: &assigned, files: files.as_ref() };
     Ok(stage1::exec(&pod.path(), handed, &arguments, flags.stage1, marks)?)
 }
 
@@ -154,13 +156,13 @@ fn find(
     })
 }
 
-/// Everything that the stage1 would refuse, before anything is made.
+/// Everything that the stage1 would refuse, before anything is made; the SELinux label of containers' files, if it is needed.
 fn check(
     manifest: &PodManifest,
     flags: &PodFlags,
     apps: &[AppArguments],
     images: &[Image],
-) -> Result<(), Box<dyn Error>> {
+) -> Result<Option<Context>, Box<dyn Error>> {
     let limits = PodLimits::of(manifest)?;
     if flags.stage1 == Stage1::Kvm {
         limits.vcpus()?;
@@ -171,8 +173,11 @@ fn check(
         apps.iter().zip(&files).map(|(app, file)| (app.image.as_str(), file.as_path())).collect();
     let plan = plan_of(manifest, flags)?;
     apparmor::check(&plan, flags.stage1)?;
+    landlock::check(&plan, flags.stage1)?;
+    let label = selinux::check(&plan, flags.stage1)?;
     volumes::check(manifest, flags.stage1, flags.private_users, &files)?;
-    check_programs(manifest, &plan, &files)
+    check_programs(manifest, &plan, &files)?;
+    Ok(label)
 }
 
 fn check_programs(

@@ -179,7 +179,14 @@ fn app(image: &ImageManifest, arguments: &AppArguments, environment: &PodEnviron
     // The last isolator of a kind wins.
     let limits = [("resource/cpu", flags.cpu), ("resource/memory", flags.memory)];
     app.isolators.extend(limits.into_iter().filter_map(|(name, limit)| Some(isolator(name, limit?))));
-    let others = [&flags.cpu_shares, &flags.pids, &flags.apparmor_profile, &flags.oom_score_adj];
+    let others = [
+        &flags.cpu_shares,
+        &flags.pids,
+        &flags.apparmor_profile,
+        &flags.selinux_context,
+        &flags.landlock,
+        &flags.oom_score_adj,
+    ];
     app.isolators.extend(others.into_iter().flatten().cloned());
     let capabilities = flags.caps_retain.as_ref().or(flags.caps_remove.as_ref());
     replace(&mut app.isolators, &[names::CAPABILITIES_RETAIN, names::CAPABILITIES_REMOVE], capabilities);

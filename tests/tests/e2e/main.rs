@@ -28,6 +28,7 @@ mod harness;
 mod images;
 mod jail;
 mod kvm;
+mod landlock;
 mod life;
 mod lifecycle;
 mod limits;

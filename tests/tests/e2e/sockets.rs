@@ -87,15 +87,19 @@ fn a_port_of_the_image_is_found_by_the_hosts_port() {
     let aci = Aci::new(app, &[]);
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = udp.local_addr().unwrap().port();
-    udp.send_to(b"through\n", ("127.0.0.1", port)).unwrap();
-    let command = |port: u16| host.run(&[&format!("--port=log:{port}"), &aci.path()]);
-    let passing = |port| pass_sockets(&command(port), vec![udp.try_clone().unwrap().into()]);
+    let command = |port: u16, users: &str| host.run(&[users, &format!("--port=log:{port}"), &aci.path()]);
+    let own = "--private-users=false";
+    let passing = |port, users| pass_sockets(&command(port, users), vec![udp.try_clone().unwrap().into()]);
     if stage1() == "kvm" {
-        return refused(&mut passing(port), "port \"log\" of app \"ace\"");
+        return refused(&mut passing(port, own), "port \"log\" of app \"ace\"");
     }
-    assert_eq!(Process::start(&mut passing(port)).finish().success().text(), "1 log\nthrough\n");
-    refused(&mut passing(1), "which no app of the pod takes");
-    refused(&mut command(port), "was not passed its socket");
+    for users in [own, "--private-users"] {
+        udp.send_to(b"through\n", ("127.0.0.1", port)).unwrap();
+        let finished = Process::start(&mut passing(port, users)).finish().success();
+        assert_eq!(finished.text(), "1 log\nthrough\n", "{users}");
+    }
+    refused(&mut passing(1, own), "which no app of the pod takes");
+    refused(&mut command(port, own), "was not passed its socket");
 }
 
 #[test]
