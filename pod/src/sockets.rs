@@ -18,8 +18,9 @@ pub const LISTEN_PID: &str = "LISTEN_PID";
 pub const LISTEN_FDS: &str = "LISTEN_FDS";
 /// Their names, with colons in between.
 pub const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
-/// All of the protocol's variables.
-pub const VARIABLES: [&str; 3] = [LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES];
+/// All of the protocol's variables. The last one names the process once more, by its pidfd, for late versions of systemd's library;
+/// it is never passed on, since it would tell an app that the sockets are not its own.
+pub const VARIABLES: [&str; 4] = [LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, "LISTEN_PIDFDID"];
 
 /// What the environment says of the sockets that were passed to a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,8 +118,8 @@ pub fn environment(
 ) -> Vec<EnvironmentVariable> {
     let others = environment.iter().filter(|variable| !VARIABLES.contains(&variable.name.as_str()));
     let values = [pid.to_string(), names.len().to_string(), names.join(":")];
-    let own = VARIABLES.iter().zip(values);
-    let own = own.map(|(name, value)| EnvironmentVariable { name: (*name).into(), value });
+    let own = [LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES].into_iter().zip(values);
+    let own = own.map(|(name, value)| EnvironmentVariable { name: name.into(), value });
     others.cloned().chain(own).collect()
 }
 
@@ -279,7 +280,7 @@ mod tests {
     fn an_apps_environment() {
         let variable =
             |name: &str, value: &str| EnvironmentVariable { name: name.into(), value: value.into() };
-        let before = [variable(LISTEN_FDS, "9"), variable("A", "1")];
+        let before = [variable(LISTEN_FDS, "9"), variable("A", "1"), variable("LISTEN_PIDFDID", "1")];
         let after = environment(&before, &["x".into(), "y".into()], 5);
         let wanted = [("A", "1"), (LISTEN_PID, "5"), (LISTEN_FDS, "2"), (LISTEN_FDNAMES, "x:y")];
         assert_eq!(after, wanted.map(|(name, value)| variable(name, value)));
