@@ -40,8 +40,10 @@ fn run() -> Result<(), Error> {
         Ok((streams, sessions)) => {
             mark::mark(GuestMark::Supervisor);
             let (control, sessions) = (OwnedFd::from(control), Box::new(sessions));
-            let (cgroups, trees) = (Vec::new(), Vec::new());
-            stage2::run(&plan, Connections { control, streams, cgroups, trees, sessions, own_kernel: true });
+            let (cgroups, sockets, trees) = (Vec::new(), Vec::new(), Vec::new());
+            let own_kernel = true;
+            let connections = Connections { control, streams, cgroups, sockets, trees, sessions, own_kernel };
+            stage2::run(&plan, connections);
             Ok(())
         }
         Err(error) => {

@@ -9,7 +9,7 @@ mod enter;
 mod error;
 pub mod filter;
 mod fork;
-mod landlock;
+pub mod landlock;
 mod sys;
 
 pub use enter::Jail;

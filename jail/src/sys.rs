@@ -6,10 +6,14 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 
+use crate::landlock::Handled;
+
 /// linux/capability.h.
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 /// linux/landlock.h.
 const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
+const LANDLOCK_RULE_PATH_BENEATH: u32 = 1;
+const LANDLOCK_RULE_NET_PORT: u32 = 2;
 
 /// Forks the calling process, which must have one thread; in the child, the answer is `None`.
 pub fn fork(namespaces: CloneFlags) -> nix::Result<Option<(i32, OwnedFd)>> {
@@ -91,14 +95,52 @@ pub fn landlock_version() -> nix::Result<u32> {
     Errno::result(version).map(|version| version as u32)
 }
 
-/// Takes these rights on files from the calling thread, with no exception.
-pub fn landlock_restrict(rights: u64) -> nix::Result<()> {
-    // SAFETY: the attributes are one word, as their length says.
+/// A ruleset of Landlock.
+pub fn landlock_create_ruleset(handled: &Handled) -> nix::Result<OwnedFd> {
+    let handled: *const Handled = handled;
+    // SAFETY: the call reads as many bytes as the attributes have.
     let ruleset =
-        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const rights, size_of::<u64>(), 0) };
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, handled, size_of::<Handled>(), 0) };
     let ruleset = Errno::result(ruleset)?;
     // SAFETY: the kernel has just made this descriptor for the caller.
-    let ruleset = unsafe { OwnedFd::from_raw_fd(ruleset as i32) };
+    Ok(unsafe { OwnedFd::from_raw_fd(ruleset as i32) })
+}
+
+/// `landlock_path_beneath_attr`.
+#[repr(C, packed)]
+struct PathBeneath {
+    rights: u64,
+    parent: i32,
+}
+
+/// `landlock_net_port_attr`.
+#[repr(C)]
+struct NetPort {
+    rights: u64,
+    port: u64,
+}
+
+/// A rule for a file, or for a directory and all below it.
+pub fn landlock_add_path(ruleset: &OwnedFd, place: BorrowedFd<'_>, rights: u64) -> nix::Result<()> {
+    let rule = PathBeneath { rights, parent: place.as_raw_fd() };
+    landlock_add_rule(ruleset, LANDLOCK_RULE_PATH_BENEATH, (&raw const rule).cast())
+}
+
+/// A rule for a TCP port.
+pub fn landlock_add_port(ruleset: &OwnedFd, port: u16, rights: u64) -> nix::Result<()> {
+    let rule = NetPort { rights, port: port.into() };
+    landlock_add_rule(ruleset, LANDLOCK_RULE_NET_PORT, (&raw const rule).cast())
+}
+
+/// `rule` is of the type that `kind` says.
+fn landlock_add_rule(ruleset: &OwnedFd, kind: u32, rule: *const libc::c_void) -> nix::Result<()> {
+    // SAFETY: the call reads one rule of this kind, by the contract of the callers, which own it.
+    let result = unsafe { libc::syscall(libc::SYS_landlock_add_rule, ruleset.as_raw_fd(), kind, rule, 0) };
+    Errno::result(result).map(drop)
+}
+
+/// Puts the calling thread under a ruleset.
+pub fn landlock_restrict(ruleset: &OwnedFd) -> nix::Result<()> {
     // SAFETY: the call takes numbers.
     Errno::result(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) })
         .map(drop)

@@ -41,6 +41,12 @@ pub const ANNOTATION_MOUNTS_IMAGES: &str = "rkt/stage1/mounts-images";
 pub const ENV_LOCK_FD: &str = "RKT_LOCK_FD";
 /// The variable that names the descriptor of the lock on the pod's users, with `--private-users`. Ours.
 pub const ENV_USERS_LOCK_FD: &str = "RKT_USERS_LOCK_FD";
+/// The variable with the SELinux label of containers' files, from which those of apps with a context are made; empty if there is
+/// none.
+pub const ENV_MOUNT_CONTEXT: &str = "RKT_SELINUX_MOUNT_CONTEXT";
+/// The variable that says which app gets which sockets of the caller's, as JSON: for each app, in the manifest's order, a list of
+/// [`crate::sockets::Passed`]. Absent if none were passed. Ours.
+pub const ENV_SOCKETS: &str = "RKT_SOCKETS";
 /// The variable by which `--timeline` hands over when things happened: `<mark>=<microseconds of CLOCK_MONOTONIC>`,
 /// comma-separated. Present and maybe empty when a timeline is wanted.
 pub const ENV_TIMELINE: &str = "RKT_TIMELINE";

@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::apparmor::Profile;
 use crate::capability::CapabilitySet;
+use crate::landlock::Landlock;
 use crate::limits::{CPU_SHARES, MAX_PIDS};
 use crate::quantity::Quantity;
 use crate::rlimit::Rlimit;
 use crate::seccomp::{self, SystemCallSet};
+use crate::selinux::Context;
 
 /// The names of isolators that more than this module speaks of.
 pub mod names {
@@ -29,6 +31,10 @@ pub mod names {
     pub const CPU_SHARES: &str = "os/linux/cpu-shares";
     /// The profile of AppArmor that confines the app.
     pub const APPARMOR: &str = "os/linux/apparmor-profile";
+    /// The SELinux context that confines the app.
+    pub const SELINUX: &str = "os/linux/selinux-context";
+    /// What the app takes from itself by Landlock; ours as well.
+    pub const LANDLOCK: &str = "os/linux/landlock";
     /// How willingly the kernel kills the app.
     pub const OOM_SCORE_ADJ: &str = "os/linux/oom-score-adj";
 }
@@ -80,6 +86,10 @@ pub enum Isolator {
     NoNewPrivileges(bool),
     /// `os/linux/apparmor-profile`.
     AppArmor(Profile),
+    /// `os/linux/selinux-context`.
+    Selinux(Context),
+    /// `os/linux/landlock`.
+    Landlock(Landlock),
     /// `os/linux/cpu-shares`, 2 to 262144.
     CpuShares(u64),
     /// `os/linux/oom-score-adj`, -1000 to 1000.
@@ -88,13 +98,8 @@ pub enum Isolator {
 
 /// Isolators of the specification that are refused until they are carried out: running an app without the
 /// confinement that its manifest asks for would be a silent fall-back.
-const NOT_YET: [&str; 5] = [
-    "os/linux/selinux-context",
-    "os/unix/sysctl",
-    "resource/block-bandwidth",
-    "resource/block-iops",
-    "resource/network-bandwidth",
-];
+const NOT_YET: [&str; 4] =
+    ["os/unix/sysctl", "resource/block-bandwidth", "resource/block-iops", "resource/network-bandwidth"];
 
 impl TryFrom<&RawIsolator> for Isolator {
     type Error = Error;
@@ -111,6 +116,8 @@ impl TryFrom<&RawIsolator> for Isolator {
             names::RLIMITS => Self::Rlimits(value(raw)?),
             "os/linux/no-new-privileges" => Self::NoNewPrivileges(value(raw)?),
             names::APPARMOR => Self::AppArmor(value::<AppArmorProfile>(raw)?.profile),
+            names::SELINUX => Self::Selinux(value(raw)?),
+            names::LANDLOCK => Self::Landlock(value(raw)?),
             names::CPU_SHARES => Self::CpuShares(cpu_shares(value(raw)?)?),
             names::OOM_SCORE_ADJ => Self::OomScoreAdj(oom_score(value(raw)?)?),
             name if NOT_YET.contains(&name) => return Err(Error::Unsupported(format!("isolator {name}"))),
@@ -212,6 +219,8 @@ mod tests {
             r#"{"name":"os/linux/cpu-shares","value":1}"#,
             r#"{"name":"os/linux/apparmor-profile","value":{"profile":""}}"#,
             r#"{"name":"os/linux/cpu-shares","value":262145}"#,
+            r#"{"name":"os/linux/landlock","value":{}}"#,
+            r#"{"name":"os/linux/selinux-context","value":{"user":"u","role":"r","type":"t"}}"#,
             r#"{"name":"resource/unheard-of","value":{}}"#,
             r#"{"name":"resource/pids","value":{"limit":0}}"#,
             r#"{"name":"resource/pids","value":{}}"#,

@@ -4,6 +4,7 @@
 
 mod addition;
 mod fly;
+mod labels;
 mod operation;
 mod users;
 mod volumes;
@@ -21,11 +22,13 @@ use crate::devices::{DevicePolicy, NODES};
 use crate::guest_network::GuestNetwork;
 use crate::image_manifest::{App, EnvironmentVariable, Event};
 use crate::isolator::Isolator;
+use crate::landlock::Landlock;
 use crate::life::{ExitPolicy, Life, Restart};
 use crate::limits::{AppLimits, CgroupSetting, CgroupVersion, PodLimits};
 use crate::pod_manifest::{PodManifest, RuntimeApp};
 use crate::rlimit::Rlimit;
 use crate::seccomp::{self, Filter};
+use crate::selinux::Context;
 use crate::streams::{InputMode, StreamModes};
 use crate::types::AcName;
 
@@ -152,6 +155,10 @@ pub struct Process {
     pub rlimits: Vec<Rlimit>,
     /// The AppArmor profile that its program is executed under.
     pub apparmor: Option<Profile>,
+    /// The SELinux context likewise.
+    pub selinux: Option<Context>,
+    /// What it takes from itself by Landlock, before its program is executed.
+    pub landlock: Option<Landlock>,
     /// Whether the kernel is told to kill it sooner or later than others.
     pub oom_score_adj: Option<i32>,
 }
@@ -399,6 +406,7 @@ fn app_root(pod_root: &Path, app: &RuntimeApp, layers: &Layers) -> Vec<Operation
         upper: layers.writable.join("upper"),
         work: layers.writable.join("work"),
         target,
+        label: None,
     });
     operations
 }
@@ -544,6 +552,14 @@ fn process(app: &RuntimeApp, section: &App, world: &World) -> Result<Process, Er
         rlimits: Rlimit::of_isolators(&isolators),
         apparmor: isolators.iter().rev().find_map(|isolator| match isolator {
             Isolator::AppArmor(profile) => Some(profile.clone()),
+            _ => None,
+        }),
+        selinux: isolators.iter().rev().find_map(|isolator| match isolator {
+            Isolator::Selinux(context) => Some(context.clone()),
+            _ => None,
+        }),
+        landlock: isolators.iter().rev().find_map(|isolator| match isolator {
+            Isolator::Landlock(rules) => Some(rules.clone()),
             _ => None,
         }),
         oom_score_adj: last(|isolator| match isolator {

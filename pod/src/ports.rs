@@ -36,6 +36,15 @@ pub enum Protocol {
     Udp,
 }
 
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
 /// One port of the host, and where it leads; as the CNI capability `portMappings` has it (CNI conventions).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -64,22 +73,21 @@ impl PortMapping {
 
 impl fmt::Display for PortMapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = match self.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        };
+        let Self { protocol, host_port, .. } = self;
         match self.host_ip {
-            Some(ip) => write!(f, "{protocol} port {} of {ip}", self.host_port),
-            None => write!(f, "{protocol} port {}", self.host_port),
+            Some(ip) => write!(f, "{protocol} port {host_port} of {ip}"),
+            None => write!(f, "{protocol} port {host_port}"),
         }
     }
 }
 
-/// Where the exposed ports of a pod lead.
+/// Where the exposed ports of a pod lead. Nothing is forwarded to a socket-activated port: its socket is the host's.
 pub fn mappings(manifest: &PodManifest) -> Result<Vec<PortMapping>, Error> {
     let mut mappings: Vec<PortMapping> = Vec::new();
     for exposed in &manifest.ports {
-        for mapping in range(exposed, find(manifest, exposed)?)? {
+        let port = find(manifest, exposed)?;
+        let forwarded = if port.socket_activated { Vec::new() } else { range(exposed, port)? };
+        for mapping in forwarded {
             if mappings.iter().any(|other| other.conflicts_with(&mapping)) {
                 return Err(Error::Invalid(format!("the host's {mapping} is asked for twice")));
             }
@@ -97,15 +105,18 @@ fn find<'a>(manifest: &'a PodManifest, exposed: &'a ExposedPort) -> Result<&'a P
     })
 }
 
+/// What a port speaks.
+pub(crate) fn protocol(port: &Port) -> Result<Protocol, Error> {
+    match port.protocol.as_str() {
+        "tcp" => Ok(Protocol::Tcp),
+        "udp" => Ok(Protocol::Udp),
+        other => Err(Error::Unsupported(format!("the protocol \"{other}\" of port \"{}\"", port.name))),
+    }
+}
+
 /// A port of an app may be a range; the host's is then as long.
 fn range(exposed: &ExposedPort, port: &Port) -> Result<Vec<PortMapping>, Error> {
-    let protocol = match port.protocol.as_str() {
-        "tcp" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        other => {
-            return Err(Error::Unsupported(format!("the protocol \"{other}\" of port \"{}\"", port.name)));
-        }
-    };
+    let protocol = protocol(port)?;
     let too_high = || Error::Invalid(format!("port \"{}\" ends above 65535", port.name));
     let step = |first: u16, index: u32| {
         u32::from(first).checked_add(index).and_then(|sum| u16::try_from(sum).ok()).ok_or_else(too_high)

@@ -192,6 +192,8 @@ mod tests {
             capabilities: CapabilitySet(5),
             no_new_privileges: true,
             apparmor: None,
+            selinux: None,
+            landlock: None,
             oom_score_adj: Some(3),
             rlimits: vec!["CORE=0".parse().unwrap()],
             filter: None,

@@ -10,14 +10,17 @@ use std::process::{Command, Stdio};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use pod::abi::{
     ANNOTATION_APP, ANNOTATION_ATTACH, ANNOTATION_ENTER, ANNOTATION_STATS, ANNOTATION_STOP, AppArguments,
-    AttachArguments, ENV_LOCK_FD, ENV_TIMELINE, ENV_USERS_LOCK_FD, EnterArguments, PodDirectory,
-    RunArguments, StopArguments,
+    AttachArguments, ENV_LOCK_FD, ENV_MOUNT_CONTEXT, ENV_SOCKETS, ENV_TIMELINE, ENV_USERS_LOCK_FD,
+    EnterArguments, PodDirectory, RunArguments, StopArguments,
 };
 use pod::image_manifest::ImageManifest;
+use pod::selinux::Context;
+use pod::sockets::{Passed, VARIABLES};
 use pod::statistics::PodStatistics;
 use uuid::Uuid;
 
 use crate::cli::Stage1;
+use crate::sockets::Sockets;
 use crate::{host, kvm, read_only};
 
 /// The entrypoints of our stage1s, all of them one binary under different names.
@@ -174,16 +177,31 @@ fn directories() -> Vec<PathBuf> {
     std::iter::once(directory.to_path_buf()).chain(library).collect()
 }
 
-/// Becomes the stage1, which takes over the locks of the pod and of its users: returns only if that fails.
+/// What a stage1 takes over: descriptors that it inherits.
+#[derive(Clone, Copy, Debug)]
+pub struct Handed<'a> {
+    /// The lock of the pod.
+    pub lock: BorrowedFd<'a>,
+    /// The lock of its users, if it has some of its own.
+    pub users: Option<BorrowedFd<'a>>,
+    /// The sockets that the caller has passed for its apps.
+    pub sockets: &'a Sockets,
+    /// Which of them are whose.
+    pub assigned: &'a [Vec<Passed>],
+    /// The SELinux label of containers' files, if an app has a context.
+    pub files: Option<&'a Context>,
+}
+
+/// Becomes the stage1: returns only if that fails.
 pub fn exec(
     pod: &Path,
-    lock: BorrowedFd<'_>,
-    users: Option<BorrowedFd<'_>>,
+    handed: Handed<'_>,
     arguments: &RunArguments,
     stage1: Stage1,
     timeline: Option<String>,
 ) -> Result<Infallible, Error> {
     let path = pod.join("stage1/rootfs").join("init");
+    let Handed { lock, users, sockets, assigned, files } = handed;
     let failed = |source| Error::Exec { path: path.clone(), source };
     fcntl(lock, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|error| failed(error.into()))?;
     let program = match stage1 {
@@ -201,8 +219,16 @@ pub fn exec(
         }
         None => command.env_remove(ENV_USERS_LOCK_FD),
     };
-    // No SELinux contexts: empty, as upstream has them without SELinux.
-    command.env("RKT_SELINUX_CONTEXT", "").env("RKT_SELINUX_MOUNT_CONTEXT", "");
+    for name in VARIABLES.into_iter().chain([ENV_SOCKETS]) {
+        command.env_remove(name);
+    }
+    if assigned.iter().any(|app| !app.is_empty()) {
+        sockets.pass_on().map_err(|error| failed(error.into()))?;
+        command.env(ENV_SOCKETS, serde_json::to_string(assigned).map_err(|error| failed(error.into()))?);
+    }
+    // Contexts are the apps', not the pod's: empty, as upstream has it without SELinux.
+    command.env("RKT_SELINUX_CONTEXT", "");
+    command.env(ENV_MOUNT_CONTEXT, files.map_or(String::new(), Context::to_string));
     match timeline {
         Some(marks) => command.env(ENV_TIMELINE, marks),
         None => command.env_remove(ENV_TIMELINE),

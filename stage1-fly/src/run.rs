@@ -9,8 +9,8 @@ use pod::plan::Isolation;
 use stage1::error::report;
 use stage1::pod::{Pod, check_filters};
 use stage1::timeline::Timeline;
-use stage1::{lock, status, volumes};
-use stage2::alone;
+use stage1::{lock, sockets, status, volumes};
+use stage2::{AppSockets, alone};
 
 use crate::error::Error;
 use crate::record;
@@ -21,6 +21,7 @@ const FLAVOR: &str = "fly";
 /// Becomes the app of the pod in the working directory; returns only if that fails.
 pub fn run(arguments: impl Iterator<Item = String>) -> Result<Infallible, Error> {
     let lock = lock::take()?;
+    let sockets = sockets::take()?.into_iter().next().unwrap_or_default();
     let mut timeline = Timeline::from_environment();
     timeline.mark("stage1");
     let pod = Pod::open(arguments)?;
@@ -45,7 +46,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<Infallible, Error>
     timeline.mark("exec");
     timeline.print();
     // The lock stays with the app's process, and with those that it starts: as long as one holds it, the pod runs.
-    alone::become_process(&app.process, Some(lock.as_fd())).map_err(failed)
+    alone::become_process(&app.process, &AppSockets { sockets }, Some(lock.as_fd())).map_err(failed)
 }
 
 /// What stage0 passes on for every pod, and cannot be carried out here. The host name is always there, and means nothing.

@@ -18,8 +18,8 @@ use stage1::signals::{ENDED_BEFORE_ITS_START, Signals};
 use stage1::terminal::RawTerminal;
 use stage1::timeline::Timeline;
 use stage1::volumes::{self, Users};
-use stage1::{lock, status};
-use stage2::{AppCgroups, Connections};
+use stage1::{lock, sockets, status};
+use stage2::{AppCgroups, AppSockets, Connections};
 
 use crate::error::Error;
 use crate::sessions;
@@ -35,6 +35,7 @@ const FLAVOR: &str = "nspawn";
 pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let _lock = lock::take()?;
     let users_lock = lock::take_users()?;
+    let sockets = sockets::take()?;
     let mut timeline = Timeline::from_environment();
     timeline.mark("stage1");
     let mut pod = Pod::open(arguments)?;
@@ -85,6 +86,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         control: control_inside,
         streams: inside,
         cgroups: take_cgroups(&mut cgroups),
+        sockets: sockets.into_iter().map(|sockets| AppSockets { sockets }).collect(),
         trees,
         sessions: Box::new(sessions),
         own_kernel: false,

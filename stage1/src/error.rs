@@ -18,6 +18,12 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// stage0 has not handed over the apps' sockets as it says.
+    #[error("the apps' listening sockets were not handed over: {why}")]
+    Sockets {
+        /// What is wrong with them.
+        why: String,
+    },
     /// A file of the pod's directory.
     #[error("cannot {action} {path}")]
     File {

@@ -22,6 +22,7 @@ mod notify;
 mod parent;
 pub mod pod;
 pub mod signals;
+pub mod sockets;
 pub mod stats;
 pub mod status;
 pub mod stop;

@@ -26,10 +26,14 @@ fn take_by(variable: &str) -> Result<Option<OwnedFd>, Error> {
         Ok(number) if number > 2 => number,
         _ => return Err(lock(format!("{variable} is \"{text}\""))),
     };
+    inherited(number).map(Some).map_err(|errno| lock(format!("descriptor {number} is not open ({errno})")))
+}
+
+/// Takes over a descriptor that this process has inherited by the stage1 interface, once; no other program inherits it.
+pub(crate) fn inherited(number: RawFd) -> nix::Result<OwnedFd> {
     // SAFETY: the descriptor is only asked about; a number that is not open is an error of fcntl.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
-        .map_err(|errno| lock(format!("descriptor {number} is not open ({errno})")))?;
+    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     // SAFETY: it is open, as fcntl has just shown, and by the stage1 interface it is ours; nobody else knows of it.
-    Ok(Some(unsafe { OwnedFd::from_raw_fd(number) }))
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

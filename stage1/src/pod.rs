@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::path::Path;
 
-use ::pod::abi::{PodDirectory, RunArguments};
+use ::pod::abi::{ENV_MOUNT_CONTEXT, PodDirectory, RunArguments};
 use ::pod::plan::{AppPlan, ImageSource, Isolation, Layers, Plan, World};
 use ::pod::pod_manifest::PodManifest;
 use ::pod::seccomp::KERNEL_TAKES_FILTERS;
+use ::pod::selinux::Context;
 use ::pod::types::AcName;
 
 use crate::Error;
@@ -65,8 +66,11 @@ impl Pod {
 
     /// The plan for this pod in `isolation`, with the same.
     pub fn plan(&self, isolation: Isolation, layers: Vec<Layers>) -> Result<Plan, Error> {
-        let plan = ::pod::plan::compute(&self.manifest, &self.world(isolation, layers))
+        let mut plan = ::pod::plan::compute(&self.manifest, &self.world(isolation, layers))
             .map_err(|source| Error::Pod { what: "cannot run this pod".into(), source })?;
+        if let Some(files) = files_label()? {
+            plan.label(&files);
+        }
         if self.arguments.debug {
             print(&plan);
         }
@@ -91,6 +95,13 @@ pub fn layers(directory: &PodDirectory, app: &AcName) -> Result<Layers, Error> {
         return Err(Error::NoImage { app: app.to_string(), image: file, tree });
     };
     Ok(Layers { image, writable: directory.overlay(app) })
+}
+
+/// What stage0 says of the labels of containers' files; nothing, if no app has a context.
+fn files_label() -> Result<Option<Context>, Error> {
+    let text = std::env::var(ENV_MOUNT_CONTEXT).unwrap_or_default();
+    let label = (!text.is_empty()).then(|| text.parse()).transpose();
+    label.map_err(|source| Error::Pod { what: format!("cannot use {ENV_MOUNT_CONTEXT}"), source })
 }
 
 /// The directory of the pod in the working directory.

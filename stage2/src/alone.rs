@@ -2,7 +2,7 @@
 //! [`make_world`], [`prepare`], [`become_process`]. A command joins the app by [`join`].
 
 use std::convert::Infallible;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -17,6 +17,7 @@ use crate::operations::carry_out;
 use crate::scope::Scope;
 use crate::start;
 use crate::streams::open_null;
+use crate::{AppSockets, sys};
 
 /// Carries out the set-up of a plan and of its only app, in a new mount namespace, whose root is the app's afterwards.
 /// `trees` are for the plan's `Attach` operations. The process must have one thread.
@@ -39,16 +40,23 @@ pub fn prepare(app: &AppPlan, report: &dyn Fn(&Error)) -> Result<(), Error> {
 }
 
 /// Becomes what `process` says, in the present root; returns only if that fails. The program inherits the standard streams as
-/// they are, and of all other descriptors only `kept`.
-pub fn become_process(process: &Process, kept: Option<BorrowedFd<'_>>) -> Result<Infallible, Error> {
-    start::become_process(process, kept)
+/// they are, and of all other descriptors only its sockets and `kept`.
+pub fn become_process(
+    process: &Process,
+    sockets: &AppSockets,
+    kept: Option<BorrowedFd<'_>>,
+) -> Result<Infallible, Error> {
+    // The sockets get numbers of their own, which are taken from whatever has them.
+    let kept = kept.map(|kept| sys::duplicate_from(kept, sockets.end())).transpose();
+    let kept = kept.map_err(Error::system("keep a descriptor"))?;
+    start::become_process(process, sockets, kept.as_ref().map(AsFd::as_fd))
 }
 
 /// Becomes a further process of an app, in the mount namespace of `member`, a process of it (pidfd); returns only if that fails.
 pub fn join(member: BorrowedFd<'_>, process: &Process) -> Result<Infallible, Error> {
     setns(member, CloneFlags::CLONE_NEWNS).map_err(Error::system("enter the app's namespace"))?;
     adjust_oom_score(process)?;
-    become_process(process, None)
+    become_process(process, &AppSockets::default(), None)
 }
 
 fn empty_streams(stdio: &Stdio) -> Result<(), Error> {

@@ -17,7 +17,7 @@ use crate::life::{Life, Next};
 use crate::notifications::Notifications;
 use crate::start::{self, Material, Place};
 use crate::streams::OwnEnds;
-use crate::{AppCgroups, cgroup, sys};
+use crate::{AppCgroups, AppSockets, cgroup, sys};
 
 /// How often the processes that an app has left behind are looked at until they are gone.
 const CLEARING_PAUSE: Duration = Duration::from_millis(10);
@@ -46,6 +46,7 @@ pub struct App<'a> {
     /// What its end means for the pod.
     role: Role,
     cgroups: AppCgroups,
+    sockets: AppSockets,
     /// Its mount namespace; comes from its process once it has its file systems.
     namespace: Option<OwnedFd>,
     /// Comes likewise, if it is to tell when it is ready.
@@ -84,6 +85,7 @@ impl<'a> App<'a> {
         streams: OwnEnds,
         terminal: Option<OwnedFd>,
         cgroups: AppCgroups,
+        sockets: AppSockets,
         role: Role,
     ) -> Self {
         Self {
@@ -99,6 +101,7 @@ impl<'a> App<'a> {
             streams: Some(streams),
             role,
             cgroups,
+            sockets,
             namespace: None,
             notifications: None,
         }
@@ -112,7 +115,12 @@ impl<'a> App<'a> {
         self.notifications = None;
         let gone = || Error::Impossible("its standard streams are gone".into());
         let streams = self.streams.take().ok_or_else(gone)?;
-        let started = start::app(Material { app: &self.plan, streams: &streams, cgroups: &self.cgroups });
+        let started = start::app(Material {
+            app: &self.plan,
+            streams: &streams,
+            cgroups: &self.cgroups,
+            sockets: &self.sockets,
+        });
         self.streams = self.keeps_streams().then_some(streams);
         let (pid, listener) = started?;
         self.state = State::Starting(pid, listener);

@@ -1,13 +1,14 @@
 //! From a process that is about to become an app to the supervisor: why that failed, or nothing. The channel closes
 //! itself when the program is executed.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use relay::packets::{self, Packet};
 
 use crate::error::{Error, causes};
+use crate::sys;
 
 /// The longest chain of causes that is passed on.
 const MAX_BYTES: usize = 16 << 10;
@@ -38,10 +39,12 @@ pub enum News {
     Closed,
 }
 
-/// A channel.
-pub fn pair() -> nix::Result<(Listener, Reporter)> {
+/// A channel, whose reporter has no descriptor below `first`.
+pub fn pair(first: RawFd) -> nix::Result<(Listener, Reporter)> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (listener, reporter) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    let reporter =
+        if reporter.as_raw_fd() < first { sys::duplicate_from(reporter.as_fd(), first)? } else { reporter };
     Ok((Listener(listener), Reporter(reporter)))
 }
 
@@ -96,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_chain_of_causes_arrives_as_it_is() {
-        let (listener, reporter) = pair().unwrap();
+        let (listener, reporter) = pair(0).unwrap();
         assert!(matches!(listener.hear(), News::Nothing));
         reporter.fail(&Error::path("mount tmpfs on", "/dev")(Errno::EPERM));
         drop(reporter);
@@ -107,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_descriptor_is_handed_over() {
-        let (listener, reporter) = pair().unwrap();
+        let (listener, reporter) = pair(0).unwrap();
         reporter.hand_over(std::fs::File::open("/proc/self/ns/mnt").unwrap().as_fd()).unwrap();
         assert!(matches!(listener.hear(), News::Namespace(_)));
     }

@@ -1,5 +1,6 @@
 //! What a process gives up before it executes an app's program.
 
+use std::os::fd::RawFd;
 use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
@@ -12,10 +13,10 @@ use pod::capability::CapabilitySet;
 use pod::plan::Process;
 use pod::rlimit::Rlimit;
 
-use crate::apparmor;
 use crate::error::{Error, errno};
 use crate::sys;
 use crate::users::Identity;
+use crate::{apparmor, selinux};
 
 /// Tells the kernel how willingly to kill this process, if the plan says so; where /proc is the app's own.
 pub fn adjust_oom_score(process: &Process) -> Result<(), Error> {
@@ -25,8 +26,9 @@ pub fn adjust_oom_score(process: &Process) -> Result<(), Error> {
         .map_err(|error| Error::path(format!("write {score} to"), FILE)(errno(&error)))
 }
 
-/// Becomes what `process` says, run by `identity`; all that is left to do is to install its filter and to execute a program.
-pub fn confine(process: &Process, identity: &Identity) -> Result<(), Error> {
+/// Becomes what `process` says, run by `identity`; all that is left to do is to install its rules and filter and to execute a program,
+/// which inherits no descriptor from `first_closed` on.
+pub fn confine(process: &Process, identity: &Identity, first_closed: RawFd) -> Result<(), Error> {
     // Whoever started the pod may have keys in his (session-keyring(7)), which would be inherited.
     sys::join_new_session_keyring().map_err(Error::system("make a session keyring"))?;
     process.rlimits.iter().try_for_each(limit)?;
@@ -41,22 +43,26 @@ pub fn confine(process: &Process, identity: &Identity) -> Result<(), Error> {
     if let Some(profile) = &process.apparmor {
         apparmor::execute_under(profile)?;
     }
-    sys::close_descriptors_on_exec().map_err(Error::system("close descriptors"))?;
+    if let Some(context) = &process.selinux {
+        selinux::execute_in(context)?;
+    }
+    sys::close_descriptors_on_exec(first_closed).map_err(Error::system("close descriptors"))?;
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     sys::reset_signals();
     SigSet::empty().thread_set_mask().map_err(Error::system("unblock signals"))
 }
 
-/// What the process has until it executes the program. A filter takes CAP_SYS_ADMIN or no_new_privs (seccomp(2)), and it
-/// has to be the last step, for it may refuse whatever a step before it needs. So the capability is kept, for any user; the
+/// What the process has until it executes the program. A filter takes CAP_SYS_ADMIN or no_new_privs (seccomp(2)), as Landlock's
+/// rules do, and it has to be the last step, for it may refuse whatever a step before it needs. So the capability is kept, for any user; the
 /// execution ends that: nothing is inheritable, and root gets the bounding set, another user nothing (capabilities(7)).
 fn kept(process: &Process, identity: &Identity) -> CapabilitySet {
     let own = if identity.uid == 0 { process.capabilities.0 } else { 0 };
-    let for_filter = match process.filter {
-        Some(_) if !process.no_new_privileges => CapabilitySet::SYS_ADMIN.0,
-        _ => 0,
+    let is_restricted = process.filter.is_some() || process.landlock.is_some();
+    let to_restrict = match is_restricted && !process.no_new_privileges {
+        true => CapabilitySet::SYS_ADMIN.0,
+        false => 0,
     };
-    CapabilitySet(own | for_filter)
+    CapabilitySet(own | to_restrict)
 }
 
 /// Resources in the order of their numbers.

@@ -11,6 +11,7 @@ use pod::session::SessionId;
 pub mod alone;
 mod app;
 mod apparmor;
+mod attribute;
 mod cgroup;
 mod changes;
 mod channel;
@@ -18,13 +19,16 @@ mod confine;
 mod control;
 mod error;
 mod interpreter;
+mod landlock;
 mod life;
 mod newcomer;
 mod notifications;
 mod operations;
 mod program;
 mod scope;
+mod selinux;
 mod sessions;
+mod sockets;
 mod start;
 mod streams;
 mod supervisor;
@@ -35,6 +39,7 @@ pub use control::receive_plan;
 use error::errno;
 
 pub use error::Error;
+pub use sockets::AppSockets;
 
 /// Where the standard streams of an app go.
 #[derive(Debug)]
@@ -106,6 +111,8 @@ pub struct Connections {
     pub streams: Vec<AppStreams>,
     /// Every app's cgroups, in the plan's order. Empty where the plan's own `cgroup` settings are to be carried out (VM).
     pub cgroups: Vec<AppCgroups>,
+    /// Every app's listening sockets, in the plan's order; what is missing at the end has none.
+    pub sockets: Vec<AppSockets>,
     /// Detached mounts, for the plan's `Attach` operations: volumes (namespaces).
     pub trees: Vec<OwnedFd>,
     /// Where the streams of sessions come from.

@@ -10,7 +10,7 @@ use crate::app::{App, Role};
 use crate::error::{Error, errno};
 use crate::operations::carry_out;
 use crate::scope::Scope;
-use crate::{HandedOver, cgroup, streams};
+use crate::{AppSockets, HandedOver, cgroup, streams};
 
 /// An app, and what is carried for it.
 #[derive(Debug)]
@@ -37,7 +37,14 @@ pub fn take_in(new: NewApp, handed: HandedOver) -> Result<Newcomer, Error> {
     leave_mounts()?;
     match taken {
         Ok((cgroups, prepared)) => {
-            let app = App::new(Cow::Owned(new.app), prepared.own, prepared.terminal, cgroups, Role::Guest);
+            let app = App::new(
+                Cow::Owned(new.app),
+                prepared.own,
+                prepared.terminal,
+                cgroups,
+                AppSockets::default(),
+                Role::Guest,
+            );
             Ok(Newcomer { app, inputs: prepared.inputs, outputs: prepared.outputs })
         }
         Err(error) => {

@@ -32,8 +32,8 @@ fn carry_out_one(operation: &Operation, scope: &Scope, trees: &[OwnedFd]) -> Res
             let kind = mounts::Kind { file_system, source: source.as_ref(), flags: *flags, options };
             mounts::mount(scope, &kind, target)
         }
-        Operation::Overlay { lower, upper, work, target } => {
-            overlay::mount(scope, &overlay::Layers { lower, upper, work }, target)
+        Operation::Overlay { lower, upper, work, target, label } => {
+            overlay::mount(scope, &overlay::Layers { lower, upper, work, label: label.as_ref() }, target)
         }
         Operation::Image { source, target, dax } => image::mount(scope, source, target, *dax),
         Operation::Idmap { path } => mounts::idmap(scope, trees, path),

@@ -10,10 +10,10 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pod::plan::{AppPlan, Operation, Process};
 
-use crate::AppCgroups;
 use crate::channel::{Listener, Reporter, pair};
 use crate::confine::{adjust_oom_score, confine};
 use crate::error::{Error, errno};
+use crate::landlock;
 use crate::notifications;
 use crate::operations::carry_out;
 use crate::program::Program;
@@ -21,6 +21,7 @@ use crate::scope::Scope;
 use crate::streams::OwnEnds;
 use crate::sys;
 use crate::users::Identity;
+use crate::{AppCgroups, AppSockets};
 
 /// What a new process is made from.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,8 @@ pub struct Material<'a> {
     pub streams: &'a OwnEnds,
     /// Its cgroups.
     pub cgroups: &'a AppCgroups,
+    /// Its listening sockets.
+    pub sockets: &'a AppSockets,
 }
 
 /// Where an app is: what its further processes join.
@@ -51,7 +54,8 @@ impl Place<'_> {
 
 /// Forks the process that becomes an app.
 pub fn app(material: Material<'_>) -> Result<(Pid, Listener), Error> {
-    fork_into(material.cgroups, CloneFlags::CLONE_NEWNS, |reporter| become_app(material, reporter))
+    let cgroups = material.cgroups;
+    fork_into(cgroups, material.sockets, CloneFlags::CLONE_NEWNS, |reporter| become_app(material, reporter))
 }
 
 /// Forks the process that becomes an app's post-stop handler.
@@ -61,7 +65,7 @@ pub fn post_stop(
     streams: &OwnEnds,
     command: &[String],
 ) -> Result<(Pid, Listener), Error> {
-    fork_into(place.cgroups, CloneFlags::empty(), |_| {
+    fork_into(place.cgroups, &AppSockets::default(), CloneFlags::empty(), |_| {
         place.join()?;
         streams.take()?;
         become_handler(app, "post-stop", command)
@@ -70,21 +74,22 @@ pub fn post_stop(
 
 /// Forks the process of a session: all that an app's is, but for its program.
 pub fn session(place: Place<'_>, process: &Process, streams: &OwnEnds) -> Result<(Pid, Listener), Error> {
-    fork_into(place.cgroups, CloneFlags::empty(), |_| {
+    fork_into(place.cgroups, &AppSockets::default(), CloneFlags::empty(), |_| {
         place.join()?;
         streams.take()?;
         adjust_oom_score(process)?;
-        become_process(process, None)
+        become_process(process, &AppSockets::default(), None)
     })
 }
 
-/// Forks a process that is in an app's cgroups before it does anything else.
+/// Forks a process that is in an app's cgroups before it does anything else, and may take the numbers of `sockets`.
 fn fork_into(
     cgroups: &AppCgroups,
+    sockets: &AppSockets,
     namespaces: CloneFlags,
     child: impl FnOnce(&Reporter) -> Result<Infallible, Error>,
 ) -> Result<(Pid, Listener), Error> {
-    let (listener, reporter) = pair().map_err(Error::system("make a channel to the app"))?;
+    let (listener, reporter) = pair(sockets.end()).map_err(Error::system("make a channel to the app"))?;
     let (forked, entered) = fork(cgroups, namespaces).map_err(Error::system("fork"))?;
     let Some(pid) = forked else {
         let result = if entered { Ok(()) } else { enter_cgroups(cgroups) };
@@ -113,7 +118,7 @@ fn exit() -> ! {
 }
 
 fn become_app(material: Material<'_>, reporter: &Reporter) -> Result<Infallible, Error> {
-    let Material { app, streams, .. } = material;
+    let Material { app, streams, sockets, .. } = material;
     carry_out(&app.setup, &scope(app)?, &[])?;
     streams.take()?;
     adjust_oom_score(&app.process)?;
@@ -126,34 +131,54 @@ fn become_app(material: Material<'_>, reporter: &Reporter) -> Result<Infallible,
     if let Some(command) = &app.pre_start {
         run_pre_start(app, command, &|error| reporter.fail(error))?;
     }
-    become_process(&app.process, None)
+    become_process(&app.process, sockets, None)
 }
 
-/// Becomes a process, which inherits its standard streams and `kept`, and nothing else.
-pub fn become_process(process: &Process, kept: Option<BorrowedFd<'_>>) -> Result<Infallible, Error> {
+/// Becomes a process, which inherits its standard streams, its sockets and `kept`, and nothing else.
+pub fn become_process(
+    process: &Process,
+    sockets: &AppSockets,
+    kept: Option<BorrowedFd<'_>>,
+) -> Result<Infallible, Error> {
     let identity = Identity::resolve(&process.user, &process.group, &process.supplementary_gids)?;
-    become_program(process, &identity, &process.exec, kept)
+    become_program(process, &identity, &process.exec, sockets, kept)
 }
 
-/// Between the filter and the execution lies nothing: it may refuse any other call.
+/// Between the filter and the execution lies nothing: it may refuse any other call. Landlock's rules may keep the program from
+/// being found.
 fn become_program(
     process: &Process,
     identity: &Identity,
     command: &[String],
+    sockets: &AppSockets,
     kept: Option<BorrowedFd<'_>>,
 ) -> Result<Infallible, Error> {
-    confine(process, identity)?;
+    let process = sockets.give(process)?;
+    let rules = process.landlock.as_ref().map(landlock::prepare).transpose()?;
+    confine(&process, identity, sockets.end())?;
     if let Some(kept) = kept {
         fcntl(kept, FcntlArg::F_SETFD(FdFlag::empty())).map_err(Error::system("keep a descriptor"))?;
     }
     let program = Program::find(command, &process.environment)?;
     let filter = process.filter.as_ref().map(|filter| sys::Filter::new(&filter.program()));
+    if let Some(rules) = &rules {
+        rules.restrict().map_err(Error::system("restrict the app by Landlock"))?;
+    }
     if let Some(filter) = &filter {
         filter.install().map_err(Error::system(
             "filter the app's system calls (--insecure-options=seccomp does without a filter)",
         ))?;
     }
-    program.execute()
+    let is_restricted = process.landlock.as_ref().is_some_and(|rules| rules.paths().is_some());
+    program.execute().map_err(|source| match is_restricted {
+        true => Error::Because {
+            what: "cannot run the program under the app's Landlock rules, which have to let it and its interpreter (as ld.so) \
+                be executed"
+                .into(),
+            source: Box::new(source),
+        },
+        false => source,
+    })
 }
 
 /// An app's set-up stays inside what will be its root.
@@ -203,8 +228,7 @@ pub fn run_pre_start(app: &AppPlan, command: &[String], report: &dyn Fn(&Error))
 }
 
 fn become_handler(app: &AppPlan, event: &str, command: &[String]) -> Result<Infallible, Error> {
-    become_program(&app.process, &Identity::ROOT, command, None).map_err(|source| Error::Because {
-        what: format!("cannot run the {event} handler"),
-        source: Box::new(source),
+    become_program(&app.process, &Identity::ROOT, command, &AppSockets::default(), None).map_err(|source| {
+        Error::Because { what: format!("cannot run the {event} handler"), source: Box::new(source) }
     })
 }

@@ -26,7 +26,8 @@ use crate::error::{Error, causes};
 use crate::operations::carry_out;
 use crate::scope::Scope;
 use crate::sessions::Sessions;
-use crate::{AppCgroups, AppStreams, Connections, cgroup, newcomer, streams};
+use crate::streams::Prepared;
+use crate::{AppCgroups, AppSockets, AppStreams, Connections, cgroup, newcomer, streams};
 
 /// Everything that a kill reaches: all processes but PID 1 itself.
 const EVERYTHING: Pid = Pid::from_raw(-1);
@@ -60,7 +61,7 @@ struct Supervisor<'a> {
 }
 
 pub(crate) fn run(plan: &Plan, connections: Connections) -> ExitStatus {
-    let Connections { control, streams, cgroups, trees, sessions, own_kernel } = connections;
+    let Connections { control, streams, cgroups, sockets, trees, sessions, own_kernel } = connections;
     let signals = match take_signals() {
         Ok(signals) => signals,
         Err(error) => return refuse(control, &error),
@@ -80,7 +81,9 @@ pub(crate) fn run(plan: &Plan, connections: Connections) -> ExitStatus {
         has_parent: true,
         first_failure: None,
     };
-    supervisor.run(plan, streams, cgroups, trees);
+    let sockets = sockets.into_iter();
+    let places = streams.into_iter().zip(sockets.chain(std::iter::repeat_with(AppSockets::default)));
+    supervisor.run(plan, places.collect(), cgroups, trees);
     supervisor.say_farewell(own_kernel)
 }
 
@@ -104,12 +107,12 @@ impl<'a> Supervisor<'a> {
     fn run(
         &mut self,
         plan: &'a Plan,
-        streams: Vec<AppStreams>,
+        ends: Vec<(AppStreams, AppSockets)>,
         cgroups: Vec<AppCgroups>,
         trees: Vec<OwnedFd>,
     ) {
         match set_up(plan, cgroups, trees) {
-            Ok(cgroups) => self.start_apps(plan, streams, cgroups),
+            Ok(cgroups) => self.start_apps(plan, ends, cgroups),
             Err(error) => return self.fail(None, &error),
         }
         self.until(|supervisor| {
@@ -156,13 +159,14 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Starts every app without waiting for any; one that cannot be started ends the pod.
-    fn start_apps(&mut self, plan: &'a Plan, streams: Vec<AppStreams>, cgroups: Vec<AppCgroups>) {
+    fn start_apps(&mut self, plan: &'a Plan, ends: Vec<(AppStreams, AppSockets)>, cgroups: Vec<AppCgroups>) {
         let role = if plan.apps.len() == 1 { Role::Alone } else { Role::Member };
-        for ((app, streams), cgroups) in plan.apps.iter().zip(streams).zip(cgroups) {
+        for ((app, (streams, sockets)), cgroups) in plan.apps.iter().zip(ends).zip(cgroups) {
             let started = streams::prepare(streams).and_then(|prepared| {
                 self.inputs.extend(prepared.inputs);
                 self.outputs.extend(prepared.outputs);
-                let mut app = App::new(Cow::Borrowed(app), prepared.own, prepared.terminal, cgroups, role);
+                let Prepared { own, terminal, .. } = prepared;
+                let mut app = App::new(Cow::Borrowed(app), own, terminal, cgroups, sockets, role);
                 app.start().map(|()| app)
             });
             match started {

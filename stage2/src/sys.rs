@@ -146,11 +146,25 @@ fn clone(
     Ok((child != 0).then(|| Pid::from_raw(child as libc::pid_t)))
 }
 
-/// Keeps every descriptor above standard error from the program that is executed next.
-pub fn close_descriptors_on_exec() -> nix::Result<()> {
+/// A copy of a descriptor with a number that is free, from `first` on; no program inherits it.
+pub fn duplicate_from(fd: BorrowedFd<'_>, first: RawFd) -> nix::Result<OwnedFd> {
+    // SAFETY: no memory is involved.
+    owned(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, first) }.into())
+}
+
+/// Gives a copy of a descriptor this other number, which is closed if it is open; the next program inherits it. Whoever thinks to
+/// own that number in this process has the copy instead.
+pub fn give_number(fd: BorrowedFd<'_>, number: RawFd) -> nix::Result<()> {
+    // SAFETY: no memory is involved.
+    Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
+}
+
+/// Keeps every descriptor from `first` on from the program that is executed next.
+pub fn close_descriptors_on_exec(first: RawFd) -> nix::Result<()> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
     // SAFETY: no memory is involved, and nothing is closed before the execution.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
     Errno::result(result).map(drop)
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::selinux::Context;
 use crate::volumes::EmptyVolume;
 
 /// One operation. Paths are absolute.
@@ -42,6 +43,9 @@ pub enum Operation {
         work: PathBuf,
         /// An existing directory.
         target: PathBuf,
+        /// The SELinux label of all its files; their own, if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        label: Option<Context>,
     },
     /// Mounts an image read-only, directly or, on kernels before 6.12, through a loop device that vanishes with the mount.
     Image {

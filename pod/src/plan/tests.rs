@@ -183,3 +183,35 @@ fn plans_survive_the_wire() {
     let json = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<Plan>(&json).unwrap(), plan);
 }
+
+#[test]
+fn files_of_a_confined_app_have_its_label() {
+    let range = crate::users::UserRange { shift: 65536, count: 65536 };
+    let private = Isolation::Namespaces {
+        pod_root: "/p".into(),
+        volumes: Vec::new(),
+        users: Some(PrivateUsers { range, host_network: false }),
+    };
+    for world in [namespaces(), world(private, ImageSource::File("/i".into()))] {
+        let mut manifest = manifest();
+        let value = serde_json::json!({ "user": "u", "role": "r", "type": "t", "level": "s0:c1,c2" });
+        let name = "os/linux/selinux-context".into();
+        manifest.apps[0].app.as_mut().unwrap().isolators = vec![crate::isolator::RawIsolator { name, value }];
+        let mut plan = compute(&manifest, &world).unwrap();
+        plan.label(&"a:object_r:b:s0".parse().unwrap());
+        let option = r#"context="a:object_r:b:s0:c1,c2""#;
+        let labelled = |operations: &[Operation]| {
+            let is_labelled = |operation: &Operation| match operation {
+                Operation::Overlay { label, .. } => label.as_ref().unwrap().mount_option() == option,
+                Operation::Mount { file_system, options, .. } => {
+                    file_system == "tmpfs" && options.ends_with(option)
+                }
+                _ => false,
+            };
+            operations.iter().filter(|operation| is_labelled(operation)).count()
+        };
+        // The root and /dev/shm, and the app's /dev.
+        let of_pod = labelled(&plan.outside) + labelled(&plan.setup);
+        assert_eq!((of_pod, labelled(&plan.apps[0].setup)), (2, 1));
+    }
+}

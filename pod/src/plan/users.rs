@@ -48,6 +48,7 @@ pub(super) fn shifted_root(root: &Path, app: &AcName, layers: &Layers) -> Vec<Op
             upper: layers.writable.join("upper"),
             work: layers.writable.join("work"),
             target: layer,
+            label: None,
         },
     ]
 }

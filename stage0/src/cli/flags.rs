@@ -9,7 +9,7 @@ use pod::image_manifest::{EnvironmentVariable, NameValue};
 use pod::isolator::RawIsolator;
 use pod::life::{ExitPolicy, KillSignal, Restart};
 use pod::net::Net;
-use pod::ports::ExposedPort;
+use pod::ports::{ExposedPort, Protocol};
 use pod::quantity::Quantity;
 use pod::rlimit::Rlimit;
 use pod::streams::{InputMode, OutputMode};
@@ -113,6 +113,9 @@ pub struct AppFlags {
     /// The app's name in the pod; by default the last part of the image's
     #[arg(long, value_parser = values::name)]
     pub name: Option<AcName>,
+    /// A port whose listening socket rkt is passed (LISTEN_FDS, as by a systemd socket unit), for the app: 80, 53/udp
+    #[arg(long, value_parser = values::socket_port, value_name = "PORT[/PROTOCOL]")]
+    pub socket_activated: Vec<(Protocol, u16)>,
     /// Where a volume belongs: volume=NAME,target=PATH; before the first image, in all apps
     #[arg(long, value_parser = values::mount, value_name = "MOUNT")]
     pub mount: Vec<Mount>,
@@ -134,6 +137,12 @@ pub struct AppFlags {
     /// The AppArmor profile that confines it, which has to be loaded
     #[arg(long, value_parser = isolators::apparmor_profile, value_name = "NAME")]
     pub apparmor_profile: Option<RawIsolator>,
+    /// The SELinux context that confines it: USER:ROLE:TYPE:LEVEL
+    #[arg(long, value_parser = isolators::selinux_context, value_name = "CONTEXT")]
+    pub selinux_context: Option<RawIsolator>,
+    /// What it may use at all, by Landlock: read=, write=, execute=PATH, bind=, connect=PORT|none, scope=signal|abstract-unix-socket,...
+    #[arg(long, value_parser = isolators::landlock, value_name = "RULES")]
+    pub landlock: Option<RawIsolator>,
     /// How willingly the kernel kills it when memory is short: -1000 (never) to 1000
     #[arg(long, value_parser = isolators::oom_score_adj, value_name = "NUMBER", allow_negative_numbers = true)]
     pub oom_score_adj: Option<RawIsolator>,

@@ -1,7 +1,10 @@
 //! Parsers of flags that are isolators: what they say is checked by the isolators' own parser.
 
+use std::collections::BTreeMap;
+
 use pod::isolator::{Isolator, RawIsolator, names};
 use pod::rlimit::Rlimit;
+use pod::selinux::Context;
 use serde_json::json;
 
 /// `CAP_A,CAP_B`, of `--caps-retain`.
@@ -58,6 +61,38 @@ pub fn apparmor_profile(text: &str) -> Result<RawIsolator, String> {
     isolator(names::APPARMOR, json!({ "profile": text }))
 }
 
+/// `USER:ROLE:TYPE:LEVEL`, of `--selinux-context`.
+pub fn selinux_context(text: &str) -> Result<RawIsolator, String> {
+    let context: Context = text.parse().map_err(|error: pod::Error| error.to_string())?;
+    isolator(names::SELINUX, json!(context))
+}
+
+/// `KIND=VALUE,...`, of `--landlock`: each kind may stand several times; ports are numbers, or `none` alone.
+pub fn landlock(text: &str) -> Result<RawIsolator, String> {
+    let mut rules = BTreeMap::new();
+    for word in list(text) {
+        let (kind, value) = word.split_once('=').ok_or_else(|| format!("\"{word}\" is not KIND=VALUE"))?;
+        let value = match kind {
+            "read" | "write" | "execute" | "scope" => vec![json!(value)],
+            "bind" | "connect" if value == "none" => Vec::new(),
+            "bind" | "connect" => {
+                let port: u16 = value.parse().map_err(|_| format!("\"{value}\" is no port, nor none"))?;
+                vec![json!(port)]
+            }
+            _ => return Err(format!("\"{kind}\" is not read, write, execute, bind, connect or scope")),
+        };
+        let so_far: Option<&mut Vec<_>> = rules.get_mut(kind);
+        match so_far {
+            Some(values) if values.is_empty() || value.is_empty() => {
+                return Err(format!("\"{kind}=none\" stands beside ports"));
+            }
+            Some(values) => values.extend(value),
+            None => drop(rules.insert(kind, value)),
+        }
+    }
+    isolator(names::LANDLOCK, json!(rules))
+}
+
 /// A number, of `--oom-score-adj`.
 pub fn oom_score_adj(text: &str) -> Result<RawIsolator, String> {
     let score: i32 = text.parse().map_err(|error| format!("{text:?}: {error}"))?;
@@ -107,6 +142,34 @@ mod tests {
         assert_eq!(cpu_shares("2").unwrap().value, json!(2));
         assert!(cpu_shares("1").is_err() && cpu_shares("much").is_err());
         assert!(pids("0").is_err() && pids("-1").is_err() && oom_score_adj("1001").is_err());
+    }
+
+    #[test]
+    fn landlock_flags() {
+        let raw = landlock("read=/usr,read=/etc,write=/tmp,bind=none,connect=443,scope=signal").unwrap();
+        let wanted = json!({"read": ["/usr", "/etc"], "write": ["/tmp"], "bind": [], "connect": [443], "scope": ["signal"]});
+        assert_eq!((raw.name.as_str(), raw.value), ("os/linux/landlock", wanted));
+        for (bad, expected) in [
+            ("", "nothing"),
+            ("read", "KIND=VALUE"),
+            ("reed=/", "reed"),
+            ("read=usr", "absolute"),
+            ("bind=http", "http"),
+            ("connect=0", "port"),
+            ("bind=80,bind=none", "beside"),
+            ("bind=none,bind=80", "beside"),
+            ("scope=network", "network"),
+        ] {
+            let error = landlock(bad).unwrap_err();
+            assert!(error.contains(expected), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn selinux_contexts() {
+        let raw = selinux_context("u:r:t:s0:c1,c2").unwrap();
+        assert_eq!(raw.value, json!({"user": "u", "role": "r", "type": "t", "level": "s0:c1,c2"}));
+        assert!(selinux_context("u:r:t").is_err());
     }
 
     #[test]

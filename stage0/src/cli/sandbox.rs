@@ -50,7 +50,7 @@ impl From<SandboxFlags> for PodFlags {
     fn from(flags: SandboxFlags) -> Self {
         Self {
             stage1: flags.stage1,
-            net: flags.net,
+            net: Some(flags.net),
             port: flags.port,
             hostname: flags.hostname,
             private_users: flags.private_users,

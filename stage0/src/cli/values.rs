@@ -7,7 +7,7 @@ use pod::image_manifest::{EnvironmentVariable, NameValue, Port, check_variable_n
 use pod::life::MAX_KILL_TIMEOUT;
 use pod::limits::{MIN_CPU_MILLI, MIN_MEMORY_BYTES};
 use pod::net::Net;
-use pod::ports::ExposedPort;
+use pod::ports::{ExposedPort, Protocol};
 use pod::quantity::Quantity;
 use pod::streams::{InputMode, MIN_LOG_BYTES, OutputMode};
 use pod::types::AcName;
@@ -49,6 +49,18 @@ pub fn kill_timeout(text: &str) -> Result<Duration, String> {
         timeout if timeout <= MAX_KILL_TIMEOUT => Ok(timeout),
         _ => Err(format!("it is more than a day ({}h)", MAX_KILL_TIMEOUT.as_secs() / 3600)),
     }
+}
+
+/// `PORT`, `PORT/tcp` or `PORT/udp`.
+pub fn socket_port(text: &str) -> Result<(Protocol, u16), String> {
+    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol {
+        "tcp" => Some(Protocol::Tcp),
+        "udp" => Some(Protocol::Udp),
+        _ => None,
+    };
+    let port = port.parse().ok().filter(|port| *port != 0);
+    protocol.zip(port).ok_or_else(|| format!("{text:?} is not a port such as 80 or 53/udp"))
 }
 
 /// `NAME=VALUE`, of an annotation.
@@ -198,6 +210,15 @@ mod tests {
             assert!(memory(bad).is_err_and(|error| error.contains(expected)), "{bad}");
         }
         assert!(cpu("0").is_err());
+    }
+
+    #[test]
+    fn socket_ports() {
+        assert_eq!(socket_port("80"), Ok((Protocol::Tcp, 80)));
+        assert_eq!(socket_port("53/udp"), Ok((Protocol::Udp, 53)));
+        for bad in ["", "0", "65536", "80/", "80/sctp", "http"] {
+            assert!(socket_port(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

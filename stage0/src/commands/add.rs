@@ -14,6 +14,7 @@ use crate::host::Kernel;
 use crate::pods::Pods;
 use crate::pods::environment::PodEnvironment;
 use crate::pods::manifest::{Source, runtime_app};
+use crate::sockets::Sockets;
 use crate::stage1;
 use crate::store::Store;
 
@@ -40,7 +41,12 @@ pub fn add(globals: &Globals, choice: &PodChoice, arguments: &AppArguments) -> O
     let app = runtime_app(Source { id: &image.id, manifest: &image.manifest }, arguments, &environment, &[])?;
     let mut alone = PodManifest::new(vec![app.clone()]);
     alone.volumes = flags.volume.clone();
-    check(&alone, &flags, std::slice::from_ref(arguments), std::slice::from_ref(&image))?;
+    let label = check(&alone, &flags, std::slice::from_ref(arguments), std::slice::from_ref(&image))?;
+    if label.is_some() {
+        return Err(Refused::LateLabel(app.name).into());
+    }
+    // Nobody passes any for it.
+    Sockets::default().assign(&alone, flags.stage1)?;
     let app_image = app_image(&store, &Kernel::running(), flags.stage1, &app.name, &image)?;
 
     let lock = pod.lock_apps()?;

@@ -21,6 +21,11 @@ pub enum Refused {
     /// It is not that kind of pod.
     #[error("pod \"{0}\" has the apps that it was started with: only those of rkt app sandbox change")]
     Immutable(Uuid),
+    /// The labels of its files are the pod's.
+    #[error(
+        "app \"{0}\" has an SELinux context, which apps that come into a running pod cannot have: run it in a pod of its own"
+    )]
+    LateLabel(AcName),
 }
 
 /// Prints a pod's apps.

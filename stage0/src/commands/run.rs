@@ -14,6 +14,7 @@ use pod::net::Net;
 use pod::plan::{self, ImageSource, Isolation, Layers, OpenedVolume, Plan, PrivateUsers, World};
 use pod::pod_manifest::PodManifest;
 use pod::ports;
+use pod::selinux::Context;
 use pod::types::{AcName, ImageId};
 use pod::users::{COUNT, UserRange};
 use pod::volumes::Mount;
@@ -26,9 +27,11 @@ use crate::pods::create::{AppImage, NewPod, Tree};
 use crate::pods::environment::PodEnvironment;
 use crate::pods::manifest::{Source, generate, runtime_app};
 use crate::pods::{Pods, command};
+use crate::sockets::Sockets;
+use crate::stage1::Handed;
 use crate::store::{self, Image, Store};
 use crate::users::{self, Reserved};
-use crate::{apparmor, network, stage1, timeline, volumes};
+use crate::{apparmor, landlock, network, selinux, stage1, timeline, volumes};
 
 /// What is wrong with a command line that is right by itself.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +64,7 @@ pub fn run(
     if !nix::unistd::geteuid().is_root() {
         return Err(Refused::Unprivileged.into());
     }
+    let sockets = Sockets::take()?;
     let uuid = Uuid::new_v4();
     if let Some(path) = &flags.uuid_file_save {
         fs::write(path, uuid.to_string()).map_err(|error| Refused::UuidFile(path.clone(), error))?;
@@ -87,7 +91,8 @@ pub fn run(
     let images_done = timeline::now_us();
     let sources = images.iter().map(|image| Source { id: &image.id, manifest: &image.manifest });
     let manifest = generate(&sources.zip(apps).collect::<Vec<_>>(), flags, &environment, mounts)?;
-    check(&manifest, flags, apps, &images)?;
+    let files = check(&manifest, flags, apps, &images)?;
+    let assigned = sockets.assign(&manifest, flags.stage1)?;
     let pods = Pods::new(&globals.directory);
     let ports = ports::mappings(&manifest)?;
     network::check(&net, &globals.local_config, &ports)?;
@@ -117,7 +122,9 @@ pub fn run(
     };
     let marks = flags.timeline.then(|| timeline::marks(started, images_done, timeline::now_us()));
     let users = users.as_ref().map(Reserved::lock);
-    Ok(stage1::exec(&pod.path(), pod.lock(), users, &arguments, flags.stage1, marks)?)
+    let handed =
+        Handed { lock: pod.lock(), users, sockets: &sockets, assigned: &assigned, files: files.as_ref() };
+    Ok(stage1::exec(&pod.path(), handed, &arguments, flags.stage1, marks)?)
 }
 
 /// What of an image an app of this isolation gets.
@@ -142,6 +149,7 @@ fn check_isolation(flags: &PodFlags, net: &Net) -> Result<(), Box<dyn Error>> {
         Stage1::Kvm | Stage1::Nspawn => Ok(()),
         Stage1::Fly => {
             let refused = [
+                (flags.mutable.then(|| "rkt app sandbox".to_owned()), "processes"),
                 ((*net != Net::Host).then(|| format!("--net={net}")), "network"),
                 (flags.hostname.as_ref().map(|name| format!("--hostname={name}")), "name"),
                 (flags.private_users.then(|| "--private-users".to_owned()), "users"),
@@ -178,13 +186,13 @@ pub fn find(
     })
 }
 
-/// Everything that the stage1 would refuse, before anything is made.
+/// Everything that the stage1 would refuse, before anything is made; the SELinux label of containers' files, if it is needed.
 pub fn check(
     manifest: &PodManifest,
     flags: &PodFlags,
     apps: &[AppArguments],
     images: &[Image],
-) -> Result<(), Box<dyn Error>> {
+) -> Result<Option<Context>, Box<dyn Error>> {
     let limits = PodLimits::of(manifest)?;
     if flags.stage1 == Stage1::Kvm {
         limits.vcpus()?;
@@ -195,8 +203,11 @@ pub fn check(
         apps.iter().zip(&files).map(|(app, file)| (app.image.as_str(), file.as_path())).collect();
     let plan = plan_of(manifest, flags)?;
     apparmor::check(&plan, flags.stage1)?;
+    landlock::check(&plan, flags.stage1)?;
+    let label = selinux::check(&plan, flags.stage1)?;
     volumes::check(manifest, flags.stage1, flags.private_users, &files)?;
-    check_programs(manifest, &plan, &files)
+    check_programs(manifest, &plan, &files)?;
+    Ok(label)
 }
 
 fn check_programs(

@@ -10,7 +10,17 @@ use crate::host::{self, Erofs, Kernel};
 use crate::users;
 
 pub fn rows(kernel: &Kernel) -> Vec<Row> {
-    vec![root(), stage1(), fly(), namespaces(), overlay(kernel), filters(), erofs(kernel), user_namespaces()]
+    vec![
+        root(),
+        stage1(),
+        fly(),
+        namespaces(),
+        overlay(kernel),
+        filters(),
+        erofs(kernel),
+        user_namespaces(),
+        landlock(),
+    ]
 }
 
 fn root() -> Row {
@@ -99,5 +109,20 @@ fn user_namespaces() -> Row {
             error.to_string(),
             "sysctl user.max_user_namespaces=10000, or Linux 5.19 or later with CONFIG_USER_NS",
         ),
+    }
+}
+
+/// What `--landlock` needs.
+fn landlock() -> Row {
+    const NAME: &str = "Landlock";
+    match jail::landlock::version() {
+        Ok(Some(version)) => Row::ok(NAME, Need::Optional, format!("version {version}, for --landlock")),
+        Ok(None) => Row::missing(
+            NAME,
+            Need::Optional,
+            "no",
+            "boot with lsm=landlock,..., or a kernel with CONFIG_SECURITY_LANDLOCK",
+        ),
+        Err(errno) => Row::missing(NAME, Need::Optional, errno.to_string(), "run rkt doctor as root"),
     }
 }

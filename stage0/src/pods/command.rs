@@ -102,6 +102,8 @@ mod tests {
             filter: None,
             rlimits: Vec::new(),
             apparmor: None,
+            selinux: None,
+            landlock: None,
             oom_score_adj: None,
         }
     }

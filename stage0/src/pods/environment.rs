@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use pod::image_manifest::{EnvironmentVariable, check_variable_name};
+use pod::sockets::VARIABLES;
 
 use super::Error;
 use crate::cli::PodFlags;
@@ -44,14 +45,16 @@ fn put(environment: &mut Vec<EnvironmentVariable>, variables: &[EnvironmentVaria
     }
 }
 
-/// How systemd reaches the service that it has started: rkt, not its apps.
-const OF_SERVICE: [&str; 4] = ["NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+/// Whether systemd reaches the service that it has started by this variable: rkt, not its apps.
+fn is_of_service(name: &str) -> bool {
+    name == "NOTIFY_SOCKET" || VARIABLES.contains(&name)
+}
 
 /// This process's own variables; those that a manifest cannot have, in name or value, are left out.
 fn own() -> Vec<EnvironmentVariable> {
     let variables = std::env::vars_os().filter_map(|(name, value)| {
         let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
-        check_variable_name(&name).ok().filter(|()| !OF_SERVICE.contains(&name.as_str()))?;
+        check_variable_name(&name).ok().filter(|()| !is_of_service(&name))?;
         Some(EnvironmentVariable { name, value })
     });
     variables.collect()

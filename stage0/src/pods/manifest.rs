@@ -1,10 +1,11 @@
 //! The manifest of a new pod: the images' manifests with the command line's changes.
 
-use pod::image_manifest::{App, ImageManifest, NameValue};
+use pod::image_manifest::{App, ImageManifest, NameValue, Port};
 use pod::isolator::{RawIsolator, names};
 use pod::life::{ExitPolicy, Restart, annotations};
 use pod::plan::NOTIFY_ANNOTATION;
 use pod::pod_manifest::{ANNOTATION_MUTABLE, PodManifest, RuntimeApp, RuntimeImage};
+use pod::ports::Protocol;
 use pod::quantity::Quantity;
 use pod::streams::{
     ANNOTATION_LOG_MAX_FILES, ANNOTATION_LOG_MAX_SIZE, ANNOTATION_STDERR, ANNOTATION_STDIN, ANNOTATION_STDOUT,
@@ -175,10 +176,20 @@ fn app(image: &ImageManifest, arguments: &AppArguments, environment: &PodEnviron
         app.working_directory = Some(directory.clone());
     }
     environment.apply(&mut app.environment, &flags.environment);
+    for (protocol, port) in &flags.socket_activated {
+        activate(&mut app.ports, *protocol, *port)?;
+    }
     // The last isolator of a kind wins.
     let limits = [("resource/cpu", flags.cpu), ("resource/memory", flags.memory)];
     app.isolators.extend(limits.into_iter().filter_map(|(name, limit)| Some(isolator(name, limit?))));
-    let others = [&flags.cpu_shares, &flags.pids, &flags.apparmor_profile, &flags.oom_score_adj];
+    let others = [
+        &flags.cpu_shares,
+        &flags.pids,
+        &flags.apparmor_profile,
+        &flags.selinux_context,
+        &flags.landlock,
+        &flags.oom_score_adj,
+    ];
     app.isolators.extend(others.into_iter().flatten().cloned());
     let capabilities = flags.caps_retain.as_ref().or(flags.caps_remove.as_ref());
     replace(&mut app.isolators, &[names::CAPABILITIES_RETAIN, names::CAPABILITIES_REMOVE], capabilities);
@@ -187,6 +198,19 @@ fn app(image: &ImageManifest, arguments: &AppArguments, environment: &PodEnviron
         app.isolators.push(RawIsolator { name: names::RLIMITS.into(), value: json!(flags.rlimit) });
     }
     Ok(app)
+}
+
+/// Has a port's socket passed to the app; a port that the image does not name gets the name that OCI's have.
+fn activate(ports: &mut Vec<Port>, protocol: Protocol, number: u16) -> Result<(), Error> {
+    let protocol = protocol.to_string();
+    match ports.iter_mut().find(|port| port.protocol == protocol && port.port == number) {
+        Some(port) => port.socket_activated = true,
+        None => {
+            let name = format!("{number}-{protocol}").parse()?;
+            ports.push(Port { name, protocol, port: number, count: 1, socket_activated: true });
+        }
+    }
+    Ok(())
 }
 
 /// Puts an isolator of the command line in place of the image's of the same kind.

@@ -109,7 +109,8 @@ fn isolators_are_checked_before_anything_is_made() {
         return;
     }
     for (isolator, value, expected) in [
-        ("selinux-context", r#"{"type":"t"}"#, "selinux-context is not supported"),
+        ("selinux-context", r#"{"type":"t"}"#, "missing field `user`"),
+        ("landlock", r#"{"read":["usr"]}"#, "absolute path"),
         ("seccomp-retain-set", r#"{"set":["raed"]}"#, "\"raed\" is not the name of a system call"),
         ("seccomp-remove-set", r#"{"set":["execve"]}"#, "cannot be started"),
         ("rlimits", r#"[{"name":"LOCKS","soft":1,"hard":1}]"#, "does not enforce"),

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use pod::plan::MountFlags;
+use pod::selinux::Context;
 
 use super::mounts::{Kind, mount as mount_kind};
 use crate::error::{Error, errno};
@@ -20,6 +21,8 @@ pub struct Layers<'a> {
     pub upper: &'a Path,
     /// For the kernel's use.
     pub work: &'a Path,
+    /// The SELinux label of all files.
+    pub label: Option<&'a Context>,
 }
 
 /// Devices are in /dev, which is not of the overlay.
@@ -52,7 +55,8 @@ fn make_upper(layers: &Layers<'_>) -> io::Result<()> {
 
 fn options(layers: &Layers<'_>) -> String {
     let [lower, upper, work] = [layers.lower, layers.upper, layers.work].map(escape);
-    format!("lowerdir={lower},upperdir={upper},workdir={work}")
+    let label = layers.label.map_or(String::new(), |label| format!(",{}", label.mount_option()));
+    format!("lowerdir={lower},upperdir={upper},workdir={work}{label}")
 }
 
 /// Overlayfs separates options by `,` and lower directories by `:`, and takes both literally after a `\`.
@@ -74,7 +78,8 @@ mod tests {
     #[test]
     fn separators_are_escaped() {
         assert_eq!(escape(Path::new(r"/a:b/c,d\e")), r"/a\:b/c\,d\\e");
-        let layers = Layers { lower: Path::new("/l"), upper: Path::new("/u,"), work: Path::new("/w") };
+        let (lower, upper, work) = (Path::new("/l"), Path::new("/u,"), Path::new("/w"));
+        let layers = Layers { lower, upper, work, label: None };
         assert_eq!(options(&layers), r"lowerdir=/l,upperdir=/u\,,workdir=/w");
     }
 }

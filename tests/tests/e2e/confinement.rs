@@ -208,6 +208,22 @@ fn confinement_without_sense_is_refused() {
     }
 }
 
+/// Likewise; a host with SELinux has policies that this test does not know.
+#[test]
+fn an_selinux_context_is_refused_where_there_is_none() {
+    let host = Host::new();
+    let is_vm = stage1() == "kvm";
+    if is_vm || !std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+        let why = if is_vm { "use --stage1=nspawn" } else { "no SELinux" };
+        let option = "--selinux-context=system_u:system_r:container_t:s0:c1,c2";
+        let refused = with(&host, &[option], "exit 0").exited(254);
+        assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    }
+    let refused = with(&host, &["--selinux-context=system_u:system_r"], "exit 0").exited(254);
+    assert!(refused.stderr.contains("USER:ROLE:TYPE:LEVEL"), "{}", refused.stderr);
+    assert!(host.pods().is_empty());
+}
+
 /// Not every host has AppArmor, and the kernel of a micro-VM has none of the host's profiles.
 #[test]
 fn an_apparmor_profile_confines_the_app_or_is_refused() {
