@@ -1,8 +1,12 @@
 //! The processes of a pod. Nothing of rkt is among them, and the app may have started others and gone, or have closed the
 //! descriptor of the lock: what tells them from the host's is their root, which is on the pod's writable layer.
+//!
+//! Any user of the host can mount an overlay with such a path, but only in a user namespace of his own: whoever is in another
+//! one than this process is none of the pod's. Else root could be made to enter a root of that user's making.
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use pod::abi::PodDirectory;
@@ -36,14 +40,24 @@ pub fn members(pod: Uuid) -> Result<Vec<Member>, Error> {
 
 /// First whether it is one, since most are not; then once more, when it is certain whose the number is.
 fn member(pid: i32, pod: Uuid) -> Option<Member> {
-    let mounts = Path::new("/proc").join(pid.to_string()).join("mountinfo");
+    let process = Path::new("/proc").join(pid.to_string());
+    let mounts = process.join("mountinfo");
     // Whoever has gone meanwhile has no mounts.
-    let is_one = || fs::read_to_string(&mounts).is_ok_and(|mounts| has_layer(&mounts, pod));
+    let is_one = || {
+        fs::read_to_string(&mounts).is_ok_and(|mounts| has_layer(&mounts, pod))
+            && user_namespace(&process)
+                .is_some_and(|users| Some(users) == user_namespace("/proc/self".as_ref()))
+    };
     is_one()
         .then(|| sys::pidfd_open(pid).ok())
         .flatten()
         .filter(|_| is_one())
         .map(|pidfd| Member { pid, pidfd })
+}
+
+/// What tells a process's user namespace from others.
+fn user_namespace(process: &Path) -> Option<(u64, u64)> {
+    fs::metadata(process.join("ns/user")).ok().map(|namespace| (namespace.dev(), namespace.ino()))
 }
 
 /// Whether one of these mounts (proc_pid_mountinfo(5)) is an overlay that writes to the pod's layer, wherever the pod's

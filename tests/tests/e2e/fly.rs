@@ -369,6 +369,25 @@ fn a_pod_whose_app_has_closed_the_lock_is_not_collected() {
     pod.finish();
 }
 
+/// A user who makes an overlay of the pod's path, in namespaces of his own, is taken for nobody of the pod.
+#[test]
+fn an_impostor_is_no_process_of_the_pod() {
+    let host = Host::new();
+    run(&host, &[], &[], "true").success();
+    let layer = format!("/mnt/{}/overlay/busybox/upper", host.uuid());
+    let script = format!(
+        "mount -t tmpfs none /mnt && mkdir -p /mnt/lower /mnt/work /mnt/root {layer} && \
+        mount -t overlay none -o lowerdir=/mnt/lower,upperdir={layer},workdir=/mnt/work /mnt/root && \
+        echo ready && exec sleep 1000"
+    );
+    let mut command = Command::new("unshare");
+    let mut impostor =
+        Process::start(command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]));
+    impostor.wait_for_line("ready");
+    host.collect_garbage().success();
+    assert!(host.pods().is_empty() && impostor.runs());
+}
+
 /// At whatever moment of its start.
 #[test]
 fn a_kill_leaves_nothing() {
