@@ -20,6 +20,7 @@ pub mod network;
 mod notify;
 mod parent;
 pub mod pod;
+pub mod scope;
 pub mod signals;
 pub mod stats;
 pub mod status;

@@ -5,6 +5,7 @@ mod aci;
 mod host;
 mod leftovers;
 mod process;
+mod systemd;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 pub use aci::{Aci, Entry};
 pub use host::Host;
 pub use process::{Finished, LIMIT, Process, wait_until};
+pub use systemd::Systemd;
 
 /// busybox as an ACI; says `hello from busybox in /srv` by default.
 pub const BUSYBOX: &str = "busybox.aci";
