@@ -24,8 +24,8 @@ use crate::Error;
 
 /// The controllers that limits need.
 pub const CONTROLLERS: &[&str] = &["cpu", "memory", "pids"];
-/// What counts CPU time in v1; in v2 every cgroup does.
-const COUNTERS: [&str; 1] = ["cpuacct"];
+/// What counts CPU time, and what goes from and to disks, in v1; in v2 every cgroup does the one, and "io" the other.
+const COUNTERS: [&str; 2] = ["cpuacct", "blkio"];
 /// How a process writes its own number into `cgroup.procs`.
 const THIS_PROCESS: &[u8] = b"0";
 /// The file in the pod's directory that says where its cgroups are, a directory a line.
