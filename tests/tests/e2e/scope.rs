@@ -106,8 +106,12 @@ fn a_pod_leaves_a_unit_that_is_not_delegated_and_ends_with_it() {
     wait_for_the_end_of(&systemd, &scope);
 }
 
+/// Only in namespaces: a VM needs the controller "cpu" there, and systemd gives it to no cgroup that it does not know of.
 #[test]
 fn the_cgroup_that_is_asked_for_needs_no_scope() {
+    if stage1() == "kvm" {
+        return;
+    }
     let (systemd, host) = (Systemd::boot(), Host::new());
     let make =
         "cd /sys/fs/cgroup; [ ! -d systemd ] || tops=$(ls); for top in ${tops:-.}; do mkdir $top/here; done";
