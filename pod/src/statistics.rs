@@ -153,7 +153,7 @@ impl Statistics {
         Self {
             cpu: Cpu::of(read),
             memory: Memory::of(read),
-            io: read("io.stat").map(|text| Io::of(&text)),
+            io: read("io.stat").map(|text| Io::of(&text)).or_else(|| Io::of_v1(read)),
             pids: Pids { current: number(read, "pids.current"), limit: number(read, "pids.max") },
             pressure: Pressures {
                 cpu: read("cpu.pressure").map(|text| Pressure::of(&text)),
@@ -213,6 +213,28 @@ impl Io {
             reads: sum("rios"),
             writes: sum("wios"),
         }
+    }
+
+    /// Four lines and more a device, `8:0 Read 1`, and `Total 1` of all; that alone is of a cgroup that has used no device yet, or of
+    /// a kernel that does not count (since 6.10, before something is throttled).
+    fn of_v1(read: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
+        let (bytes, numbers) = (
+            read("blkio.throttle.io_service_bytes_recursive")?,
+            read("blkio.throttle.io_serviced_recursive")?,
+        );
+        let sum = |text: &str, direction: &str| {
+            let values = text.lines().filter_map(|line| {
+                let (_, rest) = line.split_once(' ')?;
+                rest.strip_prefix(direction)?.trim().parse::<u64>().ok()
+            });
+            values.reduce(u64::saturating_add)
+        };
+        Some(Self {
+            read_bytes: sum(&bytes, "Read ")?,
+            written_bytes: sum(&bytes, "Write ")?,
+            reads: sum(&numbers, "Read ")?,
+            writes: sum(&numbers, "Write ")?,
+        })
     }
 }
 
@@ -297,6 +319,25 @@ mod tests {
         assert_eq!((statistics.cpu.usage_us, statistics.cpu.throttled_us), (Some(30), Some(7)));
         assert_eq!((statistics.memory.limit_bytes, statistics.memory.oom_kills), (Some(65536), Some(1)));
         assert_eq!(statistics.io, None);
+    }
+
+    #[test]
+    fn legacy_disks() {
+        let of = |bytes: &str, numbers: &str| {
+            let files = [
+                ("blkio.throttle.io_service_bytes_recursive", bytes),
+                ("blkio.throttle.io_serviced_recursive", numbers),
+            ];
+            of(&files).io
+        };
+        let bytes = "8:16 Read 16384\n8:16 Write 4096\n8:16 Sync 20480\n8:16 Async 0\n8:16 Discard 0\n8:16 Total 20480\n\
+            8:0 Read 512\n8:0 Write 0\n8:0 Sync 512\n8:0 Async 0\n8:0 Discard 0\n8:0 Total 512\nTotal 20992\n";
+        let numbers = "8:16 Read 4\n8:16 Write 1\n8:16 Sync 5\n8:16 Async 0\n8:16 Discard 0\n8:16 Total 5\n\
+            8:0 Read 1\n8:0 Write 0\n8:0 Sync 1\n8:0 Async 0\n8:0 Discard 0\n8:0 Total 1\nTotal 6\n";
+        let sum = Io { read_bytes: 16896, written_bytes: 4096, reads: 5, writes: 1 };
+        assert_eq!(of(bytes, numbers), Some(sum));
+        assert_eq!(of("Total 0\n", "Total 0\n"), None, "nothing, or not counted");
+        assert_eq!(of("8:0 Read x\n", "8:0\n"), None);
     }
 
     #[test]

@@ -2,12 +2,14 @@
 //!
 //! Each range has a file in `/run/rkt/private-users`, whatever the data directory, and a pod has the range whose file's
 //! lock (flock) it holds: the lock goes from this process to the stage1 and its supervisor, and ends with the last of them,
-//! however that ends. What is in the file, the pod's UUID, is for people.
+//! however that ends. What is in the file, the pod's UUID, is for people. `rkt gc` removes the files of ranges that are free.
 //!
 //! The ranges are above those of systemd-nspawn, /etc/subuid and directory services (from 2000200000 on), and below
 //! systemd's foreign users (from 2147352576 on). `private-users.json` of the administrator's configuration says others.
 
-use std::fs::{self, File, TryLockError};
+mod lock;
+
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -145,19 +147,32 @@ fn reserve_in(locks: &Path, configured: Configured, uuid: Uuid, own_map: &str) -
     // The lower half of a random UUID is as random as it is.
     for range in configured.from(uuid.as_u128() as u32) {
         let path = locks.join(range.shift.to_string());
-        let options = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = options.map_err(failed("open", &path))?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => continue,
-            Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
-            Ok(()) if !is_mapped(own_map, range) => return Err(Error::NotMapped(range)),
-            Ok(()) => {}
+        let Some(mut file) = lock::take(&path).map_err(failed("lock", &path))? else { continue };
+        if !is_mapped(own_map, range) {
+            return Err(Error::NotMapped(range));
         }
         let recorded = file.set_len(0).and_then(|()| file.write_all(format!("{uuid}\n").as_bytes()));
         recorded.map_err(failed("write", &path))?;
         return Ok(Reserved { range, file });
     }
     Err(Error::AllInUse(configured.ranges))
+}
+
+/// Removes what is left of ranges that no pod has any more.
+pub fn collect() -> Result<(), Error> {
+    collect_in(Path::new(LOCKS))
+}
+
+fn collect_in(locks: &Path) -> Result<(), Error> {
+    let entries = match fs::read_dir(locks) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed("read", locks))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(failed("read", locks))?.path();
+        lock::remove(&path).map_err(failed("remove", &path))?;
+    }
+    Ok(())
 }
 
 /// Whether a uid_map (user_namespaces(7)), lines of inner number, outer number and count, has all of a range.
@@ -190,8 +205,17 @@ mod tests {
         assert!(matches!(reserve(7), Err(Error::AllInUse(3))));
         let record = fs::read_to_string(locks.path().join((2 * COUNT).to_string())).unwrap();
         assert_eq!(record, format!("{}\n", Uuid::from_u128(1)));
+        collect_in(locks.path()).unwrap();
+        assert_eq!(fs::read_dir(locks.path()).unwrap().count(), 3);
         drop(taken);
-        assert!(reserve(7).is_ok(), "free with the lock");
+        let reserved = reserve(7);
+        assert!(reserved.is_ok(), "free with the lock");
+        collect_in(locks.path()).unwrap();
+        assert_eq!(fs::read_dir(locks.path()).unwrap().count(), 1);
+        drop(reserved);
+        collect_in(locks.path()).unwrap();
+        assert_eq!(fs::read_dir(locks.path()).unwrap().count(), 0);
+        collect_in(&locks.path().join("nowhere")).unwrap();
     }
 
     #[test]

@@ -4,15 +4,18 @@
 use pod::limits::{AppLimits, DEFAULT_PIDS, Limit, PodLimits};
 use stage1::cgroup::{AppCgroup, Cgroups};
 use stage1::pod::Pod;
+use stage1::scope;
 
 use crate::error::Error;
 
 /// The name of the machine's cgroup below the pod's.
 const NAME: &str = "vm";
 
-/// Puts this process under the pod's quota, or into the cgroup that the caller wants, if it needs to be in one. Call it before any thread is started.
+/// Puts this process into the pod's scope, if the host has such, and under the pod's quota, or into the cgroup that the caller
+/// wants, if it needs to be in one. Call it before any thread or child is started.
 pub fn enter(pod: &Pod, limits: &PodLimits) -> Result<Option<Cgroups>, Error> {
     let parent = pod.arguments.cgroup_parent.as_ref();
+    scope::enter(pod.arguments.uuid, parent)?;
     if limits.cpu_milli().is_multiple_of(1000) && parent.is_none() {
         // As many vCPUs as cores: they cannot take more.
         return Ok(None);

@@ -18,7 +18,7 @@ use stage1::signals::{ENDED_BEFORE_ITS_START, Signals};
 use stage1::terminal::RawTerminal;
 use stage1::timeline::Timeline;
 use stage1::volumes::{self, Users};
-use stage1::{lock, sockets, status};
+use stage1::{lock, scope, sockets, status};
 use stage2::{AppCgroups, AppSockets, Connections};
 
 use crate::error::Error;
@@ -135,6 +135,7 @@ fn make_cgroups(pod: &Pod, plan: &Plan) -> Result<Cgroups, Error> {
     let apps: Vec<_> =
         apps.map(|(limits, app)| AppCgroup { limits, devices: app.devices.as_ref() }).collect();
     let parent = pod.arguments.cgroup_parent.as_ref();
+    scope::enter(pod.arguments.uuid, parent)?;
     Ok(Cgroups::make(&pod.directory, pod.arguments.uuid, &apps, CONTROLLERS, parent)?)
 }
 

@@ -18,14 +18,14 @@ use ::pod::statistics;
 use ::pod::types::AcName;
 use uuid::Uuid;
 
-use self::layout::Layout;
+pub(crate) use self::layout::{Hierarchy, Layout};
 use self::place::{Evacuation, Place};
 use crate::Error;
 
 /// The controllers that limits need.
 pub const CONTROLLERS: &[&str] = &["cpu", "memory", "pids"];
-/// What counts CPU time in v1; in v2 every cgroup does.
-const CPU_COUNTER: &str = "cpuacct";
+/// What counts CPU time, and what goes from and to disks, in v1; in v2 every cgroup does the one, and "io" the other.
+const COUNTERS: [&str; 2] = ["cpuacct", "blkio"];
 /// How a process writes its own number into `cgroup.procs`.
 const THIS_PROCESS: &[u8] = b"0";
 /// The file in the pod's directory that says where its cgroups are, a directory a line.
@@ -80,12 +80,7 @@ impl Cgroups {
         if let Some(parent) = parent {
             layout.move_below(parent, &controllers)?;
         }
-        // Where it is not a part of "cpu", which limits CPU time: it counts it.
-        let counted = layout
-            .hierarchies
-            .iter()
-            .any(|hierarchy| hierarchy.controllers.iter().any(|own| own == CPU_COUNTER));
-        controllers.extend(counted.then_some(CPU_COUNTER));
+        controllers.extend(COUNTERS.iter().filter(|counter| layout.counts(counter)));
         let required = |controller: &&'static str| apps.iter().any(|app| requires(app, controller));
         let (places, evacuation) = place::find(&layout, &controllers, required, &name)?;
         let directories: Vec<PathBuf> = places.iter().map(|place| place.parent.join(&name)).collect();

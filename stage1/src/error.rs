@@ -53,6 +53,27 @@ pub enum Error {
         /// Where it should be.
         path: PathBuf,
     },
+    /// systemd has not made a scope for the pod. The pod runs all the same.
+    #[error(
+        "warning: the pod has no scope of systemd's, and shares the cgroup that rkt was started in: systemd was asked by \
+        {}; --cgroup-parent says another place", .bus.display()
+    )]
+    NoScope {
+        /// The socket of the bus.
+        bus: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// rkt was alone in a unit of systemd's that is not left to it. The pod runs all the same.
+    #[error(
+        "warning: the pod has a scope of its own beside {unit}, whose limits do not hold for it: to keep it in there, set \
+        Delegate=yes in the unit (systemd-run: -p Delegate=yes)"
+    )]
+    NotDelegated {
+        /// Its name.
+        unit: String,
+    },
     /// The host has nothing that keeps apps from its devices.
     #[error(
         "the apps cannot be kept from this host's devices: there is neither the cgroup controller \"devices\" (v1) nor \

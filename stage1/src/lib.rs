@@ -21,6 +21,7 @@ pub mod network;
 mod notify;
 mod parent;
 pub mod pod;
+pub mod scope;
 pub mod signals;
 pub mod sockets;
 pub mod stats;

@@ -12,7 +12,7 @@ use super::{Outcome, table};
 use crate::cli::{Globals, ListFlags};
 use crate::pods::gc::Event;
 use crate::pods::{Place, Pod, Pods};
-use crate::{network, render, store};
+use crate::{network, render, store, users};
 
 /// Prints the pods.
 pub fn list(globals: &Globals, flags: ListFlags) -> Outcome {
@@ -77,6 +77,7 @@ pub fn gc(globals: &Globals, grace: Duration, mark_only: bool) -> Outcome {
     })?;
     if !mark_only {
         store::remove_abandoned(&globals.directory)?;
+        users::collect()?;
         for error in network::collect(&pods, &globals.local_config)? {
             failed = true;
             eprint!("{}", render("gc", &error));

@@ -7,6 +7,9 @@ use ::pod::abi::CgroupPath;
 use super::Version;
 use crate::Error;
 
+/// The option of the hierarchy that systemd has for itself in v1.
+const SYSTEMD: &str = "name=systemd";
+
 /// A hierarchy, and this process's place in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hierarchy {
@@ -52,6 +55,20 @@ impl Layout {
             (hierarchy.top, hierarchy.own) = (path.clone(), path);
         }
         Ok(())
+    }
+
+    /// The hierarchies that systemd knows its units by, the first where each has its place: its own of v1, which has no controller,
+    /// and cgroup v2, or only that.
+    pub fn of_systemd(&self) -> impl Iterator<Item = &Hierarchy> {
+        let named = |hierarchy: &&Hierarchy| hierarchy.controllers.iter().any(|own| own == SYSTEMD);
+        let v2 = |hierarchy: &&Hierarchy| hierarchy.version == Version::V2;
+        self.hierarchies.iter().filter(named).chain(self.hierarchies.iter().filter(v2))
+    }
+
+    /// Whether a controller of v1 that limits nothing here can be had at no cost to anybody else.
+    pub fn counts(&self, counter: &str) -> bool {
+        let counter = |hierarchy: &&Hierarchy| hierarchy.controllers.iter().any(|own| own == counter);
+        self.hierarchies.iter().filter(counter).any(|hierarchy| hierarchy.own.is_dir())
     }
 
     /// From the texts of `/proc/self/mountinfo` (proc_pid_mountinfo(5)) and `/proc/self/cgroup` (cgroups(7)).
@@ -137,6 +154,7 @@ mod tests {
         let own = PathBuf::from("/sys/fs/cgroup/user.slice/session-1.scope");
         let top = PathBuf::from("/sys/fs/cgroup");
         let hierarchy = Hierarchy { version: Version::V2, controllers: Vec::new(), top, own };
+        assert!(layout.of_systemd().eq([&hierarchy]));
         assert_eq!(layout.hierarchies, [hierarchy]);
     }
 
@@ -155,6 +173,7 @@ mod tests {
             ]
         );
         assert_eq!(layout.hierarchies[1].version, Version::V1);
+        assert!(layout.of_systemd().eq(&layout.hierarchies[2..]));
     }
 
     #[test]

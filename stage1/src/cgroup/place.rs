@@ -121,12 +121,27 @@ fn make(cgroup: &Path) -> io::Result<()> {
 }
 
 /// Gives controllers to the cgroups below one.
+///
+/// Where there are processes, the kernel takes "cpu" and "pids" all the same, but as controllers of threads, and the cgroups
+/// below can be given no others (cgroups(7), "Thread mode").
 fn enable(cgroup: &Path, controllers: &[&str]) -> io::Result<()> {
     let file = cgroup.join("cgroup.subtree_control");
     let enabled = fs::read_to_string(&file)?;
     let missing = |controller: &&&str| !enabled.split_whitespace().any(|enabled| enabled == **controller);
     let missing: Vec<String> = controllers.iter().filter(missing).map(|name| format!("+{name}")).collect();
-    if missing.is_empty() { Ok(()) } else { fs::write(file, missing.join(" ")) }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if has_processes(cgroup) {
+        return Err(ErrorKind::ResourceBusy.into());
+    }
+    fs::write(file, missing.join(" "))
+}
+
+/// Of the top's it does not matter, and only that has no type.
+fn has_processes(cgroup: &Path) -> bool {
+    let processes = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    !processes.is_empty() && cgroup.join("cgroup.type").exists()
 }
 
 impl Evacuation {
@@ -223,6 +238,10 @@ mod tests {
         assert!(enable(&own, &["cpu"]).is_ok());
         assert_eq!(fs::read_to_string(own.join("cgroup.subtree_control")).unwrap(), "cpu", "left as it was");
         assert!(enable(&top.path().join("nowhere"), &["cpu"]).is_err());
+        fs::write(own.join("cgroup.type"), "domain").unwrap();
+        fs::write(own.join("cgroup.procs"), "7\n").unwrap();
+        assert!(enable(&own, &["cpu"]).is_ok() && enable(&own, &["pids"]).is_err(), "it has processes");
+        assert!(enable(top.path(), &["pids"]).is_ok());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! * `RKT`: the binary, with its stage1s beside it,
 //! * `RKT_TEST_STAGE1`: `kvm` or `nspawn`,
 //! * `RKT_TEST_IMAGES`: what `tests/images` has built,
+//! * `RKT_TEST_SYSTEMD`: `tests/systemd`,
 //! * `TMPDIR`: a file system that overlayfs can write to; what is left there is removed by the caller.
 //!
 //! Each test ends with a check that its pods have left nothing behind ([`harness::Host`]).
@@ -39,6 +40,7 @@ mod notify;
 mod private_users;
 mod real_programs;
 mod sandbox;
+mod scope;
 mod signals;
 mod sockets;
 mod statistics;

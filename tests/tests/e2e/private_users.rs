@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{BUSYBOX, DEBIAN, Finished, Host, Process, image, stage1};
+use crate::harness::{BUSYBOX, DEBIAN, Finished, Host, Process, image, stage1, wait_until};
 
 const PRIVATE: &str = "--private-users";
 
@@ -149,10 +149,10 @@ fn pods_that_live_at_once_share_no_users_and_a_kill_frees_them() {
         .collect();
     let shifts: BTreeSet<u32> = hosts.iter().map(shift).collect();
     assert_eq!(shifts.len(), 3);
-    let locked = |shift: u32| {
-        let file = fs::File::open(format!("/run/rkt/private-users/{shift}")).unwrap();
-        file.try_lock().is_err()
-    };
+    // Another test's collection may have removed it.
+    let path = |shift: u32| format!("/run/rkt/private-users/{shift}");
+    let locked = |shift: u32| fs::File::open(path(shift)).is_ok_and(|file| file.try_lock().is_err());
+    hosts[0].collect_garbage().success();
     assert!(shifts.iter().all(|shift| locked(*shift)));
     for pod in pods {
         pod.signal(Signal::SIGKILL);
@@ -163,6 +163,12 @@ fn pods_that_live_at_once_share_no_users_and_a_kill_frees_them() {
         assert!(begin.elapsed() < crate::harness::LIMIT, "still locked");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
+    // A pod of another test may have got the users meanwhile.
+    let is_left = |shift: u32| Path::new(&path(shift)).exists() && !locked(shift);
+    wait_until("removed", || {
+        hosts[0].collect_garbage().success();
+        !shifts.iter().any(|shift| is_left(*shift))
+    });
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod host;
 mod leftovers;
 mod process;
 mod sockets;
+mod systemd;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ pub use aci::{Aci, Entry};
 pub use host::Host;
 pub use process::{Finished, LIMIT, Process, wait_until};
 pub use sockets::pass_sockets;
+pub use systemd::Systemd;
 
 /// busybox as an ACI; says `hello from busybox in /srv` by default.
 pub const BUSYBOX: &str = "busybox.aci";
