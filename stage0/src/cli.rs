@@ -5,29 +5,30 @@ mod apps;
 mod flags;
 mod insecure;
 mod isolators;
+mod pod_line;
 mod pods;
 mod values;
 
-use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use pod::abi::EXIT_ERROR;
 use pod::session::Action as ChangeOfApp;
-use pod::volumes::Mount;
 
 pub use app::AppChoice;
 use app::AppSubcommand;
 pub use apps::AppArguments;
-use flags::AppCommand;
-pub use flags::{AppFlags, PodFlags, Stage1};
+pub use flags::{AppFlags, PodFlags, RunFlags, Stage1};
 pub use insecure::InsecureOptions;
 use insecure::parse_option;
+pub use pod_line::PodLine;
+use pod_line::{PrepareLine, RunLine};
 pub use pods::{AttachFlags, EnterFlags, LogsFlags, PodChoice, StatusFlags, StatusFormat, Wait};
 use pods::{OnePod, SomePods};
+
+use crate::pods::gc::Collection;
 
 /// Where images and pods are unless `--dir` says otherwise.
 const DEFAULT_DIRECTORY: &str = "/var/lib/rkt";
@@ -69,7 +70,22 @@ enum Command {
     /// IMAGE is an ACI file, an OCI image layout (directory or tar), a docker save archive, or an ID or a name of an image
     /// in the store. Flags of an app follow its image; -- begins the app's arguments, --- ends them.
     #[command(override_usage = "rkt run [FLAGS] IMAGE [APP FLAGS] [-- ARGS...] [--- IMAGE2 ...]")]
-    Run(Box<RunArgs>),
+    Run(Box<RunLine>),
+    /// Make a pod for run-prepared, and print its UUID
+    ///
+    /// Images, apps, volumes, ports, variables and the isolation are settled now, in the way of rkt run; the network, the host name
+    /// and the terminal when it is run.
+    #[command(override_usage = "rkt prepare [FLAGS] IMAGE [APP FLAGS] [-- ARGS...] [--- IMAGE2 ...]")]
+    Prepare(Box<PrepareLine>),
+    /// Run a pod that prepare has made
+    ///
+    /// That can be done once.
+    RunPrepared {
+        #[command(flatten)]
+        flags: RunFlags,
+        #[command(flatten)]
+        pod: OnePod,
+    },
     /// Import images and print their IDs
     Fetch {
         /// ACI files, OCI image layouts, docker save archives
@@ -83,15 +99,17 @@ enum Command {
         /// How long pods stay after they were marked: 90s, 30m, 1h30m
         #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = values::duration)]
         grace_period: Duration,
+        /// How long prepared pods stay that nobody runs
+        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = values::duration)]
+        expire_prepared: Duration,
         /// Mark only
         #[arg(long)]
         mark_only: bool,
     },
     /// Remove ended pods at once
     Rm {
-        /// UUIDs, or unique beginnings of them
-        #[arg(required = true, value_name = "UUID")]
-        uuids: Vec<String>,
+        #[command(flatten)]
+        pods: SomePods,
     },
     /// Run a command in an app of a running pod
     ///
@@ -168,16 +186,6 @@ enum Command {
     Version,
 }
 
-#[derive(Debug, Args)]
-struct RunArgs {
-    #[command(flatten, next_help_heading = "Pod flags")]
-    pod: PodFlags,
-    #[command(flatten, next_help_heading = "App flags (after an image)")]
-    app: AppFlags,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    rest: Vec<String>,
-}
-
 #[derive(Debug, Subcommand)]
 enum ImageCommand {
     /// List images
@@ -220,14 +228,18 @@ pub struct Globals {
 /// What to do.
 #[derive(Debug)]
 pub enum Action {
-    /// `run`; `mounts` are for all apps.
-    Run { flags: PodFlags, mounts: Vec<Mount>, apps: Vec<AppArguments> },
+    /// `run`.
+    Run { flags: RunFlags, line: PodLine },
+    /// `prepare`.
+    Prepare { quiet: bool, line: PodLine },
+    /// `run-prepared`.
+    RunPrepared { pod: PodChoice, flags: RunFlags },
     /// `fetch`.
     Fetch { images: Vec<String> },
     /// `gc`.
-    Gc { grace_period: Duration, mark_only: bool },
+    Gc(Collection),
     /// `rm`.
-    Rm { uuids: Vec<String> },
+    Rm { pods: Vec<PodChoice> },
     /// `enter`.
     Enter(EnterFlags),
     /// `app list`.
@@ -261,8 +273,10 @@ impl Action {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Run { .. } => "run",
+            Self::Prepare { .. } => "prepare",
+            Self::RunPrepared { .. } => "run-prepared",
             Self::Fetch { .. } => "fetch",
-            Self::Gc { .. } => "gc",
+            Self::Gc(_) => "gc",
             Self::Rm { .. } => "rm",
             Self::Enter(_) => "enter",
             Self::AppList { .. } | Self::AppStatus { .. } | Self::AppChange { .. } => "app",
@@ -311,25 +325,9 @@ impl Stop {
 pub fn parse(arguments: &[String]) -> Result<(Globals, Action), Stop> {
     let matches = matches(arguments)?;
     let (globals, command) = typed(&matches)?;
-    let Command::Run(run) = command else { return Ok((globals, action(command))) };
-    if let Some(flag) = first_app_flag(&matches) {
-        return Err(Stop::usage("run", &format!("--{flag} must follow an image")));
-    }
-    let table = LazyCell::new(FlagTable::new);
-    let split = apps::split(&run.rest, &|name| table.kind_of(name));
-    let apps::Split { apps, pod_flags } = split.map_err(|error| Stop::usage("run", &error.to_string()))?;
-    let apps = apps.into_iter().map(AppArguments::parse).collect::<Result<_, _>>();
-    let apps = apps.map_err(|error| Stop::of_clap("run", &error))?;
-    if pod_flags.is_empty() {
-        return Ok((globals, Action::Run { flags: run.pod, mounts: run.app.mount, apps }));
-    }
-    // Flags of the pod and global ones stand between images, too: once more, with all of them in one place.
-    let before = arguments.get(..arguments.len() - run.rest.len()).unwrap_or_default();
-    match typed(&self::matches(&[before, &pod_flags].concat())?)? {
-        (globals, Command::Run(run)) => {
-            Ok((globals, Action::Run { flags: run.pod, mounts: run.app.mount, apps }))
-        }
-        (globals, other) => Ok((globals, action(other))),
+    match command.words() {
+        Some(_) => pod_line::parse(arguments, &matches, globals, command),
+        None => Ok((globals, action(command))),
     }
 }
 
@@ -377,10 +375,13 @@ fn absolute(flag: &str, path: &Path) -> Result<PathBuf, Stop> {
 
 fn action(command: Command) -> Action {
     match command {
-        Command::Run(run) => Action::Run { flags: run.pod, mounts: run.app.mount, apps: Vec::new() },
+        Command::Run(_) | Command::Prepare(_) => command.with(Vec::new()),
+        Command::RunPrepared { flags, pod } => Action::RunPrepared { pod: pod.into(), flags },
         Command::Fetch { images } => Action::Fetch { images },
-        Command::Gc { grace_period, mark_only } => Action::Gc { grace_period, mark_only },
-        Command::Rm { uuids } => Action::Rm { uuids },
+        Command::Gc { grace_period, expire_prepared, mark_only } => {
+            Action::Gc(Collection { grace: grace_period, expire_prepared, mark_only })
+        }
+        Command::Rm { pods } => Action::Rm { pods: pods.into() },
         Command::Enter(flags) => Action::Enter(flags),
         Command::App { command } => app_action(command),
         Command::Attach { flags, pod } => Action::Attach { pod: pod.into(), flags },
@@ -405,41 +406,6 @@ fn app_action(command: AppSubcommand) -> Action {
         AppSubcommand::Start(app) => change(app, ChangeOfApp::Start),
         AppSubcommand::Stop(app) => change(app, ChangeOfApp::Stop),
         AppSubcommand::Exec(flags) => Action::Enter(flags),
-    }
-}
-
-/// An app's flag before the first image; `--mount` may stand there.
-fn first_app_flag(matches: &ArgMatches) -> Option<String> {
-    let (_, run) = matches.subcommand()?;
-    let flags = AppCommand::command();
-    let mut given = flags
-        .get_arguments()
-        .filter(|flag| flag.get_long() != Some("mount"))
-        .filter(|flag| run.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine));
-    given.find_map(|flag| flag.get_long().map(str::to_owned))
-}
-
-/// The flags of `run` by name.
-struct FlagTable {
-    of_app: clap::Command,
-    of_pod: clap::Command,
-}
-
-impl FlagTable {
-    fn new() -> Self {
-        let of_pod = PodFlags::augment_args(GlobalFlags::augment_args(clap::Command::new("run")));
-        Self { of_app: AppCommand::command(), of_pod }
-    }
-
-    fn kind_of(&self, name: &str) -> Option<apps::FlagKind> {
-        let find = |command: &clap::Command, of_app| {
-            let flag = command.get_arguments().find(|flag| flag.get_long() == Some(name))?;
-            // A flag that may stand alone takes its value only after an equals sign.
-            let takes_value = flag.get_action().takes_values() && !flag.is_require_equals_set();
-            Some(apps::FlagKind { of_app, takes_value })
-        };
-        let help = (name == "help").then_some(apps::FlagKind { of_app: false, takes_value: false });
-        find(&self.of_app, true).or_else(|| find(&self.of_pod, false)).or(help)
     }
 }
 

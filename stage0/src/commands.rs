@@ -1,6 +1,7 @@
 //! What each subcommand does.
 
 pub mod app;
+mod content;
 pub mod enter;
 pub mod images;
 pub mod logs;

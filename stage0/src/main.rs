@@ -38,16 +38,21 @@ fn main() -> ExitCode {
     };
     let name = action.name();
     let result = match action {
-        Action::Run { flags, mounts, apps } => {
-            match commands::run::run(&globals, &flags, &mounts, &apps, started) {
+        Action::Run { flags, line } => match commands::run::run(&globals, &flags, &line, started) {
+            Ok(never) => match never {},
+            Err(error) => Err(error),
+        },
+        Action::Prepare { quiet, line } => commands::run::prepare(&globals, &line, quiet),
+        Action::RunPrepared { pod, flags } => {
+            match commands::run::run_prepared(&globals, &flags, &pod, started) {
                 Ok(never) => match never {},
                 Err(error) => Err(error),
             }
         }
         Action::Fetch { images } => commands::images::fetch(&globals, &images),
         Action::ImageList(flags) => commands::images::list(&globals, flags),
-        Action::Gc { grace_period, mark_only } => commands::pods::gc(&globals, grace_period, mark_only),
-        Action::Rm { uuids } => commands::pods::rm(&globals, &uuids),
+        Action::Gc(collection) => commands::pods::gc(&globals, collection),
+        Action::Rm { pods } => commands::pods::rm(&globals, &pods),
         Action::Enter(flags) => match commands::enter::enter(&globals, &flags) {
             Ok(never) => match never {},
             Err(error) => Err(error),

@@ -10,14 +10,15 @@
 //! | `exited-garbage/<uuid>` | being removed | marked by gc |
 //! | `garbage/<uuid>`, which never ran | being removed | marked by gc |
 //!
-//! Nothing is synced to disk while a pod is made: after a crash of the machine no lock is held, so whatever is there of a
-//! pod is garbage, complete or not.
+//! Nothing is synced to disk while a pod is made that runs: after a crash of the machine no lock is held, so whatever is
+//! there of a pod is garbage, complete or not. A prepared pod is on disk before it is in its place.
 
 pub mod command;
 pub mod create;
 pub mod environment;
 pub mod gc;
 pub mod manifest;
+mod prepared;
 pub mod report;
 mod state;
 
@@ -102,6 +103,14 @@ pub enum Error {
     /// A pod that is in use.
     #[error("pod \"{uuid}\" is {state} and cannot be removed")]
     InUse {
+        /// Which.
+        uuid: Uuid,
+        /// Its state.
+        state: State,
+    },
+    /// A pod that cannot be run, or not any more.
+    #[error("pod \"{uuid}\" is not prepared: it is {state}")]
+    NotPrepared {
         /// Which.
         uuid: Uuid,
         /// Its state.

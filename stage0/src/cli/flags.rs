@@ -1,4 +1,4 @@
-//! The flags of `run`.
+//! The flags of `run`, `prepare` and `run-prepared`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,34 +27,19 @@ pub enum Stage1 {
     Nspawn,
 }
 
-/// Flags of the pod.
+/// What a pod is made of: what `run` and `prepare` have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct PodFlags {
     /// The isolation: a micro-VM with a kernel of its own, or Linux namespaces
     #[arg(long, value_enum, default_value = "nspawn")]
     pub stage1: Stage1,
-    /// The pod's network: none (loopback only), host, all, or networks of net.d: default, a,b:IP=192.0.2.7;NAME=VALUE
-    #[arg(long, value_parser = values::net, num_args = 0..=1, require_equals = true, value_name = "NET")]
-    #[arg(default_value = "none", default_missing_value = "default")]
-    pub net: Net,
     /// A port of the host that leads to an app's port, by its name in the app's image
     #[arg(long, value_name = "NAME:[HOSTIP:]PORT", value_parser = values::port)]
     pub port: Vec<ExposedPort>,
-    /// The pod's host name; rkt-UUID by default
-    #[arg(long, value_parser = values::hostname)]
-    pub hostname: Option<String>,
-    /// Give the pod's only app the caller's terminal
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
-    #[arg(default_value = "false", default_missing_value = "true")]
-    pub interactive: bool,
     /// Run the pod in a user namespace, with 65536 users that no other pod has
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub private_users: bool,
-    /// Print when what happened
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
-    #[arg(default_value = "false", default_missing_value = "true")]
-    pub timeline: bool,
     /// Write the pod's UUID to a file, before anything else
     #[arg(long, value_name = "FILE")]
     pub uuid_file_save: Option<PathBuf>,
@@ -75,6 +60,26 @@ pub struct PodFlags {
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub inherit_env: bool,
+}
+
+/// How a pod is run: what `run` and `run-prepared` have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct RunFlags {
+    /// The pod's network: none (loopback only), host, all, or networks of net.d: default, a,b:IP=192.0.2.7;NAME=VALUE
+    #[arg(long, value_parser = values::net, num_args = 0..=1, require_equals = true, value_name = "NET")]
+    #[arg(default_value = "none", default_missing_value = "default")]
+    pub net: Net,
+    /// The pod's host name; rkt-UUID by default
+    #[arg(long, value_parser = values::hostname)]
+    pub hostname: Option<String>,
+    /// Give the pod's only app the caller's terminal
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
+    pub interactive: bool,
+    /// Print when what happened
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
+    pub timeline: bool,
     /// The cgroup that the pod's is to be below, instead of the caller's own: /machine.slice
     #[arg(long, value_name = "PATH", value_parser = values::parsed::<CgroupPath>)]
     pub cgroup_parent: Option<CgroupPath>,

@@ -4,13 +4,13 @@ use std::error::Error;
 use std::fs;
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use pod::abi::{EXIT_ERROR, PodDirectory};
 
 use super::{Outcome, table};
-use crate::cli::{Globals, ListFlags};
-use crate::pods::gc::Event;
+use crate::cli::{Globals, ListFlags, PodChoice};
+use crate::pods::gc::{Collection, Event};
 use crate::pods::{Place, Pod, Pods};
 use crate::{network, render, store};
 
@@ -56,10 +56,10 @@ fn rows_of(pod: &Pod, full: bool) -> Vec<Vec<String>> {
 }
 
 /// Marks and removes ended pods; clears what imports that were killed have left.
-pub fn gc(globals: &Globals, grace: Duration, mark_only: bool) -> Outcome {
+pub fn gc(globals: &Globals, collection: Collection) -> Outcome {
     let (mut failed, mut written) = (false, Ok(()));
     let pods = Pods::new(&globals.directory);
-    pods.gc(grace, mark_only, &mut |event| match event {
+    pods.gc(collection, &mut |event| match event {
         Event::Marked(pod) => eprintln!("gc: moving pod \"{}\" to garbage", pod.uuid),
         Event::Removed(pod) => {
             let line = writeln!(std::io::stdout(), "Garbage collecting pod \"{}\"", pod.uuid);
@@ -68,14 +68,14 @@ pub fn gc(globals: &Globals, grace: Duration, mark_only: bool) -> Outcome {
         Event::Kept(pod) => eprintln!(
             "gc: pod \"{}\" not removed: still within grace period ({}s)",
             pod.uuid,
-            grace.as_secs_f64()
+            collection.grace.as_secs_f64()
         ),
         Event::Failed(error) => {
             failed = true;
             eprint!("{}", render("gc", &error));
         }
     })?;
-    if !mark_only {
+    if !collection.mark_only {
         store::remove_abandoned(&globals.directory)?;
         for error in network::collect(&pods, &globals.local_config)? {
             failed = true;
@@ -87,11 +87,11 @@ pub fn gc(globals: &Globals, grace: Duration, mark_only: bool) -> Outcome {
 }
 
 /// Removes pods; goes on after one that cannot be removed.
-pub fn rm(globals: &Globals, uuids: &[String]) -> Outcome {
+pub fn rm(globals: &Globals, choices: &[PodChoice]) -> Outcome {
     let pods = Pods::new(&globals.directory);
     let mut failed = false;
-    for prefix in uuids {
-        let removed = pods.find(prefix).and_then(|pod| {
+    for choice in choices {
+        let removed = pods.choose(choice).and_then(|pod| {
             let uuid = pod.uuid;
             pods.remove(pod).map(|()| uuid)
         });

@@ -11,6 +11,17 @@ use crate::remove;
 /// How old an embryo must be to be taken for one that was left behind: being one takes microseconds.
 const EMBRYO_AGE: Duration = Duration::from_secs(60);
 
+/// How long pods stay, and how far gc goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Collection {
+    /// From when an ended pod was marked.
+    pub grace: Duration,
+    /// From when a pod was prepared.
+    pub expire_prepared: Duration,
+    /// Nothing is removed.
+    pub mark_only: bool,
+}
+
 /// What gc did, or did not do.
 #[derive(Debug)]
 pub enum Event {
@@ -25,8 +36,9 @@ pub enum Event {
 }
 
 impl Pods {
-    /// Marks ended pods; unless `mark_only`, removes those marked longer than `grace` ago, and those that never ran.
-    pub fn gc(&self, grace: Duration, mark_only: bool, report: &mut dyn FnMut(Event)) -> Result<(), Error> {
+    /// Marks ended pods; then removes those that were marked long enough ago, those that were prepared too long ago, and those that
+    /// never ran.
+    pub fn gc(&self, collection: Collection, report: &mut dyn FnMut(Event)) -> Result<(), Error> {
         let marks = [
             (Place::Run, State::Exited, Place::ExitedGarbage),
             (Place::Prepare, State::AbortedPrepare, Place::Garbage),
@@ -38,17 +50,32 @@ impl Pods {
                 }
             }
         }
-        if mark_only {
+        if collection.mark_only {
             return Ok(());
         }
-        let places =
-            [(Place::ExitedGarbage, grace), (Place::Garbage, Duration::ZERO), (Place::Embryo, EMBRYO_AGE)];
+        self.mark_expired(collection.expire_prepared, report)?;
+        let places = [
+            (Place::ExitedGarbage, collection.grace),
+            (Place::Garbage, Duration::ZERO),
+            (Place::Embryo, EMBRYO_AGE),
+        ];
         for (place, grace) in places {
             for pod in self.list(&[place])? {
                 match pod.age() {
                     Ok(age) if age < grace => report(Event::Kept(pod)),
                     _ => self.report_removal(pod, report),
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn mark_expired(&self, after: Duration, report: &mut dyn FnMut(Event)) -> Result<(), Error> {
+        for pod in self.list(&[Place::Prepared])? {
+            if pod.age().is_ok_and(|age| age >= after)
+                && let Some(pod) = self.rename(&pod, Place::Garbage)?
+            {
+                report(Event::Marked(pod));
             }
         }
         Ok(())
@@ -138,9 +165,15 @@ mod tests {
         path
     }
 
+    const HOUR: Duration = Duration::from_secs(3600);
+
     fn gc(pods: &Pods, grace: Duration, mark_only: bool) -> Vec<String> {
+        collect(pods, Collection { grace, expire_prepared: HOUR, mark_only })
+    }
+
+    fn collect(pods: &Pods, collection: Collection) -> Vec<String> {
         let mut events = Vec::new();
-        pods.gc(grace, mark_only, &mut |event| {
+        pods.gc(collection, &mut |event| {
             events.push(match event {
                 Event::Marked(pod) => format!("marked {}", pod.state),
                 Event::Removed(pod) => format!("removed {}", pod.state),
@@ -160,12 +193,23 @@ mod tests {
         place(&pods, Place::Prepare, 2);
         place(&pods, Place::Embryo, 3);
         let alive = NewPod::create(&pods, Uuid::from_u128(4)).unwrap();
-        let hour = Duration::from_secs(3600);
-        assert_eq!(gc(&pods, hour, true), ["marked exited garbage", "marked garbage"]);
-        assert_eq!(gc(&pods, hour, false), ["kept exited garbage", "removed garbage", "kept embryo"]);
+        assert_eq!(gc(&pods, HOUR, true), ["marked exited garbage", "marked garbage"]);
+        assert_eq!(gc(&pods, HOUR, false), ["kept exited garbage", "removed garbage", "kept embryo"]);
         assert_eq!(gc(&pods, Duration::ZERO, false), ["removed exited garbage", "kept embryo"]);
         assert_eq!(pods.list(&[Place::Prepare]).unwrap().len(), 1);
         drop(alive);
+    }
+
+    #[test]
+    fn prepared_pods_expire() {
+        let data = tempfile::tempdir().unwrap();
+        let pods = Pods::new(data.path());
+        place(&pods, Place::Prepared, 1);
+        assert!(gc(&pods, Duration::ZERO, false).is_empty());
+        let now = Collection { grace: HOUR, expire_prepared: Duration::ZERO, mark_only: true };
+        assert!(collect(&pods, now).is_empty(), "marking is for what has ended");
+        let events = collect(&pods, Collection { mark_only: false, ..now });
+        assert_eq!(events, ["marked garbage", "removed garbage"]);
     }
 
     #[test]

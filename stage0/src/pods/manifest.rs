@@ -248,7 +248,8 @@ mod tests {
 
     fn pod(images: &[ImageManifest], line: &str) -> Result<PodManifest, Error> {
         let words: Vec<String> = format!("rkt run {line}").split_whitespace().map(str::to_owned).collect();
-        let (_, cli::Action::Run { flags, mounts, apps }) = cli::parse(&words).unwrap() else { panic!() };
+        let (_, cli::Action::Run { line, .. }) = cli::parse(&words).unwrap() else { panic!() };
+        let cli::PodLine { flags, mounts, apps } = line;
         let id: ImageId = format!("sha512-{}", "0".repeat(64)).parse().unwrap();
         let sources = images.iter().map(|manifest| Source { id: &id, manifest });
         let environment = PodEnvironment::of(&flags)?;

@@ -14,6 +14,7 @@ mod enter;
 mod host;
 mod oci;
 mod pods;
+mod prepared;
 mod run;
 mod status;
 mod stop;
