@@ -325,9 +325,9 @@ impl Stop {
 pub fn parse(arguments: &[String]) -> Result<(Globals, Action), Stop> {
     let matches = matches(arguments)?;
     let (globals, command) = typed(&matches)?;
-    match command.words() {
-        Some(_) => pod_line::parse(arguments, &matches, globals, command),
-        None => Ok((globals, action(command))),
+    match command.has_images() {
+        true => pod_line::parse(arguments, &matches, globals, command),
+        false => Ok((globals, action(command))),
     }
 }
 

@@ -17,6 +17,7 @@ pub mod command;
 pub mod create;
 pub mod environment;
 pub mod gc;
+pub mod given;
 pub mod manifest;
 mod prepared;
 pub mod report;
@@ -50,6 +51,15 @@ pub enum Error {
     /// The manifest of a new pod would be wrong.
     #[error("the pod cannot be run")]
     Manifest(#[from] pod::Error),
+    /// The manifest that the user gives.
+    #[error("{} is not a good pod manifest", path.display())]
+    PodManifestFile {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: pod::Error,
+    },
     /// An app cannot be run.
     #[error("app \"{app}\" (image {image}): {what}")]
     App {

@@ -27,6 +27,10 @@ pub enum Stage1 {
     Nspawn,
 }
 
+/// What a pod manifest says, so that no flag can.
+const SAID_BY_MANIFEST: [&str; 7] =
+    ["port", "volume", "mount", "set_env", "set_env_file", "inherit_env", "exit_policy"];
+
 /// What a pod is made of: what `run` and `prepare` have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct PodFlags {
@@ -56,6 +60,9 @@ pub struct PodFlags {
     /// A file with NAME=VALUE lines for all apps; --set-env wins over it
     #[arg(long, value_name = "FILE")]
     pub set_env_file: Option<PathBuf>,
+    /// The pod's manifest, instead of images and what flags say of the pod; its images are in the store already
+    #[arg(long, value_name = "FILE", conflicts_with_all = SAID_BY_MANIFEST)]
+    pub pod_manifest: Option<PathBuf>,
     /// Give all apps the caller's environment, where the image does not say otherwise
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]

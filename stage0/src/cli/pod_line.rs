@@ -49,7 +49,7 @@ pub struct PodLine {
     pub flags: PodFlags,
     /// For all apps.
     pub mounts: Vec<Mount>,
-    /// At least one.
+    /// At least one, unless there is a pod manifest.
     pub apps: Vec<AppArguments>,
 }
 
@@ -60,11 +60,15 @@ impl Line {
 }
 
 impl Command {
-    /// The words from the first image on, of a command that takes images in this way.
-    pub fn words(&self) -> Option<&[String]> {
+    /// Whether it takes images in this way.
+    pub fn has_images(&self) -> bool {
+        self.line().is_some()
+    }
+
+    fn line(&self) -> Option<&Line> {
         match self {
-            Self::Run(run) => Some(&run.line.rest),
-            Self::Prepare(prepare) => Some(&prepare.line.rest),
+            Self::Run(run) => Some(&run.line),
+            Self::Prepare(prepare) => Some(&prepare.line),
             _ => None,
         }
     }
@@ -90,7 +94,7 @@ pub fn parse(
     if let Some(flag) = first_app_flag(matches) {
         return Err(Stop::usage(name, &format!("--{flag} must follow an image")));
     }
-    let words = command.words().unwrap_or_default();
+    let words = command.line().map(|line| line.rest.as_slice()).unwrap_or_default();
     let table = LazyCell::new(|| FlagTable::of(name));
     let split = apps::split(words, &|flag| table.kind_of(flag));
     let apps::Split { apps, pod_flags } = split.map_err(|error| Stop::usage(name, &error.to_string()))?;
@@ -104,8 +108,15 @@ pub fn parse(
             super::typed(&super::matches(&[before, flags].concat())?)?
         }
     };
-    if apps.is_empty() {
-        return Err(Stop::usage(name, "must provide at least one image"));
+    let has_manifest = command.line().is_some_and(|line| line.pod.pod_manifest.is_some());
+    match (has_manifest, apps.as_slice()) {
+        (false, []) => return Err(Stop::usage(name, "must provide at least one image")),
+        (true, [app, ..]) => {
+            let message =
+                format!("--pod-manifest cannot be used with the image {}: it names its own", app.image);
+            return Err(Stop::usage(name, &message));
+        }
+        _ => {}
     }
     Ok((globals, command.with(apps)))
 }

@@ -103,6 +103,13 @@ fn what_is_prepared_and_what_is_run() {
         ("rkt run --quiet a", "--quiet"),
         ("rkt prepare", "at least one image"),
         ("rkt prepare --exec=/x a", "--exec must follow an image"),
+        ("rkt run --pod-manifest=m --volume=v,kind=empty", "--volume"),
+        ("rkt run --pod-manifest=m --mount=volume=v,target=/", "--mount"),
+        ("rkt prepare --pod-manifest=m --set-env=A=1", "--set-env"),
+        ("rkt prepare --pod-manifest=m --inherit-env", "--inherit-env"),
+        ("rkt prepare --pod-manifest=m --exit-policy=on-any", "--exit-policy"),
+        ("rkt run --pod-manifest=m busybox.aci", "busybox.aci"),
+        ("rkt run busybox.aci --pod-manifest=m", "--pod-manifest"),
         ("rkt run-prepared --volume=v,kind=empty 1234", "--volume"),
         ("rkt run-prepared --dns=none 1234", "--dns"),
         ("rkt run-prepared 1234 --mds-register", "--mds-register"),
@@ -112,6 +119,8 @@ fn what_is_prepared_and_what_is_run() {
         assert!(text.contains(expected), "{line}: {text}");
     }
     assert!(refused("rkt prepare --net a").starts_with("prepare: "));
+    let line = run("rkt run --stage1=kvm --pod-manifest=m --net").2;
+    assert!(line.flags.pod_manifest.is_some() && line.apps.is_empty());
 }
 
 #[test]

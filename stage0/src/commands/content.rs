@@ -19,7 +19,7 @@ use crate::host::{Erofs, Kernel};
 use crate::pods::create::{AppImage, NewPod, Tree};
 use crate::pods::environment::PodEnvironment;
 use crate::pods::manifest::{Source, generate, runtime_app};
-use crate::pods::{self, command};
+use crate::pods::{self, command, given};
 use crate::stage1::Installed;
 use crate::store::{self, Image, Store};
 use crate::{apparmor, users, volumes};
@@ -67,18 +67,14 @@ impl Content {
         flags.stage1.preflight(&stage1, &kernel)?;
 
         let store = Store::new(&globals.directory);
-        let environment = PodEnvironment::of(flags)?;
-        let images = line
-            .apps
-            .iter()
-            .map(|app| find(globals, line, &environment, &store, app))
-            .collect::<Result<Vec<_>, _>>()?;
-        let sources = images.iter().map(|image| Source { id: &image.id, manifest: &image.manifest });
-        let manifest =
-            generate(&sources.zip(&line.apps).collect::<Vec<_>>(), flags, &environment, &line.mounts)?;
+        let (manifest, images) = match &flags.pod_manifest {
+            Some(path) => given_manifest(path, &store)?,
+            None => generated_manifest(globals, line, &store)?,
+        };
         ports::mappings(&manifest)?;
         let files: Vec<PathBuf> = images.iter().map(Image::erofs_path).collect();
-        let names = line.apps.iter().map(|app| app.image.as_str());
+        let names = images.iter().map(|image| image.id.as_str());
+        let names = line.apps.iter().map(|app| app.image.as_str()).chain(names);
         let files: Vec<(&str, &Path)> = names.zip(files.iter().map(PathBuf::as_path)).collect();
         check(&manifest, flags.stage1, flags.private_users, running, &files)?;
 
@@ -97,6 +93,32 @@ impl Content {
         pod.fill(&self.manifest, &self.images, &self.stage1)?;
         if self.private_users { pod.want_users() } else { Ok(()) }
     }
+}
+
+/// What the images and the flags make, and the images in the order of the apps.
+fn generated_manifest(
+    globals: &Globals,
+    line: &PodLine,
+    store: &Store,
+) -> Result<(PodManifest, Vec<Image>), Box<dyn Error>> {
+    let environment = PodEnvironment::of(&line.flags)?;
+    let images = line
+        .apps
+        .iter()
+        .map(|app| find(globals, line, &environment, store, app))
+        .collect::<Result<Vec<_>, _>>()?;
+    let sources = images.iter().map(|image| Source { id: &image.id, manifest: &image.manifest });
+    let apps: Vec<_> = sources.zip(&line.apps).collect();
+    Ok((generate(&apps, &line.flags, &environment, &line.mounts)?, images))
+}
+
+/// What the user says, and the images in the order of the apps.
+fn given_manifest(path: &Path, store: &Store) -> Result<(PodManifest, Vec<Image>), Box<dyn Error>> {
+    let mut manifest = given::read(path)?;
+    let images = manifest.apps.iter().map(|app| store.by_id(app.image.id.as_str()));
+    let images = images.collect::<Result<Vec<_>, _>>()?;
+    given::complete(&mut manifest, images.iter().map(|image| &image.manifest))?;
+    Ok((manifest, images))
 }
 
 /// The image of an app: an ID, a file or directory, or a name in the store. What cannot be run is not stored.

@@ -13,6 +13,7 @@ mod command_line;
 mod enter;
 mod host;
 mod oci;
+mod pod_manifest;
 mod pods;
 mod prepared;
 mod run;

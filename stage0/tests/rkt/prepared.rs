@@ -15,7 +15,7 @@ fn prepared(flags: &[&str]) -> (Host, String) {
     let image = image(&host);
     let line = [&["prepare"], flags, &[image.as_str(), "--", "x"]].concat();
     let uuid = host.rkt(&line).success().stdout.trim().to_owned();
-    assert_eq!(host.pods("prepared"), [uuid.clone()]);
+    assert_eq!(host.pods("prepared").concat(), uuid);
     (host, uuid)
 }
 
@@ -88,7 +88,7 @@ fn what_cannot_run_stays_prepared() {
     let (host, uuid) = prepared(&[&flag, "--mount=volume=v,target=/v"]);
     let refused = |flags: &[&str], words: &[&str]| {
         host.rkt(&[&["run-prepared"], flags, &[uuid.as_str()]].concat()).refused(words);
-        assert_eq!(host.pods("prepared"), [uuid.clone()]);
+        assert_eq!(host.pods("prepared").concat(), uuid);
     };
     refused(&["--net=lan"], &["networks not found: lan"]);
     refused(&["--interactive"], &["terminal"]);

@@ -34,6 +34,7 @@ mod limits;
 mod logs;
 mod network;
 mod notify;
+mod pod_manifest;
 mod prepared;
 mod private_users;
 mod real_programs;
