@@ -3,6 +3,7 @@
 mod app;
 mod apps;
 mod flags;
+mod image;
 mod insecure;
 mod isolators;
 mod pod_line;
@@ -21,6 +22,7 @@ pub use app::AppChoice;
 use app::AppSubcommand;
 pub use apps::AppArguments;
 pub use flags::{AppFlags, PodFlags, RunFlags, Stage1};
+pub use image::{ImageCommand, ImageField, ImageListFlags, Order, TreeFlags};
 pub use insecure::InsecureOptions;
 use insecure::parse_option;
 pub use pod_line::PodLine;
@@ -161,10 +163,8 @@ enum Command {
     },
     /// Print a pod's manifest
     CatManifest {
-        /// Indent it
-        #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
-        #[arg(default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
-        pretty_print: bool,
+        #[command(flatten)]
+        form: PrettyPrint,
         #[command(flatten)]
         pod: OnePod,
     },
@@ -186,21 +186,29 @@ enum Command {
     Version,
 }
 
-#[derive(Debug, Subcommand)]
-enum ImageCommand {
-    /// List images
-    List(ListFlags),
+/// How to print JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct PrettyPrint {
+    /// Indent it
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub pretty_print: bool,
 }
 
 /// How to print a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 pub struct ListFlags {
     /// Leave the titles out
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
     pub no_legend: bool,
-    /// Print IDs in full
-    #[arg(long)]
+    /// Print IDs, times and sizes in full
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
     pub full: bool,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: StatusFormat,
 }
 
 /// The form of a report.
@@ -260,8 +268,8 @@ pub enum Action {
     CatManifest { pod: PodChoice, pretty: bool },
     /// `list`.
     List(ListFlags),
-    /// `image list`.
-    ImageList(ListFlags),
+    /// `image`.
+    Image(ImageCommand),
     /// `doctor`.
     Doctor(Format),
     /// `version`.
@@ -286,7 +294,7 @@ impl Action {
             Self::Logs { .. } => "logs",
             Self::CatManifest { .. } => "cat-manifest",
             Self::List(_) => "list",
-            Self::ImageList(_) => "image",
+            Self::Image(_) => "image",
             Self::Doctor(_) => "doctor",
             Self::Version => "version",
         }
@@ -388,11 +396,11 @@ fn action(command: Command) -> Action {
         Command::Stop { force, pods } => Action::Stop { pods: pods.into(), force },
         Command::Status { flags, pod } => Action::Status { pod: pod.into(), flags },
         Command::Logs { flags, pod } => Action::Logs { pod: pod.into(), flags },
-        Command::CatManifest { pretty_print, pod } => {
-            Action::CatManifest { pod: pod.into(), pretty: pretty_print }
+        Command::CatManifest { form, pod } => {
+            Action::CatManifest { pod: pod.into(), pretty: form.pretty_print }
         }
         Command::List(flags) => Action::List(flags),
-        Command::Image { command: ImageCommand::List(flags) } => Action::ImageList(flags),
+        Command::Image { command } => Action::Image(command),
         Command::Doctor { format } => Action::Doctor(format),
         Command::Version => Action::Version,
     }

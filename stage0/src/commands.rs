@@ -3,6 +3,7 @@
 pub mod app;
 mod content;
 pub mod enter;
+pub mod image;
 pub mod images;
 pub mod logs;
 pub mod pods;

@@ -9,6 +9,7 @@ mod image;
 mod kvm;
 mod log_reader;
 mod network;
+mod output;
 mod pods;
 mod read_only;
 mod remove;
@@ -22,7 +23,7 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use cli::Action;
+use cli::{Action, ImageCommand};
 
 fn main() -> ExitCode {
     let started = timeline::now_us();
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
             }
         }
         Action::Fetch { images } => commands::images::fetch(&globals, &images),
-        Action::ImageList(flags) => commands::images::list(&globals, flags),
+        Action::Image(command) => image_command(&globals, command),
         Action::Gc(collection) => commands::pods::gc(&globals, collection),
         Action::Rm { pods } => commands::pods::rm(&globals, &pods),
         Action::Enter(flags) => match commands::enter::enter(&globals, &flags) {
@@ -82,6 +83,24 @@ fn main() -> ExitCode {
         Err(error) => {
             eprint!("{}", render(name, error.as_ref()));
             ExitCode::from(pod::abi::EXIT_ERROR)
+        }
+    }
+}
+
+fn image_command(globals: &cli::Globals, command: ImageCommand) -> Result<ExitCode, Box<dyn Error>> {
+    match command {
+        ImageCommand::List(flags) => commands::images::list(globals, &flags),
+        ImageCommand::Rm { images } => commands::image::rm(globals, &images),
+        ImageCommand::Gc { grace_period } => commands::image::gc(globals, grace_period),
+        ImageCommand::Verify { images } => commands::image::verify(globals, &images),
+        ImageCommand::Export { overwrite, image, output } => {
+            commands::image::export(globals, &image, &output, overwrite)
+        }
+        ImageCommand::Extract(flags) | ImageCommand::Render(flags) => {
+            commands::image::extract(globals, &flags)
+        }
+        ImageCommand::CatManifest { form, image } => {
+            commands::image::cat_manifest(globals, &image, form.pretty_print)
         }
     }
 }

@@ -131,10 +131,10 @@ pub struct StatusFlags {
     pub format: StatusFormat,
 }
 
-/// The form of a pod's status.
+/// The form of what is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum StatusFormat {
-    /// A `key=value` a line.
+    /// For people: a table, or a `key=value` a line.
     Text,
     /// JSON in one line.
     Json,

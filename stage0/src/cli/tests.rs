@@ -57,7 +57,7 @@ fn defaults_and_abbreviations() {
         (Stage1::Nspawn, pod::net::Net::None, false)
     );
     assert_eq!(apps.len(), 1);
-    assert!(matches!(parse_line("rkt im li"), Ok((_, Action::ImageList(_)))));
+    assert!(matches!(parse_line("rkt im li"), Ok((_, Action::Image(ImageCommand::List(_))))));
     assert!(matches!(parse_line("rkt version --dir=/x"), Ok((_, Action::Version))));
     let (globals, _) = parse_line("rkt --dir=x list").unwrap();
     assert!(globals.directory.is_absolute());

@@ -21,7 +21,7 @@ use crate::pods::environment::PodEnvironment;
 use crate::pods::manifest::{Source, generate, runtime_app};
 use crate::pods::{self, command, given};
 use crate::stage1::Installed;
-use crate::store::{self, Image, Store};
+use crate::store::{self, Held, Image, Store};
 use crate::{apparmor, users, volumes};
 
 /// A pod that can be made.
@@ -31,6 +31,8 @@ pub struct Content {
     stage1: Installed,
     private_users: bool,
     images: Vec<AppImage>,
+    /// The images stay in the store until the pod has them.
+    _held: Option<Held>,
 }
 
 /// What of running a pod its plan depends on.
@@ -67,6 +69,7 @@ impl Content {
         flags.stage1.preflight(&stage1, &kernel)?;
 
         let store = Store::new(&globals.directory);
+        let held = store.hold()?;
         let (manifest, images) = match &flags.pod_manifest {
             Some(path) => given_manifest(path, &store)?,
             None => generated_manifest(globals, line, &store)?,
@@ -78,6 +81,9 @@ impl Content {
         let files: Vec<(&str, &Path)> = names.zip(files.iter().map(PathBuf::as_path)).collect();
         check(&manifest, flags.stage1, flags.private_users, running, &files)?;
 
+        // The first import makes the store.
+        let held = held.map_or_else(|| store.hold(), |held| Ok(Some(held)))?;
+        images.iter().try_for_each(Image::touch)?;
         let unpack = flags.stage1 == Stage1::Nspawn && kernel.erofs() == Erofs::None;
         let images = manifest.apps.iter().zip(&images).map(|(app, image)| {
             let tree =
@@ -85,7 +91,7 @@ impl Content {
             Ok(AppImage { app: app.name.clone(), manifest: image.manifest_path(), tree })
         });
         let images = images.collect::<Result<Vec<_>, store::Error>>()?;
-        Ok(Self { manifest, stage1, private_users: flags.private_users, images })
+        Ok(Self { manifest, stage1, private_users: flags.private_users, images, _held: held })
     }
 
     /// Makes it the content of a pod's directory.

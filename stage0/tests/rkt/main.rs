@@ -12,6 +12,7 @@ mod bad_images;
 mod command_line;
 mod enter;
 mod host;
+mod images;
 mod oci;
 mod pod_manifest;
 mod pods;

@@ -25,6 +25,7 @@ mod errors;
 mod escapes;
 mod exit_status;
 mod harness;
+mod image_store;
 mod images;
 mod jail;
 mod kvm;
