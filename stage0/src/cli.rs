@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 use pod::abi::EXIT_ERROR;
 use pod::session::Action as ChangeOfApp;
 
@@ -27,13 +28,15 @@ pub use insecure::InsecureOptions;
 use insecure::parse_option;
 pub use pod_line::PodLine;
 use pod_line::{PrepareLine, RunLine};
-pub use pods::{AttachFlags, EnterFlags, LogsFlags, PodChoice, StatusFlags, StatusFormat, Wait};
+pub use pods::{AttachFlags, EnterFlags, ExportFlags, LogsFlags, PodChoice, StatusFlags, StatusFormat, Wait};
 use pods::{OnePod, SomePods};
 
 use crate::pods::gc::Collection;
 
-/// Where images and pods are unless `--dir` says otherwise.
+/// Where images and pods are unless `--dir` or the configuration says otherwise.
 const DEFAULT_DIRECTORY: &str = "/var/lib/rkt";
+/// Where the vendor's configuration is unless `--system-config` says otherwise.
+const SYSTEM_CONFIG: &str = "/usr/lib/rkt";
 /// Where the administrator's configuration is unless `--local-config` says otherwise.
 const LOCAL_CONFIG: &str = "/etc/rkt";
 
@@ -49,12 +52,18 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct GlobalFlags {
-    /// Directory with images and pods
-    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_DIRECTORY)]
-    dir: PathBuf,
-    /// Directory with the administrator's configuration: networks in net.d
+    /// Directory with images and pods; what is configured by default, or /var/lib/rkt
+    #[arg(long, global = true, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Directory with the vendor's configuration
+    #[arg(long, global = true, value_name = "DIR", default_value = SYSTEM_CONFIG)]
+    system_config: PathBuf,
+    /// Directory with the administrator's configuration, networks in net.d among it; it wins over the vendor's
     #[arg(long, global = true, value_name = "DIR", default_value = LOCAL_CONFIG)]
     local_config: PathBuf,
+    /// Directory with the user's configuration, which wins over both
+    #[arg(long, global = true, value_name = "DIR")]
+    user_config: Option<PathBuf>,
     /// Say more
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
@@ -161,6 +170,8 @@ enum Command {
         #[command(flatten)]
         pod: OnePod,
     },
+    /// Write what an app of an ended pod sees as an image
+    Export(ExportFlags),
     /// Print a pod's manifest
     CatManifest {
         #[command(flatten)]
@@ -182,8 +193,27 @@ enum Command {
         #[arg(long, value_enum, default_value = "table")]
         format: Format,
     },
+    /// Print the configuration, and which file says what
+    Config(PrettyPrint),
+    /// Print a script by which a shell completes rkt's command lines
+    Completion {
+        /// Which shell
+        #[arg(value_parser = shell)]
+        shell: Shell,
+    },
+    /// Write the manual pages of all commands to a directory
+    Manual {
+        /// Where to
+        directory: PathBuf,
+    },
     /// Print versions
     Version,
+}
+
+fn shell(text: &str) -> Result<Shell, String> {
+    let known = [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)];
+    let found = known.into_iter().find(|(name, _)| *name == text);
+    found.map(|(_, shell)| shell).ok_or_else(|| "there are scripts for bash, zsh and fish".into())
 }
 
 /// How to print JSON.
@@ -225,8 +255,14 @@ pub enum Format {
 pub struct Globals {
     /// Absolute.
     pub directory: PathBuf,
+    /// Nobody has said so on the command line.
+    pub is_directory_default: bool,
+    /// Absolute.
+    pub system_config: PathBuf,
     /// Absolute.
     pub local_config: PathBuf,
+    /// Absolute.
+    pub user_config: Option<PathBuf>,
     /// Say more.
     pub debug: bool,
     /// What is switched off.
@@ -264,6 +300,8 @@ pub enum Action {
     Status { pod: PodChoice, flags: StatusFlags },
     /// `logs`.
     Logs { pod: PodChoice, flags: LogsFlags },
+    /// `export`.
+    Export(ExportFlags),
     /// `cat-manifest`.
     CatManifest { pod: PodChoice, pretty: bool },
     /// `list`.
@@ -272,6 +310,12 @@ pub enum Action {
     Image(ImageCommand),
     /// `doctor`.
     Doctor(Format),
+    /// `config`.
+    Config { pretty: bool },
+    /// `completion`.
+    Completion(Shell),
+    /// `manual`.
+    Manual(PathBuf),
     /// `version`.
     Version,
 }
@@ -292,10 +336,14 @@ impl Action {
             Self::Stop { .. } => "stop",
             Self::Status { .. } => "status",
             Self::Logs { .. } => "logs",
+            Self::Export(_) => "export",
             Self::CatManifest { .. } => "cat-manifest",
             Self::List(_) => "list",
             Self::Image(_) => "image",
             Self::Doctor(_) => "doctor",
+            Self::Config { .. } => "config",
+            Self::Completion(_) => "completion",
+            Self::Manual(_) => "manual",
             Self::Version => "version",
         }
     }
@@ -339,6 +387,11 @@ pub fn parse(arguments: &[String]) -> Result<(Globals, Action), Stop> {
     }
 }
 
+/// All commands and their flags.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
 fn matches(arguments: &[String]) -> Result<ArgMatches, Stop> {
     let result = Cli::command().try_get_matches_from(arguments);
     result.map_err(|error| Stop::of_clap(&command_name(arguments), &error))
@@ -363,12 +416,26 @@ fn command_name(arguments: &[String]) -> String {
 
 fn typed(matches: &ArgMatches) -> Result<(Globals, Command), Stop> {
     let cli = Cli::from_arg_matches(matches).map_err(|error| Stop::of_clap("rkt", &error))?;
-    let GlobalFlags { dir, local_config, debug, insecure_options } = cli.globals;
-    let directory = absolute("dir", &dir)?;
+    let GlobalFlags { dir, system_config, local_config, user_config, debug, insecure_options } = cli.globals;
+    let is_directory_default = dir.is_none();
+    let directory = absolute("dir", dir.as_deref().unwrap_or(Path::new(DEFAULT_DIRECTORY)))?;
+    let system_config = absolute("system-config", &system_config)?;
     let local_config = absolute("local-config", &local_config)?;
+    let user_config = user_config.map(|path| absolute("user-config", &path)).transpose()?;
     let insecure = insecure_options.into_iter().fold(InsecureOptions::default(), InsecureOptions::or);
     match cli.command {
-        Some(command) => Ok((Globals { directory, local_config, debug, insecure }, command)),
+        Some(command) => Ok((
+            Globals {
+                directory,
+                is_directory_default,
+                system_config,
+                local_config,
+                user_config,
+                debug,
+                insecure,
+            },
+            command,
+        )),
         None => {
             let text = format!("rkt: missing command\n{}", Cli::command().render_help());
             Err(Stop { text, to_stdout: false, code: 2 })
@@ -396,12 +463,16 @@ fn action(command: Command) -> Action {
         Command::Stop { force, pods } => Action::Stop { pods: pods.into(), force },
         Command::Status { flags, pod } => Action::Status { pod: pod.into(), flags },
         Command::Logs { flags, pod } => Action::Logs { pod: pod.into(), flags },
+        Command::Export(flags) => Action::Export(flags),
         Command::CatManifest { form, pod } => {
             Action::CatManifest { pod: pod.into(), pretty: form.pretty_print }
         }
         Command::List(flags) => Action::List(flags),
         Command::Image { command } => Action::Image(command),
         Command::Doctor { format } => Action::Doctor(format),
+        Command::Config(form) => Action::Config { pretty: form.pretty_print },
+        Command::Completion { shell } => Action::Completion(shell),
+        Command::Manual { directory } => Action::Manual(directory),
         Command::Version => Action::Version,
     }
 }

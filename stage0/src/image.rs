@@ -11,6 +11,7 @@ mod error;
 mod host_xattr;
 mod oci;
 mod open;
+mod owners;
 mod reference;
 mod tarball;
 mod tree_writer;

@@ -19,6 +19,7 @@ pub mod environment;
 pub mod gc;
 pub mod given;
 pub mod manifest;
+pub mod merged;
 mod prepared;
 pub mod report;
 mod state;

@@ -147,6 +147,13 @@ pub fn remove_abandoned(data: &Path) -> Result<(), Error> {
     workspace::remove_abandoned(&path).map_err(Error::io("clean", &path))
 }
 
+/// Where something can be made that is not of the store, and is removed with what killed imports leave.
+pub fn spare(data: &Path, name: &str) -> Result<PathBuf, Error> {
+    let store = Store::new(data);
+    store.make_directories()?;
+    Ok(store.root.join("tmp").join(name))
+}
+
 /// An image of the store.
 #[derive(Clone, Debug)]
 pub struct Image {

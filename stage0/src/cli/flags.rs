@@ -34,9 +34,9 @@ const SAID_BY_MANIFEST: [&str; 7] =
 /// What a pod is made of: what `run` and `prepare` have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct PodFlags {
-    /// The isolation: a micro-VM with a kernel of its own, or Linux namespaces
-    #[arg(long, value_enum, default_value = "nspawn")]
-    pub stage1: Stage1,
+    /// The isolation: a micro-VM with a kernel of its own, or Linux namespaces; what is configured by default, or nspawn
+    #[arg(long, value_enum)]
+    pub stage1: Option<Stage1>,
     /// A port of the host that leads to an app's port, by its name in the app's image
     #[arg(long, value_name = "NAME:[HOSTIP:]PORT", value_parser = values::port)]
     pub port: Vec<ExposedPort>,

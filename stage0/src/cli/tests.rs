@@ -26,7 +26,7 @@ fn the_whole_of_run() {
     );
     assert_eq!(globals.directory, PathBuf::from("/d"));
     assert!(globals.insecure.image && globals.insecure.run.paths && !globals.insecure.run.seccomp);
-    assert_eq!((pod.stage1, flags.hostname.as_deref()), (Stage1::Kvm, Some("h")));
+    assert_eq!((pod.stage1, flags.hostname.as_deref()), (Some(Stage1::Kvm), Some("h")));
     assert_eq!(pod.set_env.len(), 1);
     let [a, b] = &apps[..] else { panic!("{apps:?}") };
     assert_eq!(
@@ -52,10 +52,7 @@ fn arguments_keep_everything() {
 fn defaults_and_abbreviations() {
     let (globals, flags, PodLine { flags: pod, apps, .. }) = run("rkt run a");
     assert_eq!(globals.directory, PathBuf::from("/var/lib/rkt"));
-    assert_eq!(
-        (pod.stage1, flags.net.clone(), flags.interactive),
-        (Stage1::Nspawn, pod::net::Net::None, false)
-    );
+    assert_eq!((pod.stage1, flags.net.clone(), flags.interactive), (None, pod::net::Net::None, false));
     assert_eq!(apps.len(), 1);
     assert!(matches!(parse_line("rkt im li"), Ok((_, Action::Image(ImageCommand::List(_))))));
     assert!(matches!(parse_line("rkt version --dir=/x"), Ok((_, Action::Version))));
@@ -88,7 +85,7 @@ fn what_is_prepared_and_what_is_run() {
     };
     assert_eq!(
         (quiet, line.flags.stage1, line.flags.set_env.len(), line.apps.len()),
-        (true, Stage1::Kvm, 1, 2)
+        (true, Some(Stage1::Kvm), 1, 2)
     );
     assert_eq!(line.apps[0].arguments, ["--net"]);
     let Ok((_, Action::RunPrepared { pod, flags })) = parse_line("rkt run-p --net=host --hostname=h 1234")

@@ -56,17 +56,22 @@ impl Running {
 
 impl Content {
     /// Finds and imports the images, computes the manifest, and checks everything that the stage1 would refuse.
-    pub fn gather(globals: &Globals, line: &PodLine, running: Running) -> Result<Self, Box<dyn Error>> {
+    pub fn gather(
+        globals: &Globals,
+        line: &PodLine,
+        stage1: Stage1,
+        running: Running,
+    ) -> Result<Self, Box<dyn Error>> {
         let flags = &line.flags;
         if flags.private_users {
-            match flags.stage1 {
+            match stage1 {
                 Stage1::Kvm => return Err(users::Error::OfVm.into()),
                 Stage1::Nspawn => users::check_kernel()?,
             }
         }
         let kernel = Kernel::running();
-        let stage1 = flags.stage1.find()?;
-        flags.stage1.preflight(&stage1, &kernel)?;
+        let installed = stage1.find()?;
+        stage1.preflight(&installed, &kernel)?;
 
         let store = Store::new(&globals.directory);
         let held = store.hold()?;
@@ -79,19 +84,19 @@ impl Content {
         let names = images.iter().map(|image| image.id.as_str());
         let names = line.apps.iter().map(|app| app.image.as_str()).chain(names);
         let files: Vec<(&str, &Path)> = names.zip(files.iter().map(PathBuf::as_path)).collect();
-        check(&manifest, flags.stage1, flags.private_users, running, &files)?;
+        check(&manifest, stage1, flags.private_users, running, &files)?;
 
         // The first import makes the store.
         let held = held.map_or_else(|| store.hold(), |held| Ok(Some(held)))?;
         images.iter().try_for_each(Image::touch)?;
-        let unpack = flags.stage1 == Stage1::Nspawn && kernel.erofs() == Erofs::None;
+        let unpack = stage1 == Stage1::Nspawn && kernel.erofs() == Erofs::None;
         let images = manifest.apps.iter().zip(&images).map(|(app, image)| {
             let tree =
                 if unpack { Tree::Directory(store.tree(image)?) } else { Tree::Erofs(image.erofs_path()) };
             Ok(AppImage { app: app.name.clone(), manifest: image.manifest_path(), tree })
         });
         let images = images.collect::<Result<Vec<_>, store::Error>>()?;
-        Ok(Self { manifest, stage1, private_users: flags.private_users, images, _held: held })
+        Ok(Self { manifest, stage1: installed, private_users: flags.private_users, images, _held: held })
     }
 
     /// Makes it the content of a pod's directory.

@@ -23,7 +23,7 @@ use crate::pods::Pods;
 use crate::pods::create::NewPod;
 use crate::stage1::Installed;
 use crate::users::{self, Reserved};
-use crate::{network, stage1, timeline};
+use crate::{config, network, stage1, timeline};
 
 /// What is wrong with a command line that is right by itself.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +54,9 @@ pub fn run(
     started: u64,
 ) -> Result<Infallible, Box<dyn Error>> {
     let uuid = begin(&line.flags)?;
-    check(globals, flags, line.flags.stage1)?;
-    let content = Content::gather(globals, line, Running::new(flags.interactive, &flags.net))?;
+    let stage1 = stage1_of(globals, &line.flags)?;
+    check(globals, flags, stage1)?;
+    let content = Content::gather(globals, line, stage1, Running::new(flags.interactive, &flags.net))?;
     let images_done = timeline::now_us();
     let pods = Pods::new(&globals.directory);
     check_ports(globals, flags, &pods, &content.manifest)?;
@@ -65,7 +66,7 @@ pub fn run(
     content.fill(&pod)?;
     users.as_ref().map_or(Ok(()), |users| pod.note_users(users.range))?;
     pod.start()?;
-    let start = Start { uuid, stage1: line.flags.stage1, users, marks: (started, images_done) };
+    let start = Start { uuid, stage1, users, marks: (started, images_done) };
     start.exec(globals, flags, &pod.path(), pod.lock())
 }
 
@@ -75,7 +76,8 @@ pub fn prepare(globals: &Globals, line: &PodLine, quiet: bool) -> Outcome {
     if globals.insecure.run != Insecure::default() {
         return Err(Refused::InsecureWhenRun.into());
     }
-    let content = Content::gather(globals, line, Running::ANY)?;
+    let stage1 = stage1_of(globals, &line.flags)?;
+    let content = Content::gather(globals, line, stage1, Running::ANY)?;
     let pods = Pods::new(&globals.directory);
     let pod = NewPod::create(&pods, uuid)?;
     content.fill(&pod)?;
@@ -124,6 +126,14 @@ fn begin(flags: &PodFlags) -> Result<Uuid, Refused> {
         fs::write(path, uuid.to_string()).map_err(|error| Refused::UuidFile(path.clone(), error))?;
     }
     Ok(uuid)
+}
+
+/// The isolation that the user wants, or the administrator, or nobody in particular.
+fn stage1_of(globals: &Globals, flags: &PodFlags) -> Result<Stage1, config::Error> {
+    match flags.stage1 {
+        Some(stage1) => Ok(stage1),
+        None => Ok(config::stage1(globals)?.unwrap_or(Stage1::Nspawn)),
+    }
 }
 
 fn check_root() -> Result<(), Refused> {

@@ -12,22 +12,29 @@ use erofs::{Kind, Metadata, Special, Xattrs};
 use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, major, minor};
+use pod::users::UserRange;
 
 use super::aci_writer::{AciWriter, Node};
 use super::error::Error;
-use super::{host_xattr, xattr};
+use super::{host_xattr, owners, xattr};
 
-/// Writes the tree at `root` with a manifest.
-pub fn write_aci<W: Write>(root: &Path, manifest: &[u8], output: W) -> Result<W, Error> {
+/// Writes the tree at `root` with a manifest; of a pod with users of its own, with the owners that it sees.
+pub fn write_aci<W: Write>(
+    root: &Path,
+    users: Option<UserRange>,
+    manifest: &[u8],
+    output: W,
+) -> Result<W, Error> {
     let read = |source| Error::Read { what: root.display().to_string(), source };
     let mut writer = AciWriter::new(output, manifest).map_err(Error::archive(b"manifest"))?;
-    let tree = Tree { root: File::open(root).map_err(read)? };
+    let tree = Tree { root: File::open(root).map_err(read)?, users };
     tree.add(&mut writer)?;
     writer.finish().map_err(Error::archive(b""))
 }
 
 struct Tree {
     root: File,
+    users: Option<UserRange>,
 }
 
 impl Tree {
@@ -52,7 +59,10 @@ impl Tree {
         let name = OsStr::from_bytes(name);
         let stat = fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         let Some(kind) = kind(&stat) else { return Err(io::ErrorKind::Unsupported.into()) };
-        let metadata = metadata(&parent, name, &stat, kind)?;
+        let mut metadata = metadata(&parent, name, &stat, kind)?;
+        if let Some(users) = self.users {
+            owners::shift_back(&mut metadata, users);
+        }
         let mut target = Vec::new();
         let mut data: Box<dyn Read> = Box::new(io::empty());
         match kind {
@@ -152,7 +162,7 @@ mod tests {
         std::fs::set_permissions(path("a"), std::fs::Permissions::from_mode(0o1700)).unwrap();
         nix::unistd::mkfifo(&path("fifo"), Mode::S_IRUSR).unwrap();
         std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
-        let archive = write_aci(tree.path(), MANIFEST, Vec::new()).unwrap();
+        let archive = write_aci(tree.path(), None, MANIFEST, Vec::new()).unwrap();
 
         let (_, image) = super::super::aci::render(&archive[..], Vec::new()).unwrap();
         let reader = erofs::Reader::open(image).unwrap();

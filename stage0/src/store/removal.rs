@@ -47,6 +47,7 @@ impl Store {
 
     /// Moves a directory out of the way as a whole, and removes it; what a kill leaves of it, `rkt gc` finds.
     fn discard(&self, path: &Path, what: &str, id: &ImageId) -> Result<(), Error> {
+        self.make_directories()?;
         let discarded = self.root.join("tmp").join(format!("removed-{what}-{id}"));
         remove::tree(&discarded).map_err(Error::io("remove", &discarded))?;
         match fs::rename(path, &discarded) {

@@ -53,7 +53,7 @@ impl Store {
         let manifest = image.manifest_path();
         let manifest = fs::read(&manifest).map_err(Error::io("read", &manifest))?;
         let failed = |source| Error::Pack { id: id.clone(), source };
-        let of_tree = directory::write_aci(tree, &manifest, HashingSink::new()).map_err(failed)?;
+        let of_tree = directory::write_aci(tree, None, &manifest, HashingSink::new()).map_err(failed)?;
         Ok(of_image.finish() == of_tree.finish())
     }
 
@@ -62,6 +62,7 @@ impl Store {
         let source = fs::read_to_string(directory.join(SOURCE_FILE))
             .map_err(|_| lost("where it came from is not known".into()))?;
         let source = Path::new(&source);
+        self.make_directories()?;
         let path = self.root.join("tmp").join(format!("rebuild-{id}"));
         let workspace = Workspace::acquire(path.clone()).map_err(Error::io("lock", &path))?;
         let rendered =

@@ -24,6 +24,7 @@ mod enter;
 mod errors;
 mod escapes;
 mod exit_status;
+mod export;
 mod harness;
 mod image_store;
 mod images;
