@@ -4,14 +4,12 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use pod::types::ImageId;
 
 use super::workspace::Workspace;
 use super::{Error, SOURCE_FILE, Store, sums};
 use crate::image::digest::HashingSink;
 use crate::image::{Opened, directory};
-use crate::remove;
 
 /// What an image is.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,9 +72,6 @@ impl Store {
             Ok(_) => return Err(lost(format!("{} is another image now", source.display()))),
             Err(reason) => return Err(lost(format!("{}: {reason}", source.display()))),
         }
-        // The damaged one is in the workspace now, which is no longer the directory that is locked.
-        renameat2(AT_FDCWD, &path, AT_FDCWD, directory, RenameFlags::RENAME_EXCHANGE)
-            .map_err(|error| Error::io("replace", directory)(error.into()))?;
-        remove::tree(&path).map_err(Error::io("remove", &path))
+        workspace.replace(directory).map_err(Error::io("replace", directory))
     }
 }
