@@ -1,5 +1,6 @@
 //! Marks and removes pods that have ended.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
@@ -89,17 +90,13 @@ impl Pods {
             State::ExitedGarbage | State::Garbage => pod.place,
             state => return Err(Error::InUse { uuid: pod.uuid, state }),
         };
-        if to == pod.place {
-            return delete(&pod).map(drop);
-        }
-        match self.rename(&pod, to)? {
-            Some(pod) => delete(&pod).map(drop),
-            None => Ok(()),
-        }
+        let moved = if to == pod.place { Some(pod) } else { self.rename(&pod, to)? };
+        // Whoever has the lock only looks at the pod, or removes it, too: it is gone when this returns.
+        moved.map_or(Ok(()), |pod| delete(&pod, File::lock).map(drop))
     }
 
     fn report_removal(&self, pod: Pod, report: &mut dyn FnMut(Event)) {
-        match delete(&pod) {
+        match delete(&pod, |lock| lock.try_lock().map_err(io::Error::from)) {
             Ok(true) => report(Event::Removed(pod)),
             Ok(false) => {}
             Err(error) => report(Event::Failed(error)),
@@ -108,12 +105,13 @@ impl Pods {
 }
 
 /// Removes a pod's directory, after its stage1 has cleaned up; whether this process did it.
-fn delete(pod: &Pod) -> Result<bool, Error> {
-    let lock = match std::fs::File::open(&pod.path) {
+fn delete(pod: &Pod, take: impl FnOnce(&File) -> io::Result<()>) -> Result<bool, Error> {
+    let lock = match File::open(&pod.path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         opened => opened.map_err(Error::io("open", &pod.path))?,
     };
-    if lock.try_lock().is_err() {
+    // While this waited, another process may have removed it.
+    if take(&lock).is_err() || !pod.path.exists() {
         return Ok(false);
     }
     if pod.place == Place::ExitedGarbage {
@@ -221,6 +219,23 @@ mod tests {
         let events = gc(&pods, Duration::ZERO, false);
         assert!(events[0].contains("exit status 1"), "{events:?}");
         assert!(path.exists());
+    }
+
+    #[test]
+    fn removal_waits_for_who_looks_at_the_pod() {
+        let data = tempfile::tempdir().unwrap();
+        let pods = Pods::new(data.path());
+        let looked_at = File::open(place(&pods, Place::Prepared, 1)).unwrap();
+        looked_at.lock_shared().unwrap();
+        std::thread::scope(|scope| {
+            let removal = scope.spawn(|| pods.remove(pods.find("0").unwrap()));
+            while pods.path(Place::Prepared, Uuid::from_u128(1)).exists() {
+                std::thread::yield_now();
+            }
+            drop(looked_at);
+            removal.join().unwrap().unwrap();
+        });
+        assert!(pods.list(&Place::ALL).unwrap().is_empty());
     }
 
     #[test]
