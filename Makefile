@@ -28,6 +28,9 @@ build:
 	for kernel in vmlinux vmlinux-norethunk; do \
 		cmp -s build/$$kernel target/release/$$kernel || cp build/$$kernel target/release/ || exit; done
 	$(out)/guest-root $(out)/guest-init target/release/guest.erofs
+	rm -rf target/release/man && $(out)/rkt manual target/release/man
+	mkdir -p target/release/completion
+	for shell in bash zsh fish; do $(out)/rkt completion $$shell >target/release/completion/$$shell || exit; done
 
 setup:
 	tests/setup
@@ -51,6 +54,11 @@ install:
 	install -d "$(DESTDIR)$(PREFIX)/lib/rkt" "$(DESTDIR)$(PREFIX)/share/doc/rkt"
 	install -m 755 $(addprefix target/release/,$(helpers)) "$(DESTDIR)$(PREFIX)/lib/rkt"
 	install -m 644 $(addprefix target/release/,$(guest)) "$(DESTDIR)$(PREFIX)/lib/rkt"
+	install -d "$(DESTDIR)$(PREFIX)/share/man/man1"
+	install -m 644 target/release/man/*.1 "$(DESTDIR)$(PREFIX)/share/man/man1"
+	install -D -m 644 target/release/completion/bash "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/rkt"
+	install -D -m 644 target/release/completion/zsh "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_rkt"
+	install -D -m 644 target/release/completion/fish "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/rkt.fish"
 	install -m 644 README.md LICENSE docs/*.md "$(DESTDIR)$(PREFIX)/share/doc/rkt"
 
 clean:

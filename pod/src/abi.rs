@@ -328,7 +328,7 @@ impl PodDirectory {
         self.path.join("guest-entrance")
     }
 
-    /// The users of a pod with a user namespace of its own, `SHIFT:COUNT`.
+    /// The users of a pod with a user namespace of its own, `SHIFT:COUNT`; nothing as long as it is only prepared.
     pub fn private_users(&self) -> PathBuf {
         self.path.join("private-users-prepared")
     }

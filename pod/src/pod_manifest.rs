@@ -1,5 +1,7 @@
 //! The pod manifest (appc spec, "Pod Manifest Schema"): what stage0 writes and stage1 carries out.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -66,6 +68,12 @@ pub struct PodManifest {
     /// Free text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub annotations: Vec<NameValue>,
+    /// The user's own notes.
+    #[serde(default, rename = "userAnnotations", skip_serializing_if = "BTreeMap::is_empty")]
+    pub user_annotations: BTreeMap<String, String>,
+    /// What the user's tools select pods by.
+    #[serde(default, rename = "userLabels", skip_serializing_if = "BTreeMap::is_empty")]
+    pub user_labels: BTreeMap<String, String>,
 }
 
 /// Annotation of a pod that apps come into and leave while it runs: upstream's, with the value `true`.
@@ -84,17 +92,26 @@ impl PodManifest {
             isolators: Vec::new(),
             ports: Vec::new(),
             annotations: Vec::new(),
+            user_annotations: BTreeMap::new(),
+            user_labels: BTreeMap::new(),
         }
     }
 
     /// Parses and checks a manifest.
     pub fn parse(json: &[u8]) -> Result<Self, Error> {
+        let manifest = Self::parse_incomplete(json)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Parses a manifest whose apps may be those of their images, so that they are still to be filled in, and then to be
+    /// [checked](Self::check).
+    pub fn parse_incomplete(json: &[u8]) -> Result<Self, Error> {
         let manifest: Self =
             serde_json::from_slice(json).map_err(|source| Error::Json { what: "pod manifest", source })?;
         if manifest.ac_kind != "PodManifest" {
             return Err(Error::Invalid(format!("acKind is \"{}\", not \"PodManifest\"", manifest.ac_kind)));
         }
-        manifest.check()?;
         Ok(manifest)
     }
 

@@ -26,6 +26,11 @@ impl UserRange {
         (id < self.count).then(|| self.shift + id)
     }
 
+    /// The pod's number of a user of the host, if it is one of the pod's.
+    pub fn in_pod(self, id: u32) -> Option<u32> {
+        id.checked_sub(self.shift).filter(|id| *id < self.count)
+    }
+
     /// What the kernel takes as `uid_map` and `gid_map` (user_namespaces(7)).
     pub fn to_map(self) -> String {
         format!("0 {} {}\n", self.shift, self.count)

@@ -3,35 +3,41 @@
 mod app;
 mod apps;
 mod flags;
+mod image;
 mod insecure;
 mod isolators;
+mod pod_line;
 mod pods;
 mod sandbox;
 mod values;
 
-use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 use pod::abi::EXIT_ERROR;
 use pod::session::Action as ChangeOfApp;
-use pod::volumes::Mount;
 
 pub use app::AppChoice;
 use app::AppSubcommand;
 pub use apps::AppArguments;
-use flags::AppCommand;
-pub use flags::{AppFlags, PodFlags, Stage1};
+pub use flags::{AppFlags, PodFlags, RunFlags, Stage1};
+pub use image::{ImageCommand, ImageField, ImageListFlags, Order, TreeFlags};
 pub use insecure::InsecureOptions;
 use insecure::parse_option;
-pub use pods::{AttachFlags, EnterFlags, LogsFlags, PodChoice, StatusFlags, StatusFormat, Wait};
+pub use pod_line::PodLine;
+use pod_line::{PrepareLine, RunLine};
+pub use pods::{AttachFlags, EnterFlags, ExportFlags, LogsFlags, PodChoice, StatusFlags, StatusFormat, Wait};
 use pods::{OnePod, SomePods};
 
-/// Where images and pods are unless `--dir` says otherwise.
+use crate::pods::gc::Collection;
+
+/// Where images and pods are unless `--dir` or the configuration says otherwise.
 const DEFAULT_DIRECTORY: &str = "/var/lib/rkt";
+/// Where the vendor's configuration is unless `--system-config` says otherwise.
+const SYSTEM_CONFIG: &str = "/usr/lib/rkt";
 /// Where the administrator's configuration is unless `--local-config` says otherwise.
 const LOCAL_CONFIG: &str = "/etc/rkt";
 
@@ -47,12 +53,18 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct GlobalFlags {
-    /// Directory with images and pods
-    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_DIRECTORY)]
-    dir: PathBuf,
-    /// Directory with the administrator's configuration: networks in net.d
+    /// Directory with images and pods; what is configured by default, or /var/lib/rkt
+    #[arg(long, global = true, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Directory with the vendor's configuration
+    #[arg(long, global = true, value_name = "DIR", default_value = SYSTEM_CONFIG)]
+    system_config: PathBuf,
+    /// Directory with the administrator's configuration, networks in net.d among it; it wins over the vendor's
     #[arg(long, global = true, value_name = "DIR", default_value = LOCAL_CONFIG)]
     local_config: PathBuf,
+    /// Directory with the user's configuration, which wins over both
+    #[arg(long, global = true, value_name = "DIR")]
+    user_config: Option<PathBuf>,
     /// Say more
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
@@ -70,7 +82,22 @@ enum Command {
     /// IMAGE is an ACI file, an OCI image layout (directory or tar), a docker save archive, or an ID or a name of an image
     /// in the store. Flags of an app follow its image; -- begins the app's arguments, --- ends them.
     #[command(override_usage = "rkt run [FLAGS] IMAGE [APP FLAGS] [-- ARGS...] [--- IMAGE2 ...]")]
-    Run(Box<RunArgs>),
+    Run(Box<RunLine>),
+    /// Make a pod for run-prepared, and print its UUID
+    ///
+    /// Images, apps, volumes, ports, variables and the isolation are settled now, in the way of rkt run; the network, the host name
+    /// and the terminal when it is run.
+    #[command(override_usage = "rkt prepare [FLAGS] IMAGE [APP FLAGS] [-- ARGS...] [--- IMAGE2 ...]")]
+    Prepare(Box<PrepareLine>),
+    /// Run a pod that prepare has made
+    ///
+    /// That can be done once.
+    RunPrepared {
+        #[command(flatten)]
+        flags: RunFlags,
+        #[command(flatten)]
+        pod: OnePod,
+    },
     /// Import images and print their IDs
     Fetch {
         /// ACI files, OCI image layouts, docker save archives
@@ -84,15 +111,17 @@ enum Command {
         /// How long pods stay after they were marked: 90s, 30m, 1h30m
         #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = values::duration)]
         grace_period: Duration,
+        /// How long prepared pods stay that nobody runs
+        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = values::duration)]
+        expire_prepared: Duration,
         /// Mark only
         #[arg(long)]
         mark_only: bool,
     },
     /// Remove ended pods at once
     Rm {
-        /// UUIDs, or unique beginnings of them
-        #[arg(required = true, value_name = "UUID")]
-        uuids: Vec<String>,
+        #[command(flatten)]
+        pods: SomePods,
     },
     /// Run a command in an app of a running pod
     ///
@@ -142,12 +171,12 @@ enum Command {
         #[command(flatten)]
         pod: OnePod,
     },
+    /// Write what an app of an ended pod sees as an image
+    Export(ExportFlags),
     /// Print a pod's manifest
     CatManifest {
-        /// Indent it
-        #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
-        #[arg(default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
-        pretty_print: bool,
+        #[command(flatten)]
+        form: PrettyPrint,
         #[command(flatten)]
         pod: OnePod,
     },
@@ -165,35 +194,52 @@ enum Command {
         #[arg(long, value_enum, default_value = "table")]
         format: Format,
     },
+    /// Print the configuration, and which file says what
+    Config(PrettyPrint),
+    /// Print a script by which a shell completes rkt's command lines
+    Completion {
+        /// Which shell
+        #[arg(value_parser = shell)]
+        shell: Shell,
+    },
+    /// Write the manual pages of all commands to a directory
+    Manual {
+        /// Where to
+        directory: PathBuf,
+    },
     /// Print versions
     Version,
 }
 
-#[derive(Debug, Args)]
-struct RunArgs {
-    #[command(flatten, next_help_heading = "Pod flags")]
-    pod: PodFlags,
-    #[command(flatten, next_help_heading = "App flags (after an image)")]
-    app: AppFlags,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    rest: Vec<String>,
+fn shell(text: &str) -> Result<Shell, String> {
+    let known = [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)];
+    let found = known.into_iter().find(|(name, _)| *name == text);
+    found.map(|(_, shell)| shell).ok_or_else(|| "there are scripts for bash, zsh and fish".into())
 }
 
-#[derive(Debug, Subcommand)]
-enum ImageCommand {
-    /// List images
-    List(ListFlags),
+/// How to print JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct PrettyPrint {
+    /// Indent it
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub pretty_print: bool,
 }
 
 /// How to print a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 pub struct ListFlags {
     /// Leave the titles out
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
     pub no_legend: bool,
-    /// Print IDs in full
-    #[arg(long)]
+    /// Print IDs, times and sizes in full
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
     pub full: bool,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: StatusFormat,
 }
 
 /// The form of a report.
@@ -210,8 +256,14 @@ pub enum Format {
 pub struct Globals {
     /// Absolute.
     pub directory: PathBuf,
+    /// Nobody has said so on the command line.
+    pub is_directory_default: bool,
+    /// Absolute.
+    pub system_config: PathBuf,
     /// Absolute.
     pub local_config: PathBuf,
+    /// Absolute.
+    pub user_config: Option<PathBuf>,
     /// Say more.
     pub debug: bool,
     /// What is switched off.
@@ -221,14 +273,18 @@ pub struct Globals {
 /// What to do.
 #[derive(Debug)]
 pub enum Action {
-    /// `run`; `mounts` are for all apps.
-    Run { flags: PodFlags, mounts: Vec<Mount>, apps: Vec<AppArguments> },
+    /// `run`.
+    Run { flags: RunFlags, line: PodLine },
+    /// `prepare`.
+    Prepare { quiet: bool, line: PodLine },
+    /// `run-prepared`.
+    RunPrepared { pod: PodChoice, flags: RunFlags },
     /// `fetch`.
     Fetch { images: Vec<String> },
     /// `gc`.
-    Gc { grace_period: Duration, mark_only: bool },
+    Gc(Collection),
     /// `rm`.
-    Rm { uuids: Vec<String> },
+    Rm { pods: Vec<PodChoice> },
     /// `enter`.
     Enter(EnterFlags),
     /// `app add`.
@@ -249,14 +305,22 @@ pub enum Action {
     Status { pod: PodChoice, flags: StatusFlags },
     /// `logs`.
     Logs { pod: PodChoice, flags: LogsFlags },
+    /// `export`.
+    Export(ExportFlags),
     /// `cat-manifest`.
     CatManifest { pod: PodChoice, pretty: bool },
     /// `list`.
     List(ListFlags),
-    /// `image list`.
-    ImageList(ListFlags),
+    /// `image`.
+    Image(ImageCommand),
     /// `doctor`.
     Doctor(Format),
+    /// `config`.
+    Config { pretty: bool },
+    /// `completion`.
+    Completion(Shell),
+    /// `manual`.
+    Manual(PathBuf),
     /// `version`.
     Version,
 }
@@ -265,10 +329,12 @@ impl Action {
     /// The subcommand, which messages begin with.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Run { flags, .. } if flags.mutable => "app",
+            Self::Run { line, .. } if line.flags.mutable => "app",
             Self::Run { .. } => "run",
+            Self::Prepare { .. } => "prepare",
+            Self::RunPrepared { .. } => "run-prepared",
             Self::Fetch { .. } => "fetch",
-            Self::Gc { .. } => "gc",
+            Self::Gc(_) => "gc",
             Self::Rm { .. } => "rm",
             Self::Enter(_) => "enter",
             Self::AppAdd { .. } | Self::AppRemove(_) => "app",
@@ -277,10 +343,14 @@ impl Action {
             Self::Stop { .. } => "stop",
             Self::Status { .. } => "status",
             Self::Logs { .. } => "logs",
+            Self::Export(_) => "export",
             Self::CatManifest { .. } => "cat-manifest",
             Self::List(_) => "list",
-            Self::ImageList(_) => "image",
+            Self::Image(_) => "image",
             Self::Doctor(_) => "doctor",
+            Self::Config { .. } => "config",
+            Self::Completion(_) => "completion",
+            Self::Manual(_) => "manual",
             Self::Version => "version",
         }
     }
@@ -318,26 +388,15 @@ impl Stop {
 pub fn parse(arguments: &[String]) -> Result<(Globals, Action), Stop> {
     let matches = matches(arguments)?;
     let (globals, command) = typed(&matches)?;
-    let Command::Run(run) = command else { return Ok((globals, action(command)?)) };
-    if let Some(flag) = first_app_flag(&matches) {
-        return Err(Stop::usage("run", &format!("--{flag} must follow an image")));
+    match command.has_images() {
+        true => pod_line::parse(arguments, &matches, globals, command),
+        false => Ok((globals, action(command)?)),
     }
-    let table = LazyCell::new(FlagTable::new);
-    let split = apps::split(&run.rest, &|name| table.kind_of(name));
-    let apps::Split { apps, pod_flags } = split.map_err(|error| Stop::usage("run", &error.to_string()))?;
-    let apps = apps.into_iter().map(AppArguments::parse).collect::<Result<_, _>>();
-    let apps = apps.map_err(|error| Stop::of_clap("run", &error))?;
-    if pod_flags.is_empty() {
-        return Ok((globals, Action::Run { flags: run.pod, mounts: run.app.mount, apps }));
-    }
-    // Flags of the pod and global ones stand between images, too: once more, with all of them in one place.
-    let before = arguments.get(..arguments.len() - run.rest.len()).unwrap_or_default();
-    match typed(&self::matches(&[before, &pod_flags].concat())?)? {
-        (globals, Command::Run(run)) => {
-            Ok((globals, Action::Run { flags: run.pod, mounts: run.app.mount, apps }))
-        }
-        (globals, other) => Ok((globals, action(other)?)),
-    }
+}
+
+/// All commands and their flags.
+pub fn definition() -> clap::Command {
+    Cli::command()
 }
 
 fn matches(arguments: &[String]) -> Result<ArgMatches, Stop> {
@@ -364,12 +423,26 @@ fn command_name(arguments: &[String]) -> String {
 
 fn typed(matches: &ArgMatches) -> Result<(Globals, Command), Stop> {
     let cli = Cli::from_arg_matches(matches).map_err(|error| Stop::of_clap("rkt", &error))?;
-    let GlobalFlags { dir, local_config, debug, insecure_options } = cli.globals;
-    let directory = absolute("dir", &dir)?;
+    let GlobalFlags { dir, system_config, local_config, user_config, debug, insecure_options } = cli.globals;
+    let is_directory_default = dir.is_none();
+    let directory = absolute("dir", dir.as_deref().unwrap_or(Path::new(DEFAULT_DIRECTORY)))?;
+    let system_config = absolute("system-config", &system_config)?;
     let local_config = absolute("local-config", &local_config)?;
+    let user_config = user_config.map(|path| absolute("user-config", &path)).transpose()?;
     let insecure = insecure_options.into_iter().fold(InsecureOptions::default(), InsecureOptions::or);
     match cli.command {
-        Some(command) => Ok((Globals { directory, local_config, debug, insecure }, command)),
+        Some(command) => Ok((
+            Globals {
+                directory,
+                is_directory_default,
+                system_config,
+                local_config,
+                user_config,
+                debug,
+                insecure,
+            },
+            command,
+        )),
         None => {
             let text = format!("rkt: missing command\n{}", Cli::command().render_help());
             Err(Stop { text, to_stdout: false, code: 2 })
@@ -384,22 +457,29 @@ fn absolute(flag: &str, path: &Path) -> Result<PathBuf, Stop> {
 
 fn action(command: Command) -> Result<Action, Stop> {
     Ok(match command {
-        Command::Run(run) => Action::Run { flags: run.pod, mounts: run.app.mount, apps: Vec::new() },
+        Command::Run(_) | Command::Prepare(_) => return command.with(Vec::new()),
+        Command::RunPrepared { flags, pod } => Action::RunPrepared { pod: pod.into(), flags },
         Command::Fetch { images } => Action::Fetch { images },
-        Command::Gc { grace_period, mark_only } => Action::Gc { grace_period, mark_only },
-        Command::Rm { uuids } => Action::Rm { uuids },
+        Command::Gc { grace_period, expire_prepared, mark_only } => {
+            Action::Gc(Collection { grace: grace_period, expire_prepared, mark_only })
+        }
+        Command::Rm { pods } => Action::Rm { pods: pods.into() },
         Command::Enter(flags) => Action::Enter(flags),
         Command::App { command } => return app_action(command),
         Command::Attach { flags, pod } => Action::Attach { pod: pod.into(), flags },
         Command::Stop { force, pods } => Action::Stop { pods: pods.into(), force },
         Command::Status { flags, pod } => Action::Status { pod: pod.into(), flags },
         Command::Logs { flags, pod } => Action::Logs { pod: pod.into(), flags },
-        Command::CatManifest { pretty_print, pod } => {
-            Action::CatManifest { pod: pod.into(), pretty: pretty_print }
+        Command::Export(flags) => Action::Export(flags),
+        Command::CatManifest { form, pod } => {
+            Action::CatManifest { pod: pod.into(), pretty: form.pretty_print }
         }
         Command::List(flags) => Action::List(flags),
-        Command::Image { command: ImageCommand::List(flags) } => Action::ImageList(flags),
+        Command::Image { command } => Action::Image(command),
         Command::Doctor { format } => Action::Doctor(format),
+        Command::Config(form) => Action::Config { pretty: form.pretty_print },
+        Command::Completion { shell } => Action::Completion(shell),
+        Command::Manual { directory } => Action::Manual(directory),
         Command::Version => Action::Version,
     })
 }
@@ -408,7 +488,8 @@ fn app_action(command: AppSubcommand) -> Result<Action, Stop> {
     let change = |app: app::OneApp, action| Action::AppChange { app: app.into(), action };
     Ok(match command {
         AppSubcommand::Sandbox(flags) => {
-            Action::Run { flags: (*flags).into(), mounts: Vec::new(), apps: Vec::new() }
+            let (flags, line) = flags.split();
+            Action::Run { flags, line }
         }
         AppSubcommand::Add(words) => {
             let (pod, app) = words.parse()?;
@@ -421,41 +502,6 @@ fn app_action(command: AppSubcommand) -> Result<Action, Stop> {
         AppSubcommand::Stop(app) => change(app, ChangeOfApp::Stop),
         AppSubcommand::Exec(flags) => Action::Enter(flags),
     })
-}
-
-/// An app's flag before the first image; `--mount` may stand there.
-fn first_app_flag(matches: &ArgMatches) -> Option<String> {
-    let (_, run) = matches.subcommand()?;
-    let flags = AppCommand::command();
-    let mut given = flags
-        .get_arguments()
-        .filter(|flag| flag.get_long() != Some("mount"))
-        .filter(|flag| run.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine));
-    given.find_map(|flag| flag.get_long().map(str::to_owned))
-}
-
-/// The flags of `run` by name.
-struct FlagTable {
-    of_app: clap::Command,
-    of_pod: clap::Command,
-}
-
-impl FlagTable {
-    fn new() -> Self {
-        let of_pod = PodFlags::augment_args(GlobalFlags::augment_args(clap::Command::new("run")));
-        Self { of_app: AppCommand::command(), of_pod }
-    }
-
-    fn kind_of(&self, name: &str) -> Option<apps::FlagKind> {
-        let find = |command: &clap::Command, of_app| {
-            let flag = command.get_arguments().find(|flag| flag.get_long() == Some(name))?;
-            // A flag that may stand alone takes its value only after an equals sign.
-            let takes_value = flag.get_action().takes_values() && !flag.is_require_equals_set();
-            Some(apps::FlagKind { of_app, takes_value })
-        };
-        let help = (name == "help").then_some(apps::FlagKind { of_app: false, takes_value: false });
-        find(&self.of_app, true).or_else(|| find(&self.of_pod, false)).or(help)
-    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,13 @@
 
 pub mod add;
 pub mod app;
+mod content;
 pub mod enter;
+pub mod export;
+pub mod image;
 pub mod images;
 pub mod logs;
+pub mod manual;
 pub mod pods;
 pub mod run;
 mod statistics;

@@ -2,17 +2,22 @@
 //! appc manifest and one EROFS file.
 
 mod aci;
+mod aci_writer;
 mod bundle;
 mod compression;
 pub mod digest;
+pub mod directory;
 mod error;
+mod host_xattr;
 mod oci;
 mod open;
+mod owners;
 mod reference;
 mod tarball;
 mod tree_writer;
 mod xattr;
 
+pub use aci_writer::AciWriter;
 pub use error::Error;
 pub use open::{Opened, Rendered};
 pub use tarball::quote;

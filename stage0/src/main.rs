@@ -3,6 +3,7 @@
 mod apparmor;
 mod cli;
 mod commands;
+mod config;
 mod doctor;
 mod host;
 mod image;
@@ -10,6 +11,7 @@ mod kvm;
 mod landlock;
 mod log_reader;
 mod network;
+mod output;
 mod pods;
 mod read_only;
 mod remove;
@@ -25,7 +27,7 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use cli::Action;
+use cli::{Action, ImageCommand};
 
 fn main() -> ExitCode {
     let started = timeline::now_us();
@@ -35,46 +37,12 @@ fn main() -> ExitCode {
         eprintln!("rkt: an argument is not UTF-8");
         return ExitCode::from(pod::abi::EXIT_ERROR);
     };
-    let (globals, action) = match cli::parse(&arguments) {
+    let (mut globals, action) = match cli::parse(&arguments) {
         Ok(parsed) => parsed,
         Err(stop) => return report(&stop),
     };
     let name = action.name();
-    let result = match action {
-        Action::Run { flags, mounts, apps } => {
-            match commands::run::run(&globals, &flags, &mounts, &apps, started) {
-                Ok(never) => match never {},
-                Err(error) => Err(error),
-            }
-        }
-        Action::Fetch { images } => commands::images::fetch(&globals, &images),
-        Action::ImageList(flags) => commands::images::list(&globals, flags),
-        Action::Gc { grace_period, mark_only } => commands::pods::gc(&globals, grace_period, mark_only),
-        Action::Rm { uuids } => commands::pods::rm(&globals, &uuids),
-        Action::Enter(flags) => match commands::enter::enter(&globals, &flags) {
-            Ok(never) => match never {},
-            Err(error) => Err(error),
-        },
-        Action::AppAdd { pod, app } => commands::add::add(&globals, &pod, &app),
-        Action::AppRemove(app) => commands::app::remove(&globals, &app),
-        Action::AppList { pod, no_legend } => commands::app::list(&globals, &pod, no_legend),
-        Action::AppStatus { app, format } => commands::app::tell(&globals, &app, format),
-        Action::AppChange { app, action } => match commands::app::change(&globals, &app, action) {
-            Ok(never) => match never {},
-            Err(error) => Err(error),
-        },
-        Action::Attach { pod, flags } => match commands::enter::attach(&globals, &pod, &flags) {
-            Ok(never) => match never {},
-            Err(error) => Err(error),
-        },
-        Action::Stop { pods, force } => commands::stop::stop(&globals, &pods, force),
-        Action::Status { pod, flags } => commands::status::status(&globals, &pod, flags),
-        Action::Logs { pod, flags } => commands::logs::logs(&globals, &pod, &flags),
-        Action::CatManifest { pod, pretty } => commands::status::cat_manifest(&globals, &pod, pretty),
-        Action::List(flags) => commands::pods::list(&globals, flags),
-        Action::Doctor(format) => commands::doctor(&globals, format),
-        Action::Version => commands::version(),
-    };
+    let result = configure(&mut globals).and_then(|()| carry_out(&globals, action, started));
     match result {
         Ok(code) => code,
         // Nobody reads the rest, as in `rkt list | head`.
@@ -82,6 +50,81 @@ fn main() -> ExitCode {
         Err(error) => {
             eprint!("{}", render(name, error.as_ref()));
             ExitCode::from(pod::abi::EXIT_ERROR)
+        }
+    }
+}
+
+/// What the command line leaves to the configuration, as far as it concerns all commands.
+fn configure(globals: &mut cli::Globals) -> Result<(), Box<dyn Error>> {
+    if globals.is_directory_default
+        && let Some(directory) = config::data_directory(globals)?
+    {
+        globals.directory = directory;
+    }
+    Ok(())
+}
+
+fn carry_out(globals: &cli::Globals, action: Action, started: u64) -> Result<ExitCode, Box<dyn Error>> {
+    match action {
+        Action::Run { flags, line } => match commands::run::run(globals, &flags, &line, started) {
+            Ok(never) => match never {},
+            Err(error) => Err(error),
+        },
+        Action::Prepare { quiet, line } => commands::run::prepare(globals, &line, quiet),
+        Action::RunPrepared { pod, flags } => {
+            match commands::run::run_prepared(globals, &flags, &pod, started) {
+                Ok(never) => match never {},
+                Err(error) => Err(error),
+            }
+        }
+        Action::Fetch { images } => commands::images::fetch(globals, &images),
+        Action::Image(command) => image_command(globals, command),
+        Action::Gc(collection) => commands::pods::gc(globals, collection),
+        Action::Rm { pods } => commands::pods::rm(globals, &pods),
+        Action::Enter(flags) => match commands::enter::enter(globals, &flags) {
+            Ok(never) => match never {},
+            Err(error) => Err(error),
+        },
+        Action::AppAdd { pod, app } => commands::add::add(globals, &pod, &app),
+        Action::AppRemove(app) => commands::app::remove(globals, &app),
+        Action::AppList { pod, no_legend } => commands::app::list(globals, &pod, no_legend),
+        Action::AppStatus { app, format } => commands::app::tell(globals, &app, format),
+        Action::AppChange { app, action } => match commands::app::change(globals, &app, action) {
+            Ok(never) => match never {},
+            Err(error) => Err(error),
+        },
+        Action::Attach { pod, flags } => match commands::enter::attach(globals, &pod, &flags) {
+            Ok(never) => match never {},
+            Err(error) => Err(error),
+        },
+        Action::Export(flags) => commands::export::export(globals, &flags),
+        Action::Stop { pods, force } => commands::stop::stop(globals, &pods, force),
+        Action::Status { pod, flags } => commands::status::status(globals, &pod, flags),
+        Action::Logs { pod, flags } => commands::logs::logs(globals, &pod, &flags),
+        Action::CatManifest { pod, pretty } => commands::status::cat_manifest(globals, &pod, pretty),
+        Action::List(flags) => commands::pods::list(globals, flags),
+        Action::Doctor(format) => commands::doctor(globals, format),
+        Action::Config { pretty } => commands::manual::config(globals, pretty),
+        Action::Completion(shell) => commands::manual::completion(shell),
+        Action::Manual(directory) => commands::manual::manual(&directory),
+        Action::Version => commands::version(),
+    }
+}
+
+fn image_command(globals: &cli::Globals, command: ImageCommand) -> Result<ExitCode, Box<dyn Error>> {
+    match command {
+        ImageCommand::List(flags) => commands::images::list(globals, &flags),
+        ImageCommand::Rm { images } => commands::image::rm(globals, &images),
+        ImageCommand::Gc { grace_period } => commands::image::gc(globals, grace_period),
+        ImageCommand::Verify { images } => commands::image::verify(globals, &images),
+        ImageCommand::Export { overwrite, image, output } => {
+            commands::image::export(globals, &image, &output, overwrite)
+        }
+        ImageCommand::Extract(flags) | ImageCommand::Render(flags) => {
+            commands::image::extract(globals, &flags)
+        }
+        ImageCommand::CatManifest { form, image } => {
+            commands::image::cat_manifest(globals, &image, form.pretty_print)
         }
     }
 }

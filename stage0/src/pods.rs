@@ -10,15 +10,18 @@
 //! | `exited-garbage/<uuid>` | being removed | marked by gc |
 //! | `garbage/<uuid>`, which never ran | being removed | marked by gc |
 //!
-//! Nothing is synced to disk while a pod is made: after a crash of the machine no lock is held, so whatever is there of a
-//! pod is garbage, complete or not.
+//! Nothing is synced to disk while a pod is made that runs: after a crash of the machine no lock is held, so whatever is
+//! there of a pod is garbage, complete or not. A prepared pod is on disk before it is in its place.
 
 mod alter;
 pub mod command;
 pub mod create;
 pub mod environment;
 pub mod gc;
+pub mod given;
 pub mod manifest;
+pub mod merged;
+mod prepared;
 pub mod report;
 mod state;
 
@@ -50,6 +53,15 @@ pub enum Error {
     /// The manifest of a new pod would be wrong.
     #[error("the pod cannot be run")]
     Manifest(#[from] pod::Error),
+    /// The manifest that the user gives.
+    #[error("{} is not a good pod manifest", path.display())]
+    PodManifestFile {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: pod::Error,
+    },
     /// An app cannot be run.
     #[error("app \"{app}\" (image {image}): {what}")]
     App {
@@ -103,6 +115,14 @@ pub enum Error {
     /// A pod that is in use.
     #[error("pod \"{uuid}\" is {state} and cannot be removed")]
     InUse {
+        /// Which.
+        uuid: Uuid,
+        /// Its state.
+        state: State,
+    },
+    /// A pod that cannot be run, or not any more.
+    #[error("pod \"{uuid}\" is not prepared: it is {state}")]
+    NotPrepared {
         /// Which.
         uuid: Uuid,
         /// Its state.

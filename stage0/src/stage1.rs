@@ -63,6 +63,9 @@ pub enum Error {
     /// The pod's stage1 cannot do it.
     #[error("the stage1 of pod \"{0}\" has no {1} entrypoint")]
     NoEntrypoint(Uuid, &'static str),
+    /// Not one of ours.
+    #[error("this rkt does not know the pod's stage1, {0}; prepare the pod again")]
+    Foreign(String),
     /// The manifest of the pod's stage1 cannot be used.
     #[error("cannot use {}", path.display())]
     Manifest {
@@ -116,6 +119,20 @@ impl Stage1 {
             Self::Nspawn => "nspawn",
             Self::Fly => "fly",
         }
+    }
+
+    /// The stage1 that a pod was made with.
+    pub fn of_pod(directory: &PodDirectory) -> Result<(Self, Installed), Error> {
+        let (path, rootfs) = (directory.stage1_manifest(), directory.stage1_rootfs());
+        let manifest = read_manifest(&path)?;
+        let known = [Self::Kvm, Self::Nspawn, Self::Fly];
+        let stage1 = known
+            .into_iter()
+            .find(|stage1| manifest.name.as_str().strip_prefix("rkt/") == Some(stage1.binary_name()));
+        let stage1 = stage1.ok_or_else(|| Error::Foreign(manifest.name.to_string()))?;
+        let link = rootfs.join("init");
+        let binary = std::fs::canonicalize(&link).map_err(|source| Error::Exec { path: link, source })?;
+        Ok((stage1, Installed { binary, manifest: stage1.manifest() }))
     }
 
     /// The binary's name.
@@ -297,12 +314,15 @@ pub fn attach(pod: &Path, uuid: Uuid, arguments: &AttachArguments) -> Result<Inf
 /// An entrypoint of the stage1 that a pod was made with, by its annotation.
 fn entrypoint(pod: &Path, annotation: &str) -> Result<Option<PathBuf>, Error> {
     let directory = PodDirectory::new(pod);
-    let path = directory.stage1_manifest();
-    let unusable = |source| Error::Manifest { path: path.clone(), source };
-    let json = std::fs::read(&path).map_err(|error| unusable(error.into()))?;
-    let manifest = ImageManifest::parse(&json).map_err(|error| unusable(error.into()))?;
+    let manifest = read_manifest(&directory.stage1_manifest())?;
     let found = manifest.annotations.iter().find(|found| found.name.as_str() == annotation);
     Ok(found.map(|found| directory.stage1_rootfs().join(found.value.trim_start_matches('/'))))
+}
+
+fn read_manifest(path: &Path) -> Result<ImageManifest, Error> {
+    let unusable = |source| Error::Manifest { path: path.into(), source };
+    let json = std::fs::read(path).map_err(|error| unusable(error.into()))?;
+    ImageManifest::parse(&json).map_err(|error| unusable(error.into()))
 }
 
 #[cfg(test)]

@@ -4,15 +4,23 @@
 //! |---|---|
 //! | `images/<image ID>/manifest` | the appc image manifest |
 //! | `images/<image ID>/image.erofs` | the tree |
+//! | `images/<image ID>/source` | the path of the file of the host that it was imported from |
+//! | `images/<image ID>/sha256sums` | the digests of these three, in the form of sha256sum(1) |
 //! | `sources/<key>` | which image a file of the host was when it was imported ([`source::Key`]) |
 //! | `trees/<image ID>/` | the tree once more, unpacked, on hosts that cannot mount EROFS |
 //! | `tmp/<name>/` | an import under way, locked by the process that makes it ([`workspace::Workspace`]) |
 //!
-//! What has its final name is complete: it was made in `tmp`, synced, and renamed.
+//! What has its final name is complete: it was made in `tmp`, synced, and renamed. The time of an image's directory is when it
+//! was last used. Who uses images, and who removes them, has the lock on `cas` ([`hold`]).
 
+mod export;
+mod hold;
 mod import;
+mod removal;
 mod source;
+mod sums;
 mod trees;
+mod verify;
 mod workspace;
 
 use std::fs;
@@ -20,8 +28,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
 use pod::image_manifest::ImageManifest;
 use pod::types::ImageId;
+
+pub use hold::Held;
+pub use verify::Verdict;
+pub use workspace::Workspace;
+
+const MANIFEST_FILE: &str = "manifest";
+const EROFS_FILE: &str = "image.erofs";
+const SOURCE_FILE: &str = "source";
 
 /// Why the store cannot do something.
 #[derive(Debug, thiserror::Error)]
@@ -47,16 +66,43 @@ pub enum Error {
         source: crate::image::Error,
     },
     /// A stored image cannot be used.
-    #[error("the image {id} in the store is damaged; remove {} and fetch it again", path.display())]
+    #[error(
+        "the image {id} in the store is damaged; rkt image verify {id} makes it again, rkt image rm {id} removes it"
+    )]
     Damaged {
         /// Which.
         id: ImageId,
-        /// Its directory.
-        path: PathBuf,
         /// Why.
         #[source]
         source: pod::Error,
     },
+    /// An image of a store that did not note digests yet.
+    #[error("nobody has noted what the image {0} was; rkt image rm it, and fetch it again")]
+    NoSums(ImageId),
+    /// A damaged image that cannot be made again.
+    #[error(
+        "the image {id} is damaged ({files}) and cannot be made again: {reason}; rkt image rm it, and fetch it again"
+    )]
+    Lost {
+        /// Which.
+        id: ImageId,
+        /// What of it.
+        files: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A stored image cannot be packed.
+    #[error("cannot write image {id} as an ACI")]
+    Pack {
+        /// Which.
+        id: ImageId,
+        /// Why.
+        #[source]
+        source: crate::image::Error,
+    },
+    /// An image's unpacked tree is not the image's, and pods use it.
+    #[error("the tree {} is not that of the image any more; remove the pods that use it first", .0.display())]
+    DamagedTree(PathBuf),
     /// A stored image cannot be unpacked.
     #[error("cannot unpack image {id}")]
     Unpack {
@@ -101,6 +147,13 @@ pub fn remove_abandoned(data: &Path) -> Result<(), Error> {
     workspace::remove_abandoned(&path).map_err(Error::io("clean", &path))
 }
 
+/// Where something can be made that is not of the store, and is removed with what killed imports leave.
+pub fn spare(data: &Path, name: &str) -> Result<PathBuf, Error> {
+    let store = Store::new(data);
+    store.make_directories()?;
+    Ok(store.root.join("tmp").join(name))
+}
+
 /// An image of the store.
 #[derive(Clone, Debug)]
 pub struct Image {
@@ -114,12 +167,12 @@ pub struct Image {
 impl Image {
     /// The file with its manifest.
     pub fn manifest_path(&self) -> PathBuf {
-        self.directory.join("manifest")
+        self.directory.join(MANIFEST_FILE)
     }
 
     /// The file with its tree.
     pub fn erofs_path(&self) -> PathBuf {
-        self.directory.join("image.erofs")
+        self.directory.join(EROFS_FILE)
     }
 
     /// Bytes that its tree takes on disk.
@@ -131,6 +184,18 @@ impl Image {
     /// When it was imported.
     pub fn imported(&self) -> io::Result<SystemTime> {
         fs::metadata(self.manifest_path())?.modified()
+    }
+
+    /// When a pod last got it; when it was imported, if none has.
+    pub fn last_used(&self) -> io::Result<SystemTime> {
+        removal::last_used(&self.directory)
+    }
+
+    /// Notes that a pod gets it.
+    pub fn touch(&self) -> Result<(), Error> {
+        let (unchanged, now) = (TimeSpec::UTIME_OMIT, TimeSpec::UTIME_NOW);
+        utimensat(AT_FDCWD, &self.directory, &unchanged, &now, UtimensatFlags::FollowSymlink)
+            .map_err(|error| Error::io("note the use of", &self.directory)(error.into()))
     }
 }
 
@@ -151,41 +216,65 @@ impl Store {
     /// The image with an ID, if the store has it.
     pub fn get(&self, id: &ImageId) -> Result<Option<Image>, Error> {
         let directory = self.image_directory(id);
-        let path = directory.join("manifest");
+        let path = directory.join(MANIFEST_FILE);
         let json = match fs::read(&path) {
             Ok(json) => json,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("read", &path)(error)),
         };
-        let manifest = ImageManifest::parse(&json).map_err(|source| Error::Damaged {
-            id: id.clone(),
-            path: directory.clone(),
-            source,
-        })?;
+        let manifest =
+            ImageManifest::parse(&json).map_err(|source| Error::Damaged { id: id.clone(), source })?;
         Ok(Some(Image { id: id.clone(), manifest, directory }))
     }
 
-    /// Every image, in the order of their IDs.
+    /// The image that a user means by an ID, its beginning, or a name.
+    pub fn find(&self, text: &str) -> Result<Image, Error> {
+        self.get(&self.choose(text)?)?.ok_or_else(|| Error::NoSuchId(text.into()))
+    }
+
+    /// Every image that is not damaged, in the order of their IDs.
     pub fn list(&self) -> Result<Vec<Image>, Error> {
-        let mut images = Vec::new();
+        self.list_all().map(|(images, _)| images)
+    }
+
+    /// The same, and what is wrong with the others.
+    pub fn list_all(&self) -> Result<(Vec<Image>, Vec<Error>), Error> {
+        let (mut images, mut damaged) = (Vec::new(), Vec::new());
         for id in self.ids()? {
-            images.extend(self.get(&id)?);
+            match self.get(&id) {
+                Ok(image) => images.extend(image),
+                Err(error) => damaged.push(error),
+            }
         }
-        Ok(images)
+        Ok((images, damaged))
     }
 
     /// The image whose ID begins with `prefix`.
     pub fn by_id(&self, prefix: &str) -> Result<Image, Error> {
+        self.get(&self.whole_id(prefix)?)?.ok_or_else(|| Error::NoSuchId(prefix.into()))
+    }
+
+    /// The ID that begins with `prefix`; its image may be damaged.
+    fn whole_id(&self, prefix: &str) -> Result<ImageId, Error> {
         if let Ok(id) = prefix.parse() {
-            return self.get(&id)?.ok_or_else(|| Error::NoSuchId(prefix.into()));
+            return Ok(id);
         }
-        let matching: Vec<ImageId> =
-            self.ids()?.into_iter().filter(|id| id.as_str().starts_with(prefix)).collect();
-        match matching.as_slice() {
-            [id] => self.get(id)?.ok_or_else(|| Error::NoSuchId(prefix.into())),
-            [] => Err(Error::NoSuchId(prefix.into())),
-            several => Err(Error::Ambiguous(several.len(), prefix.into())),
+        let mut ids = self.ids()?;
+        ids.retain(|id| id.as_str().starts_with(prefix));
+        match (ids.len(), ids.pop()) {
+            (1, Some(id)) => Ok(id),
+            (0, _) => Err(Error::NoSuchId(prefix.into())),
+            (several, _) => Err(Error::Ambiguous(several, prefix.into())),
         }
+    }
+
+    /// The image that a user means by an ID, its beginning, or a name; it may be damaged.
+    pub fn choose(&self, text: &str) -> Result<ImageId, Error> {
+        if !text.starts_with("sha512-") {
+            return self.by_name(text).map(|image| image.id);
+        }
+        let id = self.whole_id(text)?;
+        if self.image_directory(&id).exists() { Ok(id) } else { Err(Error::NoSuchId(text.into())) }
     }
 
     /// The image of a name, `NAME[:VERSION]`; of several the one imported last.
@@ -204,15 +293,18 @@ impl Store {
     }
 
     fn ids(&self) -> Result<Vec<ImageId>, Error> {
-        let path = self.images();
-        let entries = match fs::read_dir(&path) {
+        self.ids_in(&self.images())
+    }
+
+    fn ids_in(&self, path: &Path) -> Result<Vec<ImageId>, Error> {
+        let entries = match fs::read_dir(path) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Error::io("read", &path)(error)),
+            Err(error) => return Err(Error::io("read", path)(error)),
         };
         let mut ids = Vec::new();
         for entry in entries {
-            let name = entry.map_err(Error::io("read", &path))?.file_name();
+            let name = entry.map_err(Error::io("read", path))?.file_name();
             ids.extend(name.to_str().and_then(|name| name.parse().ok()));
         }
         ids.sort();

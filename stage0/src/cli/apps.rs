@@ -1,4 +1,4 @@
-//! Which words after `run` belong to which app: upstream's rules. Flags before the first image and those of the pod are
+//! Which words after `run` and `prepare` belong to which app: upstream's rules. Flags before the first image and those of the pod are
 //! the pod's; an app's flags belong to the nearest image before them; `--` begins the arguments of the last image, and
 //! `---` ends them.
 
@@ -61,9 +61,6 @@ pub enum Error {
     /// A flag at the end.
     #[error("{0} needs a value")]
     NoValue(String),
-    /// Nothing to run.
-    #[error("must provide at least one image")]
-    NoImage,
 }
 
 /// Sorts the words from the first image on.
@@ -95,7 +92,7 @@ pub fn split(words: &[String], kind_of: &dyn Fn(&str) -> Option<FlagKind>) -> Re
             (image, _) => split.apps.push(RawApp { image: image.into(), ..RawApp::default() }),
         }
     }
-    if split.apps.is_empty() { Err(Error::NoImage) } else { Ok(split) }
+    Ok(split)
 }
 
 /// A flag as one word, `--name=value`.
@@ -173,8 +170,6 @@ mod tests {
     #[test]
     fn words_in_disorder() {
         let cases = [
-            ("", Error::NoImage),
-            ("---", Error::NoImage),
             ("-- x", Error::ArgumentsWithoutImage),
             ("a -- 1 --- -- 2", Error::TwoSetsOfArguments),
             ("--exec x a", Error::FlagWithoutImage("--exec=x".into())),

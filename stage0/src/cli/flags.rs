@@ -1,4 +1,4 @@
-//! The flags of `run`.
+//! The flags of `run`, `prepare` and `run-prepared`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,35 +30,24 @@ pub enum Stage1 {
     Fly,
 }
 
-/// Flags of the pod.
+/// What a pod manifest says, so that no flag can.
+const SAID_BY_MANIFEST: [&str; 7] =
+    ["port", "volume", "mount", "set_env", "set_env_file", "inherit_env", "exit_policy"];
+
+/// What a pod is made of: what `run` and `prepare` have in common.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct PodFlags {
-    /// The isolation: a micro-VM with a kernel of its own, Linux namespaces, or none but a root of its own
-    #[arg(long, value_enum, default_value = "nspawn")]
-    pub stage1: Stage1,
-    /// The pod's network: none (loopback only, the default but for --stage1=fly), host, all, or networks of net.d: default,
-    /// a,b:IP=192.0.2.7;NAME=VALUE
-    #[arg(long, value_parser = values::net, num_args = 0..=1, require_equals = true, value_name = "NET")]
-    #[arg(default_missing_value = "default")]
-    pub net: Option<Net>,
+    /// The isolation: a micro-VM with a kernel of its own, Linux namespaces, or none but a root of its own; what is configured by
+    /// default, or nspawn
+    #[arg(long, value_enum)]
+    pub stage1: Option<Stage1>,
     /// A port of the host that leads to an app's port, by its name in the app's image
     #[arg(long, value_name = "NAME:[HOSTIP:]PORT", value_parser = values::port)]
     pub port: Vec<ExposedPort>,
-    /// The pod's host name; rkt-UUID by default
-    #[arg(long, value_parser = values::hostname)]
-    pub hostname: Option<String>,
-    /// Give the pod's only app the caller's terminal
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
-    #[arg(default_value = "false", default_missing_value = "true")]
-    pub interactive: bool,
     /// Run the pod in a user namespace, with 65536 users that no other pod has
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub private_users: bool,
-    /// Print when what happened
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
-    #[arg(default_value = "false", default_missing_value = "true")]
-    pub timeline: bool,
     /// Write the pod's UUID to a file, before anything else
     #[arg(long, value_name = "FILE")]
     pub uuid_file_save: Option<PathBuf>,
@@ -75,22 +64,46 @@ pub struct PodFlags {
     /// A file with NAME=VALUE lines for all apps; --set-env wins over it
     #[arg(long, value_name = "FILE")]
     pub set_env_file: Option<PathBuf>,
+    /// The pod's manifest, instead of images and what flags say of the pod; its images are in the store already
+    #[arg(long, value_name = "FILE", conflicts_with_all = SAID_BY_MANIFEST)]
+    pub pod_manifest: Option<PathBuf>,
     /// Give all apps the caller's environment, where the image does not say otherwise
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub inherit_env: bool,
-    /// The cgroup that the pod's is to be below, instead of the caller's own: /machine.slice
-    #[arg(long, value_name = "PATH", value_parser = values::parsed::<CgroupPath>)]
-    pub cgroup_parent: Option<CgroupPath>,
     /// Apps come into the pod and leave it while it runs (`rkt app sandbox`).
     #[arg(skip)]
     pub mutable: bool,
 }
 
-impl PodFlags {
+/// How a pod is run: what `run` and `run-prepared` have in common.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct RunFlags {
+    /// The pod's network: none (loopback only, the default but for --stage1=fly), host, all, or networks of net.d: default,
+    /// a,b:IP=192.0.2.7;NAME=VALUE
+    #[arg(long, value_parser = values::net, num_args = 0..=1, require_equals = true, value_name = "NET")]
+    #[arg(default_missing_value = "default")]
+    pub net: Option<Net>,
+    /// The pod's host name; rkt-UUID by default
+    #[arg(long, value_parser = values::hostname)]
+    pub hostname: Option<String>,
+    /// Give the pod's only app the caller's terminal
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
+    pub interactive: bool,
+    /// Print when what happened
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
+    pub timeline: bool,
+    /// The cgroup that the pod's is to be below, instead of the caller's own: /machine.slice
+    #[arg(long, value_name = "PATH", value_parser = values::parsed::<CgroupPath>)]
+    pub cgroup_parent: Option<CgroupPath>,
+}
+
+impl RunFlags {
     /// The pod's network; a pod without isolation is in the host's.
-    pub fn net(&self) -> Net {
-        let default = if self.stage1 == Stage1::Fly { Net::Host } else { Net::None };
+    pub fn net(&self, stage1: Stage1) -> Net {
+        let default = if stage1 == Stage1::Fly { Net::Host } else { Net::None };
         self.net.clone().unwrap_or(default)
     }
 }

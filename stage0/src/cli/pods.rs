@@ -72,6 +72,23 @@ pub struct EnterFlags {
     pub command: Vec<String>,
 }
 
+/// What of an ended pod to write where.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct ExportFlags {
+    /// The app; needed if the pod has several
+    #[arg(long, value_parser = values::name, value_name = "NAME")]
+    pub app: Option<AcName>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub overwrite: bool,
+    /// A UUID, or a unique beginning of one
+    #[arg(value_name = "UUID")]
+    pub uuid: String,
+    /// The file, with a name that ends in .aci
+    #[arg(value_name = "OUTPUT")]
+    pub output: PathBuf,
+}
+
 /// What to attach to.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct AttachFlags {
@@ -131,10 +148,10 @@ pub struct StatusFlags {
     pub format: StatusFormat,
 }
 
-/// The form of a pod's status.
+/// The form of what is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum StatusFormat {
-    /// A `key=value` a line.
+    /// For people: a table, or a `key=value` a line.
     Text,
     /// JSON in one line.
     Json,

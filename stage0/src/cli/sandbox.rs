@@ -10,21 +10,21 @@ use pod::volumes::Volume;
 
 use super::apps::{self, FlagKind};
 use super::flags::{AppCommand, AppFlags};
-use super::{AppArguments, PodFlags, Stage1, Stop, values};
+use super::{AppArguments, PodFlags, PodLine, RunFlags, Stage1, Stop, values};
 
 /// The command that messages begin with.
 const COMMAND: &str = "app";
 
-/// The flags of a pod whose apps come and go: those of [`PodFlags`] that are not about its apps.
+/// The flags of a pod whose apps come and go: those of [`RunFlags`] and [`PodFlags`] that are not about its apps.
 #[derive(Debug, Args)]
 pub struct SandboxFlags {
-    /// The isolation: a micro-VM with a kernel of its own, or Linux namespaces
-    #[arg(long, value_enum, default_value = "nspawn")]
-    stage1: Stage1,
+    /// The isolation: a micro-VM with a kernel of its own, or Linux namespaces; what is configured by default, or nspawn
+    #[arg(long, value_enum)]
+    stage1: Option<Stage1>,
     /// The pod's network: none (loopback only), host, all, or networks of net.d: default, a,b:IP=192.0.2.7;NAME=VALUE
     #[arg(long, value_parser = values::net, num_args = 0..=1, require_equals = true, value_name = "NET")]
-    #[arg(default_value = "none", default_missing_value = "default")]
-    net: Net,
+    #[arg(default_missing_value = "default")]
+    net: Option<Net>,
     /// A port of the host that leads to a port of the pod
     #[arg(long, value_name = "NAME:PROTO:PODPORT:[HOSTIP:]PORT", value_parser = values::direct_port)]
     port: Vec<ExposedPort>,
@@ -46,20 +46,25 @@ pub struct SandboxFlags {
     cgroup_parent: Option<CgroupPath>,
 }
 
-impl From<SandboxFlags> for PodFlags {
-    fn from(flags: SandboxFlags) -> Self {
-        Self {
-            stage1: flags.stage1,
-            net: Some(flags.net),
-            port: flags.port,
-            hostname: flags.hostname,
-            private_users: flags.private_users,
-            uuid_file_save: flags.uuid_file_save,
-            volume: flags.volume,
-            cgroup_parent: flags.cgroup_parent,
+impl SandboxFlags {
+    /// How the pod is run, and what it is made of.
+    pub fn split(self) -> (RunFlags, PodLine) {
+        let run = RunFlags {
+            net: self.net,
+            hostname: self.hostname,
+            cgroup_parent: self.cgroup_parent,
+            ..RunFlags::default()
+        };
+        let flags = PodFlags {
+            stage1: self.stage1,
+            port: self.port,
+            private_users: self.private_users,
+            uuid_file_save: self.uuid_file_save,
+            volume: self.volume,
             mutable: true,
-            ..Self::default()
-        }
+            ..PodFlags::default()
+        };
+        (run, PodLine { flags, mounts: Vec::new(), apps: Vec::new() })
     }
 }
 

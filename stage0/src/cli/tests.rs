@@ -5,9 +5,9 @@ fn parse_line(line: &str) -> Result<(Globals, Action), Stop> {
     parse(&words)
 }
 
-fn run(line: &str) -> (Globals, PodFlags, Vec<AppArguments>) {
+fn run(line: &str) -> (Globals, RunFlags, PodLine) {
     match parse_line(line).unwrap() {
-        (globals, Action::Run { flags, apps, .. }) => (globals, flags, apps),
+        (globals, Action::Run { flags, line }) => (globals, flags, line),
         (_, other) => panic!("{other:?}"),
     }
 }
@@ -20,14 +20,14 @@ fn refused(line: &str) -> String {
 
 #[test]
 fn the_whole_of_run() {
-    let (globals, flags, apps) = run(
+    let (globals, flags, PodLine { flags: pod, apps, .. }) = run(
         "rkt --dir /d run --stage1=kvm --set-env A=1 a --exec /x --cpu 500m -- -l --- b.aci --name=n --net=none \
          --insecure-options=image,paths --hostname h",
     );
     assert_eq!(globals.directory, PathBuf::from("/d"));
     assert!(globals.insecure.image && globals.insecure.run.paths && !globals.insecure.run.seccomp);
-    assert_eq!((flags.stage1, flags.hostname.as_deref()), (Stage1::Kvm, Some("h")));
-    assert_eq!(flags.set_env.len(), 1);
+    assert_eq!((pod.stage1, flags.hostname.as_deref()), (Some(Stage1::Kvm), Some("h")));
+    assert_eq!(pod.set_env.len(), 1);
     let [a, b] = &apps[..] else { panic!("{apps:?}") };
     assert_eq!(
         (a.image.as_str(), a.flags.exec.as_deref(), &a.arguments[..]),
@@ -39,8 +39,8 @@ fn the_whole_of_run() {
 
 #[test]
 fn arguments_keep_everything() {
-    let (.., apps) = run("rkt run a -- --debug -- --help --dir=/x");
-    assert_eq!(apps[0].arguments, ["--debug", "--", "--help", "--dir=/x"]);
+    let (.., line) = run("rkt run a -- --debug -- --help --dir=/x");
+    assert_eq!(line.apps[0].arguments, ["--debug", "--", "--help", "--dir=/x"]);
     let (globals, ..) = run("rkt run --debug a");
     assert!(globals.debug);
     let (globals, ..) = run("rkt run a --debug");
@@ -50,11 +50,11 @@ fn arguments_keep_everything() {
 
 #[test]
 fn defaults_and_abbreviations() {
-    let (globals, flags, apps) = run("rkt ru a");
+    let (globals, flags, PodLine { flags: pod, apps, .. }) = run("rkt run a");
     assert_eq!(globals.directory, PathBuf::from("/var/lib/rkt"));
-    assert_eq!((flags.stage1, flags.net(), flags.interactive), (Stage1::Nspawn, pod::net::Net::None, false));
+    assert_eq!((pod.stage1, flags.net.clone(), flags.interactive), (None, None, false));
     assert_eq!(apps.len(), 1);
-    assert!(matches!(parse_line("rkt im li"), Ok((_, Action::ImageList(_)))));
+    assert!(matches!(parse_line("rkt im li"), Ok((_, Action::Image(ImageCommand::List(_))))));
     assert!(matches!(parse_line("rkt version --dir=/x"), Ok((_, Action::Version))));
     let (globals, _) = parse_line("rkt --dir=x list").unwrap();
     assert!(globals.directory.is_absolute());
@@ -62,20 +62,73 @@ fn defaults_and_abbreviations() {
 
 #[test]
 fn networks() {
-    let (_, flags, apps) = run("rkt run --net a --port=web:80 --- b");
-    assert_eq!((flags.net().to_string().as_str(), flags.port.len(), apps.len()), ("default", 1, 2));
-    assert_eq!(run("rkt run --stage1=fly a").1.net(), pod::net::Net::Host);
-    assert_eq!(run("rkt run --stage1=fly --net=none a").1.net(), pod::net::Net::None);
+    let (_, flags, line) = run("rkt run --net a --port=web:80 --- b");
+    assert_eq!(
+        (flags.net(Stage1::Nspawn).to_string().as_str(), line.flags.port.len(), line.apps.len()),
+        ("default", 1, 2)
+    );
+    assert_eq!(flags.net(Stage1::Fly).to_string(), "default");
+    let (_, unsaid, _) = run("rkt run --stage1=fly a");
+    assert_eq!(unsaid.net(Stage1::Fly), pod::net::Net::Host);
+    assert_eq!(unsaid.net(Stage1::Kvm), pod::net::Net::None);
+    assert_eq!(run("rkt run --stage1=fly --net=none a").1.net(Stage1::Fly), pod::net::Net::None);
     let (globals, flags, _) = run("rkt --local-config=/c run --net=a,b:IP=192.0.2.7 x");
-    assert_eq!((flags.net().to_string().as_str(), globals.local_config), ("a,b:IP=192.0.2.7", "/c".into()));
+    assert_eq!(
+        (flags.net(Stage1::Nspawn).to_string().as_str(), globals.local_config),
+        ("a,b:IP=192.0.2.7", "/c".into())
+    );
 }
 
 #[test]
 fn mounts_for_all_apps_and_for_one() {
     let line = "rkt run --mount=volume=v,target=/all a --mount volume=v,target=/one b --volume=v,kind=empty";
-    let Ok((_, Action::Run { flags, mounts, apps })) = parse_line(line) else { panic!("not taken") };
+    let PodLine { flags, mounts, apps } = run(line).2;
     assert_eq!((flags.volume.len(), mounts.len(), mounts[0].path.as_str()), (1, 1, "/all"));
     assert_eq!((apps[0].flags.mount.len(), apps[1].flags.mount.len()), (1, 0));
+}
+
+#[test]
+fn what_is_prepared_and_what_is_run() {
+    let Ok((_, Action::Prepare { quiet, line })) =
+        parse_line("rkt prep --quiet --stage1=kvm a -- --net --- b --set-env=A=1")
+    else {
+        panic!("not taken")
+    };
+    assert_eq!(
+        (quiet, line.flags.stage1, line.flags.set_env.len(), line.apps.len()),
+        (true, Some(Stage1::Kvm), 1, 2)
+    );
+    assert_eq!(line.apps[0].arguments, ["--net"]);
+    let Ok((_, Action::RunPrepared { pod, flags })) = parse_line("rkt run-p --net=host --hostname=h 1234")
+    else {
+        panic!("not taken")
+    };
+    assert_eq!((pod, flags.hostname.as_deref()), (PodChoice::Uuid("1234".into()), Some("h")));
+    for (line, expected) in [
+        ("rkt prepare --net a", "--net"),
+        ("rkt prepare a --hostname=h", "--hostname"),
+        ("rkt prepare --interactive a", "--interactive"),
+        ("rkt run --quiet a", "--quiet"),
+        ("rkt prepare", "at least one image"),
+        ("rkt prepare --exec=/x a", "--exec must follow an image"),
+        ("rkt run --pod-manifest=m --volume=v,kind=empty", "--volume"),
+        ("rkt run --pod-manifest=m --mount=volume=v,target=/", "--mount"),
+        ("rkt prepare --pod-manifest=m --set-env=A=1", "--set-env"),
+        ("rkt prepare --pod-manifest=m --inherit-env", "--inherit-env"),
+        ("rkt prepare --pod-manifest=m --exit-policy=on-any", "--exit-policy"),
+        ("rkt run --pod-manifest=m busybox.aci", "busybox.aci"),
+        ("rkt run busybox.aci --pod-manifest=m", "--pod-manifest"),
+        ("rkt run-prepared --volume=v,kind=empty 1234", "--volume"),
+        ("rkt run-prepared --dns=none 1234", "--dns"),
+        ("rkt run-prepared 1234 --mds-register", "--mds-register"),
+        ("rkt run-prepared", "UUID"),
+    ] {
+        let text = refused(line);
+        assert!(text.contains(expected), "{line}: {text}");
+    }
+    assert!(refused("rkt prepare --net a").starts_with("prepare: "));
+    let line = run("rkt run --stage1=kvm --pod-manifest=m --net").2;
+    assert!(line.flags.pod_manifest.is_some() && line.apps.is_empty());
 }
 
 #[test]

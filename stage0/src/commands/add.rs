@@ -1,5 +1,6 @@
 //! `rkt app add`: all that can fail is tried before the pod is asked.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use pod::abi::{self, PodDirectory};
@@ -7,9 +8,9 @@ use pod::pod_manifest::PodManifest;
 use pod::session::{Action, Change};
 
 use super::app::Refused;
-use super::run::{app_image, check, find};
+use super::content::{Running, app_image, check, find};
 use super::{Outcome, enter};
-use crate::cli::{AppArguments, Globals, PodChoice, PodFlags};
+use crate::cli::{AppArguments, Globals, PodChoice, PodFlags, PodLine, Stage1};
 use crate::host::Kernel;
 use crate::pods::Pods;
 use crate::pods::environment::PodEnvironment;
@@ -29,25 +30,28 @@ pub fn add(globals: &Globals, choice: &PodChoice, arguments: &AppArguments) -> O
     if !manifest.is_mutable() {
         return Err(Refused::Immutable(pod.uuid).into());
     }
-    let flags = PodFlags {
-        stage1: pod.isolation()?,
-        volume: manifest.volumes.clone(),
-        private_users: PodDirectory::new(&pod.path).private_users().exists(),
-        mutable: true,
-        ..PodFlags::default()
-    };
+    let directory = PodDirectory::new(&pod.path);
+    let (stage1, _) = Stage1::of_pod(&directory)?;
+    let private_users = directory.private_users().exists();
+    let flags = PodFlags { volume: manifest.volumes.clone(), private_users, ..PodFlags::default() };
+    let line = PodLine { flags, mounts: Vec::new(), apps: Vec::new() };
+
     let (environment, store) = (PodEnvironment::default(), Store::new(&globals.directory));
-    let image = find(globals, &flags, &environment, &[], &store, arguments)?;
+    let held = store.hold()?;
+    let image = find(globals, &line, stage1, &environment, &store, arguments)?;
+    let _held = held.map_or_else(|| store.hold(), |held| Ok(Some(held)))?;
+    image.touch()?;
     let app = runtime_app(Source { id: &image.id, manifest: &image.manifest }, arguments, &environment, &[])?;
     let mut alone = PodManifest::new(vec![app.clone()]);
-    alone.volumes = flags.volume.clone();
-    let label = check(&alone, &flags, std::slice::from_ref(arguments), std::slice::from_ref(&image))?;
-    if label.is_some() {
+    alone.volumes = manifest.volumes;
+    let (name, file) = (arguments.image.as_str(), image.erofs_path());
+    let files: [(&str, &Path); 1] = [(name, &file)];
+    if check(&alone, stage1, private_users, Running::ANY, &files)?.is_some() {
         return Err(Refused::LateLabel(app.name).into());
     }
     // Nobody passes any for it.
-    Sockets::default().assign(&alone, flags.stage1)?;
-    let app_image = app_image(&store, &Kernel::running(), flags.stage1, &app.name, &image)?;
+    Sockets::default().assign(&alone, stage1)?;
+    let app_image = app_image(&store, &Kernel::running(), stage1, &app.name, &image)?;
 
     let lock = pod.lock_apps()?;
     // As it is now, while nobody else changes it.

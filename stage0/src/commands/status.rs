@@ -77,7 +77,7 @@ pub fn cat_manifest(globals: &Globals, choice: &PodChoice, pretty: bool) -> Outc
 }
 
 /// JSON as upstream indents it: by tabs.
-fn indented(value: &impl Serialize) -> Result<String, Box<dyn std::error::Error>> {
+pub fn indented(value: &impl Serialize) -> Result<String, Box<dyn std::error::Error>> {
     let mut json = Vec::new();
     let formatter = PrettyFormatter::with_indent(b"\t");
     value.serialize(&mut serde_json::Serializer::with_formatter(&mut json, formatter))?;

@@ -1,6 +1,9 @@
 //! Tables for people.
 
 use std::io::{self, Write};
+use std::time::SystemTime;
+
+use super::timestamp::timestamp;
 
 /// Writes rows with aligned columns; the last column is as wide as it is.
 pub fn write(out: &mut dyn Write, rows: &[Vec<String>]) -> io::Result<()> {
@@ -30,6 +33,15 @@ pub fn bytes(bytes: u64) -> String {
     }
     let unit = unit.copied().unwrap_or_default();
     if unit == "B" { format!("{bytes} B") } else { format!("{amount:.1} {unit}") }
+}
+
+/// A point in time: how long ago it was, or in full; nothing if it has not come.
+pub fn time(time: Option<SystemTime>, full: bool) -> String {
+    match time {
+        None => String::new(),
+        Some(time) if full => timestamp(time),
+        Some(time) => ago(SystemTime::now().duration_since(time).unwrap_or_default()),
+    }
 }
 
 /// How long ago, in the largest unit that fits.

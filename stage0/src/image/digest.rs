@@ -44,6 +44,11 @@ impl Digest {
         }
     }
 
+    /// Its digits.
+    pub fn hex(&self) -> &str {
+        &self.hex
+    }
+
     fn algorithm_name(&self) -> &'static str {
         match self.algorithm {
             Algorithm::Sha256 => "sha256",
@@ -131,6 +136,32 @@ impl<R: Read> Read for Hashed<R> {
     }
 }
 
+/// Where bytes go of which only the digest is wanted.
+pub struct HashingSink(Sha256);
+
+impl HashingSink {
+    /// Begins with an empty hash.
+    pub fn new() -> Self {
+        Self(Sha256::new())
+    }
+
+    /// The digest of all the bytes.
+    pub fn finish(self) -> Digest {
+        Hasher::Sha256(self.0).finish()
+    }
+}
+
+impl io::Write for HashingSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Digits that an image ID has: half of a SHA-512, as upstream's store has it.
 const IMAGE_ID_DIGITS: usize = 64;
 
@@ -145,6 +176,11 @@ pub fn image_id(digest: &Digest) -> Option<ImageId> {
 /// A hasher whose digest [`image_id`] takes.
 pub fn image_hasher() -> Hasher {
     Hasher::Sha512(Sha512::new())
+}
+
+/// A hasher by SHA-256, which processors have instructions for.
+pub fn sha256_hasher() -> Hasher {
+    Hasher::Sha256(Sha256::new())
 }
 
 /// The SHA-512 of a text.

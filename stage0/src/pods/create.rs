@@ -38,12 +38,14 @@ pub enum Tree {
     Directory(PathBuf),
 }
 
-/// A pod in the making. Dropped, it is removed again: it only stays if this process becomes its stage1.
+/// A pod in the making. Dropped, it is removed again: it only stays if this process becomes its stage1, or if it is kept for
+/// another one.
 pub struct NewPod<'a> {
     pods: &'a Pods,
     uuid: Uuid,
     place: Place,
     lock: File,
+    is_kept: bool,
 }
 
 impl<'a> NewPod<'a> {
@@ -60,7 +62,7 @@ impl<'a> NewPod<'a> {
         }
         .map_err(Error::io("create", &path))?;
         let lock = File::open(&path).map_err(Error::io("open", &path))?;
-        let mut new = Self { pods, uuid, place, lock };
+        let mut new = Self { pods, uuid, place, lock, is_kept: false };
         new.lock.lock().map_err(Error::io("lock", &path))?;
         new.move_to(Place::Prepare)?;
         Ok(new)
@@ -96,14 +98,30 @@ impl<'a> NewPod<'a> {
         images.iter().try_for_each(|image| fill_app(&layout, image))
     }
 
+    /// Notes that the pod has users for itself; which, is for whoever runs it.
+    pub fn want_users(&self) -> Result<(), Error> {
+        write(&PodDirectory::new(self.path()).private_users(), b"")
+    }
+
     /// Notes which users the pod has for itself.
     pub fn note_users(&self, users: UserRange) -> Result<(), Error> {
-        write(&PodDirectory::new(self.path()).private_users(), users.to_string().as_bytes())
+        let path = PodDirectory::new(self.path()).private_users();
+        fs::write(&path, users.to_string()).map_err(Error::io("write", &path))
     }
 
     /// The last step: from now on the pod lives as long as its lock is held.
     pub fn start(&mut self) -> Result<(), Error> {
         self.move_to(Place::Run)
+    }
+
+    /// Leaves the pod to whoever will run it. All of it is on disk before it is in its place.
+    pub fn keep_prepared(mut self) -> Result<(), Error> {
+        let path = self.path();
+        nix::unistd::syncfs(&self.lock).map_err(|error| Error::io("sync", &path)(error.into()))?;
+        self.move_to(Place::Prepared)?;
+        self.is_kept = true;
+        let parent = self.pods.root.join(Place::Prepared.directory());
+        File::open(&parent).and_then(|parent| parent.sync_all()).map_err(Error::io("sync", &parent))
     }
 
     fn move_to(&mut self, place: Place) -> Result<(), Error> {
@@ -116,8 +134,10 @@ impl<'a> NewPod<'a> {
 
 impl Drop for NewPod<'_> {
     fn drop(&mut self) {
-        // What cannot be removed now is found by gc.
-        let _ = remove::tree(&self.path());
+        if !self.is_kept {
+            // What cannot be removed now is found by gc.
+            let _ = remove::tree(&self.path());
+        }
     }
 }
 
@@ -221,6 +241,18 @@ mod tests {
         assert!(layout.created().exists() && layout.status(&image.app).parent().unwrap().is_dir());
         drop(new);
         assert!(pods_on_disk(&pods).is_empty());
+    }
+
+    #[test]
+    fn a_pod_is_kept() {
+        let (_data, pods, stage1, image) = world();
+        let new = NewPod::create(&pods, Uuid::from_u128(1)).unwrap();
+        new.fill(&PodManifest::new(Vec::new()), &[image], &stage1).unwrap();
+        new.want_users().unwrap();
+        new.keep_prepared().unwrap();
+        let found = pods.find("0").unwrap();
+        assert_eq!(found.state, super::super::State::Prepared);
+        assert_eq!(fs::read(PodDirectory::new(found.path).private_users()).unwrap(), b"");
     }
 
     #[test]

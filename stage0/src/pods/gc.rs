@@ -1,5 +1,6 @@
 //! Marks and removes pods that have ended.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
@@ -10,6 +11,17 @@ use crate::remove;
 
 /// How old an embryo must be to be taken for one that was left behind: being one takes microseconds.
 const EMBRYO_AGE: Duration = Duration::from_secs(60);
+
+/// How long pods stay, and how far gc goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Collection {
+    /// From when an ended pod was marked.
+    pub grace: Duration,
+    /// From when a pod was prepared.
+    pub expire_prepared: Duration,
+    /// Nothing is removed.
+    pub mark_only: bool,
+}
 
 /// What gc did, or did not do.
 #[derive(Debug)]
@@ -25,8 +37,9 @@ pub enum Event {
 }
 
 impl Pods {
-    /// Marks ended pods; unless `mark_only`, removes those marked longer than `grace` ago, and those that never ran.
-    pub fn gc(&self, grace: Duration, mark_only: bool, report: &mut dyn FnMut(Event)) -> Result<(), Error> {
+    /// Marks ended pods; then removes those that were marked long enough ago, those that were prepared too long ago, and those that
+    /// never ran.
+    pub fn gc(&self, collection: Collection, report: &mut dyn FnMut(Event)) -> Result<(), Error> {
         let marks = [
             (Place::Run, State::Exited, Place::ExitedGarbage),
             (Place::Prepare, State::AbortedPrepare, Place::Garbage),
@@ -38,17 +51,32 @@ impl Pods {
                 }
             }
         }
-        if mark_only {
+        if collection.mark_only {
             return Ok(());
         }
-        let places =
-            [(Place::ExitedGarbage, grace), (Place::Garbage, Duration::ZERO), (Place::Embryo, EMBRYO_AGE)];
+        self.mark_expired(collection.expire_prepared, report)?;
+        let places = [
+            (Place::ExitedGarbage, collection.grace),
+            (Place::Garbage, Duration::ZERO),
+            (Place::Embryo, EMBRYO_AGE),
+        ];
         for (place, grace) in places {
             for pod in self.list(&[place])? {
                 match pod.age() {
                     Ok(age) if age < grace => report(Event::Kept(pod)),
                     _ => self.report_removal(pod, report),
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn mark_expired(&self, after: Duration, report: &mut dyn FnMut(Event)) -> Result<(), Error> {
+        for pod in self.list(&[Place::Prepared])? {
+            if pod.age().is_ok_and(|age| age >= after)
+                && let Some(pod) = self.rename(&pod, Place::Garbage)?
+            {
+                report(Event::Marked(pod));
             }
         }
         Ok(())
@@ -62,17 +90,13 @@ impl Pods {
             State::ExitedGarbage | State::Garbage => pod.place,
             state => return Err(Error::InUse { uuid: pod.uuid, state }),
         };
-        if to == pod.place {
-            return delete(&pod).map(drop);
-        }
-        match self.rename(&pod, to)? {
-            Some(pod) => delete(&pod).map(drop),
-            None => Ok(()),
-        }
+        let moved = if to == pod.place { Some(pod) } else { self.rename(&pod, to)? };
+        // Whoever has the lock only looks at the pod, or removes it, too: it is gone when this returns.
+        moved.map_or(Ok(()), |pod| delete(&pod, File::lock).map(drop))
     }
 
     fn report_removal(&self, pod: Pod, report: &mut dyn FnMut(Event)) {
-        match delete(&pod) {
+        match delete(&pod, |lock| lock.try_lock().map_err(io::Error::from)) {
             Ok(true) => report(Event::Removed(pod)),
             Ok(false) => {}
             Err(error) => report(Event::Failed(error)),
@@ -81,12 +105,13 @@ impl Pods {
 }
 
 /// Removes a pod's directory, after its stage1 has cleaned up; whether this process did it.
-fn delete(pod: &Pod) -> Result<bool, Error> {
-    let lock = match std::fs::File::open(&pod.path) {
+fn delete(pod: &Pod, take: impl FnOnce(&File) -> io::Result<()>) -> Result<bool, Error> {
+    let lock = match File::open(&pod.path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         opened => opened.map_err(Error::io("open", &pod.path))?,
     };
-    if lock.try_lock().is_err() {
+    // While this waited, another process may have removed it.
+    if take(&lock).is_err() || !pod.path.exists() {
         return Ok(false);
     }
     if pod.place == Place::ExitedGarbage {
@@ -138,9 +163,15 @@ mod tests {
         path
     }
 
+    const HOUR: Duration = Duration::from_secs(3600);
+
     fn gc(pods: &Pods, grace: Duration, mark_only: bool) -> Vec<String> {
+        collect(pods, Collection { grace, expire_prepared: HOUR, mark_only })
+    }
+
+    fn collect(pods: &Pods, collection: Collection) -> Vec<String> {
         let mut events = Vec::new();
-        pods.gc(grace, mark_only, &mut |event| {
+        pods.gc(collection, &mut |event| {
             events.push(match event {
                 Event::Marked(pod) => format!("marked {}", pod.state),
                 Event::Removed(pod) => format!("removed {}", pod.state),
@@ -160,12 +191,23 @@ mod tests {
         place(&pods, Place::Prepare, 2);
         place(&pods, Place::Embryo, 3);
         let alive = NewPod::create(&pods, Uuid::from_u128(4)).unwrap();
-        let hour = Duration::from_secs(3600);
-        assert_eq!(gc(&pods, hour, true), ["marked exited garbage", "marked garbage"]);
-        assert_eq!(gc(&pods, hour, false), ["kept exited garbage", "removed garbage", "kept embryo"]);
+        assert_eq!(gc(&pods, HOUR, true), ["marked exited garbage", "marked garbage"]);
+        assert_eq!(gc(&pods, HOUR, false), ["kept exited garbage", "removed garbage", "kept embryo"]);
         assert_eq!(gc(&pods, Duration::ZERO, false), ["removed exited garbage", "kept embryo"]);
         assert_eq!(pods.list(&[Place::Prepare]).unwrap().len(), 1);
         drop(alive);
+    }
+
+    #[test]
+    fn prepared_pods_expire() {
+        let data = tempfile::tempdir().unwrap();
+        let pods = Pods::new(data.path());
+        place(&pods, Place::Prepared, 1);
+        assert!(gc(&pods, Duration::ZERO, false).is_empty());
+        let now = Collection { grace: HOUR, expire_prepared: Duration::ZERO, mark_only: true };
+        assert!(collect(&pods, now).is_empty(), "marking is for what has ended");
+        let events = collect(&pods, Collection { mark_only: false, ..now });
+        assert_eq!(events, ["marked garbage", "removed garbage"]);
     }
 
     #[test]
@@ -177,6 +219,23 @@ mod tests {
         let events = gc(&pods, Duration::ZERO, false);
         assert!(events[0].contains("exit status 1"), "{events:?}");
         assert!(path.exists());
+    }
+
+    #[test]
+    fn removal_waits_for_who_looks_at_the_pod() {
+        let data = tempfile::tempdir().unwrap();
+        let pods = Pods::new(data.path());
+        let looked_at = File::open(place(&pods, Place::Prepared, 1)).unwrap();
+        looked_at.lock_shared().unwrap();
+        std::thread::scope(|scope| {
+            let removal = scope.spawn(|| pods.remove(pods.find("0").unwrap()));
+            while pods.path(Place::Prepared, Uuid::from_u128(1)).exists() {
+                std::thread::yield_now();
+            }
+            drop(looked_at);
+            removal.join().unwrap().unwrap();
+        });
+        assert!(pods.list(&Place::ALL).unwrap().is_empty());
     }
 
     #[test]

@@ -111,13 +111,22 @@ fn annotation(name: &str, value: impl ToString) -> Result<NameValue, Error> {
 fn annotations(image: &ImageManifest, flags: &AppFlags) -> Result<Vec<NameValue>, Error> {
     check_names(flags.annotation.iter().map(|annotation| annotation.name.as_str()), "--annotation")?;
     let mut all = [life(flags)?, stream_annotations(flags)?].concat();
-    let of_image = image.annotations.iter().filter(|of| OF_IMAGE.contains(&of.name.as_str()));
-    for annotation in flags.annotation.iter().chain(of_image) {
+    add(&mut all, &flags.annotation);
+    add_annotations_of(image, &mut all);
+    Ok(all)
+}
+
+/// Adds what an image says about how it runs, where nobody has said it.
+pub fn add_annotations_of(image: &ImageManifest, all: &mut Vec<NameValue>) {
+    add(all, image.annotations.iter().filter(|of| OF_IMAGE.contains(&of.name.as_str())));
+}
+
+fn add<'a>(all: &mut Vec<NameValue>, more: impl IntoIterator<Item = &'a NameValue>) {
+    for annotation in more {
         if !all.iter().any(|known| known.name == annotation.name) {
             all.push(annotation.clone());
         }
     }
-    Ok(all)
 }
 
 /// What the command line says of the app's streams.
@@ -275,7 +284,8 @@ mod tests {
 
     fn pod(images: &[ImageManifest], line: &str) -> Result<PodManifest, Error> {
         let words: Vec<String> = format!("rkt run {line}").split_whitespace().map(str::to_owned).collect();
-        let (_, cli::Action::Run { flags, mounts, apps }) = cli::parse(&words).unwrap() else { panic!() };
+        let (_, cli::Action::Run { line, .. }) = cli::parse(&words).unwrap() else { panic!() };
+        let cli::PodLine { flags, mounts, apps } = line;
         let id: ImageId = format!("sha512-{}", "0".repeat(64)).parse().unwrap();
         let sources = images.iter().map(|manifest| Source { id: &id, manifest });
         let environment = PodEnvironment::of(&flags)?;

@@ -1,17 +1,19 @@
 //! What can be told of a pod: its manifest, and what its stage1 has left in its directory.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use net::net_info::{self, NetInfo};
 use pod::abi::PodDirectory;
 use pod::pod_manifest::{PodManifest, RuntimeApp};
+use pod::types::ImageId;
+use pod::volumes::{AppMount, PodVolume, VolumeSource};
 use serde::Serialize;
 
-use super::{Error, Pod, State};
-use crate::cli::Stage1;
+use super::{Error, Place, Pod, Pods, State};
 
 /// A pod, as upstream's API has it (rkt/api/v1, `Pod`).
 #[derive(Debug, Serialize)]
@@ -31,6 +33,12 @@ pub struct Report {
     pub created: Option<SystemTime>,
     #[serde(rename = "started_at", serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
     pub started: Option<SystemTime>,
+    /// The user's notes about the pod.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub user_annotations: BTreeMap<String, String>,
+    /// What the user's tools select it by.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub user_labels: BTreeMap<String, String>,
     /// The process to enter, or, before that is known, the pod's parent.
     #[serde(skip)]
     pub pid: Option<u32>,
@@ -42,10 +50,10 @@ pub struct AppReport {
     pub name: String,
     /// created, running, or exited.
     pub state: &'static str,
-    /// When it came into a pod whose apps come and go.
+    /// When it came into the pod, or the pod was made.
     #[serde(rename = "created_at", serialize_with = "nanoseconds", skip_serializing_if = "Option::is_none")]
     pub created: Option<SystemTime>,
-    /// When it was started last in such a pod.
+    /// When it was started, or the pod was.
     #[serde(rename = "started_at", serialize_with = "nanoseconds", skip_serializing_if = "Option::is_none")]
     pub started: Option<SystemTime>,
     #[serde(rename = "finished_at", serialize_with = "nanoseconds", skip_serializing_if = "Option::is_none")]
@@ -59,6 +67,41 @@ pub struct AppReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_kills: Option<u64>,
     pub image_id: String,
+    /// Where volumes are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<MountReport>,
+    /// The user's notes about the app.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub user_annotations: BTreeMap<String, String>,
+    /// What the user's tools select it by.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub user_labels: BTreeMap<String, String>,
+}
+
+/// A volume in an app.
+#[derive(Debug, Serialize)]
+pub struct MountReport {
+    /// The volume.
+    pub name: String,
+    pub container_path: PathBuf,
+    pub host_path: PathBuf,
+    pub read_only: bool,
+}
+
+impl Pods {
+    /// The images of all pods that run, have run, or will run.
+    pub fn images_in_use(&self) -> Result<HashSet<ImageId>, Error> {
+        let mut used = HashSet::new();
+        for pod in self.list(&[Place::Run, Place::ExitedGarbage, Place::Prepared, Place::Run])? {
+            match pod.manifest() {
+                Ok(manifest) => used.extend(manifest.apps.into_iter().map(|app| app.image.id)),
+                // It has moved on or is gone by now; if it was prepared, it is among those that run, which are looked at again.
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(used)
+    }
 }
 
 impl Pod {
@@ -83,32 +126,47 @@ impl Pod {
         read_number(&PodDirectory::new(&self.path).pid())
     }
 
-    /// The isolation that it runs in.
-    pub fn isolation(&self) -> Result<Stage1, Error> {
-        let path = PodDirectory::new(&self.path).flavor();
-        let flavor = fs::read_link(&path).map_err(Error::io("read", &path))?;
-        Ok(if flavor == Path::new("kvm") { Stage1::Kvm } else { Stage1::Nspawn })
-    }
-
     /// All that is known of the pod.
     pub fn report(&self) -> Result<Report, Error> {
         let directory = PodDirectory::new(&self.path);
-        let apps = match self.state {
+        let manifest = match self.state {
             // It may have none yet, and will not run with what it has.
-            State::Embryo | State::Preparing | State::AbortedPrepare => Vec::new(),
-            _ => self.manifest()?.apps,
+            State::Embryo | State::Preparing | State::AbortedPrepare => PodManifest::new(Vec::new()),
+            _ => self.manifest()?,
         };
+        let times = [self.created(), self.started()];
+        let volumes = pod::volumes::assign(&manifest)?;
         let ready = fs::symlink_metadata(directory.supervisor_status()).is_ok();
+        let apps = manifest.apps.iter().zip(&volumes.mounts).map(|(app, mounts)| {
+            let mounts = mounts.iter().filter_map(|mount| {
+                Some(mount_report(volumes.volumes.get(mount.volume)?, mount, &directory))
+            });
+            self.report_app(app, &directory, ready, times, mounts.collect())
+        });
+        let [created, started] = times;
         Ok(Report {
             name: self.uuid.to_string(),
             state: self.state.to_string(),
             networks: self.networks(),
-            app_names: apps.iter().map(|app| app.name.to_string()).collect(),
-            apps: apps.iter().map(|app| self.report_app(app, &directory, ready)).collect::<Result<_, _>>()?,
-            created: modified(&directory.created()),
-            started: modified(&directory.ppid()).or_else(|| modified(&directory.pid())),
+            app_names: manifest.apps.iter().map(|app| app.name.to_string()).collect(),
+            apps: apps.collect::<Result<_, _>>()?,
+            created,
+            started,
+            user_annotations: manifest.user_annotations,
+            user_labels: manifest.user_labels,
             pid: self.pid()?.or(read_number(&directory.ppid())?),
         })
+    }
+
+    /// When it was made.
+    pub fn created(&self) -> Option<SystemTime> {
+        modified(&PodDirectory::new(&self.path).created())
+    }
+
+    /// When it began to run.
+    pub fn started(&self) -> Option<SystemTime> {
+        let directory = PodDirectory::new(&self.path);
+        modified(&directory.ppid()).or_else(|| modified(&directory.pid()))
     }
 
     fn report_app(
@@ -116,18 +174,25 @@ impl Pod {
         app: &RuntimeApp,
         directory: &PodDirectory,
         ready: bool,
+        times: [Option<SystemTime>; 2],
+        mounts: Vec<MountReport>,
     ) -> Result<AppReport, Error> {
         let status = directory.status(&app.name);
         let exit_code = read_number(&status)?;
-        let (created, started) =
-            (modified(&directory.app_created(&app.name)), modified(&directory.app_started(&app.name)));
-        // Those of other pods have been started when all of them have.
-        let runs = if created.is_some() { started.is_some() } else { ready };
+        // Of an app that has come into the pod it is told; any other has come with it, and runs when all of them do.
+        let ([created, started], runs) = match modified(&directory.app_created(&app.name)) {
+            Some(created) => {
+                let started = modified(&directory.app_started(&app.name));
+                ([Some(created), started], started.is_some())
+            }
+            None => (times, ready),
+        };
         let state = match (exit_code, self.state) {
             (Some(_), _) | (None, State::Exited | State::ExitedDeleting | State::ExitedGarbage) => "exited",
             (None, State::Running) if runs => "running",
             (None, _) => "created",
         };
+        let section = app.app.as_ref();
         Ok(AppReport {
             name: app.name.to_string(),
             state,
@@ -138,7 +203,22 @@ impl Pod {
             restarts: read_number(&directory.restarts(&app.name))?.unwrap_or(0),
             oom_kills: read_number(&directory.oom_kills(&app.name))?,
             image_id: app.image.id.to_string(),
+            mounts,
+            user_annotations: section.map(|app| app.user_annotations.clone()).unwrap_or_default(),
+            user_labels: section.map(|app| app.user_labels.clone()).unwrap_or_default(),
         })
+    }
+}
+
+fn mount_report(volume: &PodVolume, mount: &AppMount, directory: &PodDirectory) -> MountReport {
+    MountReport {
+        name: volume.key.clone(),
+        container_path: mount.target.clone(),
+        host_path: match &volume.source {
+            VolumeSource::Host { path, .. } => path.clone(),
+            VolumeSource::Empty(_) => directory.shared_volume(&volume.key),
+        },
+        read_only: mount.read_only || volume.read_only,
     }
 }
 

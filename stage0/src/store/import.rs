@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -9,7 +10,8 @@ use pod::image_manifest::ImageManifest;
 use pod::types::ImageId;
 
 use super::workspace::Workspace;
-use super::{Error, Image, Store, source};
+use super::{EROFS_FILE, Error, Image, MANIFEST_FILE, SOURCE_FILE, Store, source, sums};
+use crate::image::digest::Digest;
 use crate::image::{Opened, Rendered};
 
 /// A last word before an image is stored: its ID, its manifest and its EROFS file.
@@ -60,33 +62,59 @@ impl Store {
         {
             return Ok(image);
         }
-        let erofs_path = workspace.path().join("image.erofs");
-        let (rendered, erofs) =
-            opened.render(create(&erofs_path).map_err(Error::io("create", &erofs_path))?).map_err(failed)?;
+        let rendered = self.render_into(workspace, path, opened)?;
         if let Some(image) = self.get(&rendered.id)? {
             return Ok(image);
         }
-        accept(&rendered.id, &rendered.manifest, &erofs_path)?;
-        erofs.sync_all().map_err(Error::io("sync", &erofs_path))?;
+        accept(&rendered.id, &rendered.manifest, &workspace.path().join(EROFS_FILE))?;
         Ok(self.commit(workspace, rendered)?)
+    }
+
+    /// Makes all files of an image in a workspace, on disk and with their digests.
+    pub(super) fn render_into(
+        &self,
+        workspace: &Workspace,
+        path: &Path,
+        opened: Opened,
+    ) -> Result<Rendered, Error> {
+        let file = |name| workspace.path().join(name);
+        let (erofs_path, manifest_path) = (file(EROFS_FILE), file(MANIFEST_FILE));
+        let output = create(&erofs_path).map_err(Error::io("create", &erofs_path))?;
+        let (rendered, erofs) =
+            opened.render(output).map_err(|source| Error::Import { path: path.into(), source })?;
+        write_durably(&manifest_path, &rendered.manifest_json).map_err(Error::io("write", &manifest_path))?;
+        let source = std::path::absolute(path).map_err(Error::io("find", path))?;
+        let source_bytes = source.as_os_str().as_bytes();
+        write_durably(&file(SOURCE_FILE), source_bytes).map_err(Error::io("write", &file(SOURCE_FILE)))?;
+        // The disk writes while the processor computes.
+        let digest = std::thread::scope(|scope| {
+            let digest = scope.spawn(|| sums::of_file(&erofs_path));
+            erofs.sync_all()?;
+            digest.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+        });
+        let digest = digest.map_err(Error::io("sync", &erofs_path))?;
+        let sums = sums::lines(&[
+            (EROFS_FILE, digest),
+            (MANIFEST_FILE, Digest::sha256(&rendered.manifest_json)),
+            (SOURCE_FILE, Digest::sha256(source_bytes)),
+        ]);
+        write_durably(&file(sums::FILE), sums.as_bytes()).map_err(Error::io("write", &file(sums::FILE)))?;
+        Ok(rendered)
     }
 
     /// Gives a rendered image its place; whoever was first wins, with the same content.
     fn commit(&self, workspace: &Workspace, rendered: Rendered) -> Result<Image, Error> {
-        let Rendered { id, manifest_json, manifest } = rendered;
-        let manifest_path = workspace.path().join("manifest");
-        write_durably(&manifest_path, &manifest_json).map_err(Error::io("write", &manifest_path))?;
-        let directory = self.image_directory(&id);
+        let directory = self.image_directory(&rendered.id);
         match workspace.rename(&directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 Err(Error::io("create", &directory)(error))
             }
-            _ => Ok(Image { id, manifest, directory }),
+            _ => Ok(Image { id: rendered.id, manifest: rendered.manifest, directory }),
         }
     }
 
     /// The store's directories. Only root reads them: images may hold secrets, and set-user-id programs.
-    fn make_directories(&self) -> Result<(), Error> {
+    pub fn make_directories(&self) -> Result<(), Error> {
         for name in ["images", "sources", "tmp"] {
             let path = self.root.join(name);
             let made = fs::DirBuilder::new().recursive(true).mode(0o750).create(&path);

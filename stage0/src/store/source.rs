@@ -77,6 +77,22 @@ pub fn record(directory: &Path, path: &Path, key: &Key, id: &ImageId) -> io::Res
     fs::write(directory.join(key.as_str()), id.as_str())
 }
 
+/// Forgets about files whose images are gone.
+pub fn forget(directory: &Path, is_gone: &dyn Fn(&ImageId) -> bool) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let noted = fs::read_to_string(&path).ok().and_then(|text| text.trim_end().parse().ok());
+        if noted.is_none_or(|id| is_gone(&id)) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,14 +6,20 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
+use pod::types::ImageId;
+
 use super::workspace::Workspace;
 use super::{Error, Image, Store};
 
 impl Store {
+    pub(super) fn tree_directory(&self, id: &ImageId) -> PathBuf {
+        self.root.join("trees").join(id.as_str())
+    }
+
     /// The directory with an image's tree, unpacked the first time it is wanted.
     pub fn tree(&self, image: &Image) -> Result<PathBuf, Error> {
         let trees = self.root.join("trees");
-        let tree = trees.join(image.id.as_str());
+        let tree = self.tree_directory(&image.id);
         if tree.is_dir() {
             return Ok(tree);
         }
@@ -36,11 +42,8 @@ impl Store {
     }
 
     fn unpack(&self, image: &Image, workspace: &Workspace) -> Result<(), Error> {
-        let source = image.erofs_path();
-        let erofs = File::open(&source).map_err(Error::io("open", &source))?;
         let target = File::open(workspace.path()).map_err(Error::io("open", workspace.path()))?;
-        let unpacked = erofs::Reader::open(erofs).and_then(|reader| erofs::extract(&reader, target.as_fd()));
-        unpacked.map_err(|source| Error::Unpack { id: image.id.clone(), source })?;
+        self.extract(image, target.as_fd())?;
         nix::unistd::syncfs(target).map_err(|error| Error::io("sync", workspace.path())(error.into()))
     }
 }

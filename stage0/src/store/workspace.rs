@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
 use crate::remove;
 
 /// A directory that this process alone uses; it is removed with all that is in it, unless it was renamed.
@@ -54,10 +56,16 @@ impl Workspace {
             }
             result => result,
         }?;
-        match destination.parent() {
-            Some(parent) => File::open(parent)?.sync_all(),
-            None => Ok(()),
-        }
+        sync_parent(destination)
+    }
+
+    /// Makes everything in the directory durable, puts it in the place of another one, and removes that.
+    pub fn replace(self, destination: &Path) -> io::Result<()> {
+        self.lock.sync_all()?;
+        renameat2(AT_FDCWD, &self.path, AT_FDCWD, destination, RenameFlags::RENAME_EXCHANGE)?;
+        sync_parent(destination)?;
+        // What is here now is not locked; what a kill leaves of it is as good as abandoned.
+        remove::tree(&self.path)
     }
 }
 
@@ -67,6 +75,13 @@ impl Drop for Workspace {
         if is_same(&self.lock, &self.path).unwrap_or(false) {
             let _ = remove::tree(&self.path);
         }
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
     }
 }
 
@@ -121,6 +136,22 @@ mod tests {
         drop(first);
         assert!(waiting.join().unwrap());
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn one_takes_the_place_of_another() {
+        let parent = tempfile::tempdir().unwrap();
+        let done = parent.path().join("done");
+        fs::create_dir(&done).unwrap();
+        fs::write(done.join("old"), "").unwrap();
+        let workspace = Workspace::acquire(parent.path().join("w")).unwrap();
+        fs::write(workspace.path().join("new"), "").unwrap();
+        workspace.replace(&done).unwrap();
+        assert!(done.join("new").exists() && !done.join("old").exists());
+        assert!(!parent.path().join("w").exists());
+        let workspace = Workspace::acquire(parent.path().join("w")).unwrap();
+        assert!(workspace.replace(&parent.path().join("nothing")).is_err());
+        assert!(!parent.path().join("w").exists());
     }
 
     #[test]

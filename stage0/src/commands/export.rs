@@ -1,0 +1,79 @@
+//! `rkt export`: an app of an ended pod becomes an image.
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use flate2::write::GzEncoder;
+use pod::abi::PodDirectory;
+use pod::users::UserRange;
+use uuid::Uuid;
+
+use super::{Outcome, enter};
+use crate::cli::{ExportFlags, Globals, Stage1};
+use crate::pods::merged::mount_app;
+use crate::pods::{Pods, State};
+use crate::{image, output, store};
+
+/// Why an app cannot be exported.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("cannot run as unprivileged user: to export an app is for root")]
+    Unprivileged,
+    #[error("{} is to be an ACI, but its name does not end in .aci", .0.display())]
+    Extension(PathBuf),
+    #[error("pod \"{0}\" is {1}; only what has ended is exported")]
+    NotEnded(Uuid, State),
+    #[error("pod \"{0}\" is being run or removed")]
+    InUse(Uuid),
+    #[error(
+        "pod \"{0}\" ran in a VM: what its apps have written is in a file system that the guest wrote, and the host's kernel \
+         does not mount that; run it with --stage1=nspawn, or write to a volume"
+    )]
+    OfVm(Uuid),
+}
+
+/// The users that a pod had for itself, if it had any.
+fn users_of(directory: &PodDirectory) -> Result<Option<UserRange>, Box<dyn Error>> {
+    match fs::read_to_string(directory.private_users()) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        text => Ok(Some(text?.parse()?)),
+    }
+}
+
+/// Writes what an app of an ended pod sees as an ACI, compressed by gzip, with the manifest of its image.
+pub fn export(globals: &Globals, flags: &ExportFlags) -> Outcome {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Refused::Unprivileged.into());
+    }
+    if flags.output.extension().is_none_or(|extension| extension != "aci") {
+        return Err(Refused::Extension(flags.output.clone()).into());
+    }
+    let pod = Pods::new(&globals.directory).find(&flags.uuid)?;
+    if !matches!(pod.state, State::Exited | State::ExitedGarbage) {
+        return Err(Refused::NotEnded(pod.uuid, pod.state).into());
+    }
+    // As long as this is held, nobody removes it.
+    let lock = File::open(&pod.path)?;
+    lock.try_lock_shared().map_err(|_| Refused::InUse(pod.uuid))?;
+    let directory = PodDirectory::new(&pod.path);
+    if Stage1::of_pod(&directory)?.0 == Stage1::Kvm {
+        return Err(Refused::OfVm(pod.uuid).into());
+    }
+    let apps = pod.manifest()?.apps;
+    let app = &enter::choose(&apps, flags.app.as_ref())?.name;
+    let users = users_of(&directory)?;
+    let manifest = fs::read(directory.app_manifest(app))?;
+    // The working directory will be another one.
+    let path = std::path::absolute(&flags.output)?;
+    output::file(&path, flags.overwrite, |file| -> Result<(), Box<dyn Error>> {
+        let spare = store::spare(&globals.directory, &format!("export-{}-{app}", pod.uuid))?;
+        let merged = mount_app(&directory, app, spare)?;
+        let output = GzEncoder::new(BufWriter::new(file), flate2::Compression::default());
+        let output = image::directory::write_aci(&merged.root, users, &manifest, output)?;
+        Ok(output.finish()?.flush()?)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,120 @@
+//! One configuration file.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Error;
+
+/// The kinds of files, and the directories that they are in.
+pub const KINDS: [(&str, &str); 4] =
+    [("auth", "auth.d"), ("dockerAuth", "auth.d"), ("paths", "paths.d"), ("stage1", "stage1.d")];
+/// The only version of all kinds.
+pub const VERSION: &str = "v1";
+
+/// What a file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// How servers of images want to be asked.
+    Auth(Auth),
+    /// The same of registries.
+    DockerAuth(DockerAuth),
+    /// Where things are.
+    Paths(Paths),
+    /// Which isolation pods get.
+    Stage1(Stage1Choice),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Auth {
+    pub domains: Vec<String>,
+    #[serde(flatten)]
+    pub credentials: Credentials,
+}
+
+/// What a server wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "credentials", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Credentials {
+    Basic(Login),
+    Oauth {
+        token: String,
+    },
+    Aws {
+        #[serde(rename = "accessKeyID")]
+        access_key_id: String,
+        #[serde(rename = "secretAccessKey")]
+        secret_access_key: String,
+        #[serde(rename = "awsRegion", default, skip_serializing_if = "String::is_empty")]
+        region: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    pub user: String,
+    pub password: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DockerAuth {
+    pub registries: Vec<String>,
+    pub credentials: Login,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Paths {
+    /// Where images and pods are.
+    #[serde(default)]
+    pub data: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage1Choice {
+    /// `kvm` or `nspawn`.
+    pub name: String,
+}
+
+impl Content {
+    /// Parses a file of one of the directories.
+    pub fn parse(path: &Path, directory: &str, json: &[u8]) -> Result<Self, Error> {
+        let bad = |source| Error::Json { path: path.to_owned(), source };
+        let invalid = |what: String| Error::Invalid { path: path.to_owned(), what };
+        let mut value: Value = serde_json::from_slice(json).map_err(bad)?;
+        let object = value.as_object_mut().ok_or_else(|| invalid("it is not an object".into()))?;
+        let mut text = |name: &str| match object.remove(name) {
+            Some(Value::String(text)) => Ok(text),
+            _ => Err(invalid(format!("it has no {name}"))),
+        };
+        let (kind, version) = (text("rktKind")?, text("rktVersion")?);
+        if version != VERSION {
+            return Err(invalid(format!("rktVersion is \"{version}\"; the only one is \"{VERSION}\"")));
+        }
+        if !KINDS.contains(&(kind.as_str(), directory)) {
+            return Err(invalid(format!("there is no rktKind \"{kind}\" in {directory}")));
+        }
+        let content = match kind.as_str() {
+            "auth" => Self::Auth(serde_json::from_value(value).map_err(bad)?),
+            "dockerAuth" => Self::DockerAuth(serde_json::from_value(value).map_err(bad)?),
+            "paths" => Self::Paths(serde_json::from_value(value).map_err(bad)?),
+            _ => Self::Stage1(serde_json::from_value(value).map_err(bad)?),
+        };
+        match &content {
+            Self::Auth(Auth { domains: names, .. })
+            | Self::DockerAuth(DockerAuth { registries: names, .. })
+                if names.is_empty() =>
+            {
+                Err(invalid("it is for no server".into()))
+            }
+            Self::Paths(Paths { data: Some(data) }) if !data.is_absolute() => {
+                Err(invalid(format!("{} is not absolute", data.display())))
+            }
+            _ => Ok(content),
+        }
+    }
+}

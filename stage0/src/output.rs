@@ -1,0 +1,153 @@
+//! Files and directories that users ask for. Each gets its name when all of it is there.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::remove;
+use crate::store::Workspace;
+
+/// Why there is no output.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It would replace something.
+    #[error("{} is there already; --overwrite replaces it", .0.display())]
+    Exists(PathBuf),
+    /// Nothing that can be replaced.
+    #[error("{} cannot be replaced: name a directory in an existing one", .0.display())]
+    NoName(PathBuf),
+    /// It cannot be written.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Io { action, path: path.to_owned(), source }
+}
+
+/// Makes a file; what is there stays unless it is to be replaced.
+pub fn file<E: From<Error>>(
+    path: &Path,
+    overwrite: bool,
+    fill: impl FnOnce(&mut File) -> Result<(), E>,
+) -> Result<(), E> {
+    if !overwrite && path.symlink_metadata().is_ok() {
+        return Err(Error::Exists(path.to_owned()).into());
+    }
+    let (parent, _) = place(path)?;
+    let mut unfinished = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o644))
+        .tempfile_in(&parent)
+        .map_err(failed("write", path))?;
+    fill(unfinished.as_file_mut())?;
+    unfinished.as_file().sync_all().map_err(failed("write", path))?;
+    let named = if overwrite { unfinished.persist(path) } else { unfinished.persist_noclobber(path) };
+    match named {
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(Error::Exists(path.to_owned()).into())
+        }
+        Err(error) => Err(failed("write", path)(error.error).into()),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Makes a directory; what is there stays unless it is to be replaced.
+pub fn directory<E: From<Error>>(
+    path: &Path,
+    overwrite: bool,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let (parent, name) = place(path)?;
+    let there = path.symlink_metadata().ok();
+    if there.is_some() && !overwrite {
+        return Err(Error::Exists(path.to_owned()).into());
+    }
+    // What a kill leaves is cleared by the next who makes the same.
+    let unfinished = Workspace::acquire(parent.join(format!(".{name}.rkt-unfinished")))
+        .map_err(failed("make a directory beside", path))?;
+    fill(unfinished.path())?;
+    match there {
+        Some(there) if there.is_dir() => remove::tree(path).map_err(failed("remove", path))?,
+        Some(_) => fs::remove_file(path).map_err(failed("remove", path))?,
+        None => {}
+    }
+    unfinished.rename(path).map_err(failed("make", path))?;
+    Ok(())
+}
+
+/// The directory that something is to be made in, and its name there.
+fn place(path: &Path) -> Result<(PathBuf, String), Error> {
+    let absolute = std::path::absolute(path).map_err(failed("find", path))?;
+    match (absolute.parent(), absolute.file_name()) {
+        (Some(parent), Some(name)) => Ok((parent.to_owned(), name.to_string_lossy().into_owned())),
+        _ => Err(Error::NoName(path.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn listing(directory: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_there_as_a_whole_or_not_at_all() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("f");
+        let write = |overwrite, text: &'static str| {
+            file(&path, overwrite, |file| file.write_all(text.as_bytes()).map_err(failed("write", &path)))
+        };
+        let half = file(&path, false, |file| {
+            file.write_all(b"half").unwrap();
+            Err(Error::NoName("x".into()))
+        });
+        assert!(half.is_err() && listing(parent.path()).is_empty());
+        write(false, "1").unwrap();
+        assert!(matches!(write(false, "2"), Err(Error::Exists(_))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1");
+        write(true, "3").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "3");
+        assert_eq!(listing(parent.path()), ["f"]);
+    }
+
+    #[test]
+    fn a_directory_likewise() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("d");
+        let make = |overwrite, name: &'static str| {
+            directory(&path, overwrite, |made| {
+                fs::write(made.join(name), "").map_err(failed("write", made))?;
+                if name == "bad" { Err(Error::NoName("x".into())) } else { Ok(()) }
+            })
+        };
+        assert!(make(false, "bad").is_err() && listing(parent.path()).is_empty());
+        make(false, "a").unwrap();
+        assert!(matches!(make(false, "b"), Err(Error::Exists(_))));
+        assert!(make(true, "bad").is_err());
+        assert_eq!(listing(&path), ["a"]);
+        make(true, "b").unwrap();
+        assert_eq!((listing(&path), listing(parent.path())), (vec!["b".into()], vec!["d".into()]));
+        for root in ["/", "/.."] {
+            let root = directory(Path::new(root), true, |_| Ok::<(), Error>(()));
+            assert!(matches!(root, Err(Error::NoName(_))));
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What an app of an ended pod sees: its image with what it has written over it. The overlay is mounted, read-only, in a mount
+//! namespace of this process, so that nothing of it is left however the process ends.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use pod::abi::PodDirectory;
+use pod::types::AcName;
+
+use super::Error;
+use crate::store::Workspace;
+
+/// No program of the tree is run, and no device of it opened.
+const FLAGS: MsFlags =
+    MsFlags::MS_RDONLY.union(MsFlags::MS_NOSUID).union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
+/// A mounted tree.
+pub struct Merged {
+    /// Its root.
+    pub root: PathBuf,
+    /// The image's tree, where the kernel cannot mount the image.
+    _unpacked: Option<Workspace>,
+}
+
+/// Mounts an app's tree. From then on this process has a mount namespace and a working directory of its own. `spare` is a
+/// directory that can be made, and whose content is nobody's when this process is gone.
+pub fn mount_app(directory: &PodDirectory, app: &AcName, spare: PathBuf) -> Result<Merged, Error> {
+    let upper = directory.overlay(app).join("upper");
+    // All is mounted below a directory that every pod has, and that is not needed here.
+    let base = directory.path().join("stage1");
+    let failed = |what: &'static str| {
+        let base = base.clone();
+        move |error: Errno| Error::Io { action: what, path: base, source: error.into() }
+    };
+    let image = File::open(directory.app_image(app)).ok();
+    let tree = directory.app_tree(app);
+    unshare(CloneFlags::CLONE_NEWNS).map_err(failed("make a mount namespace for"))?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .map_err(failed("make a mount namespace for"))?;
+    let upper_open = open_directory(&upper)?;
+    mount(Some("tmpfs"), &base, Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=700"))
+        .map_err(failed("mount on"))?;
+    // Overlayfs has signs of its own in paths; those that it gets have none.
+    std::env::set_current_dir(&base).map_err(Error::io("enter", &base))?;
+    for name in ["image", "upper", "root"] {
+        fs::create_dir(name).map_err(Error::io("make a directory in", &base))?;
+    }
+    let unpacked = match image {
+        Some(image) => mount_image(&image, directory, app, spare)?,
+        None => {
+            bind(&tree, "image").map_err(Error::io("mount", &tree))?;
+            None
+        }
+    };
+    let root = match upper_open {
+        // It never ran.
+        None => base.join("image"),
+        Some(upper_open) => {
+            bind(&fd_path(&upper_open), "upper").map_err(Error::io("mount", &upper))?;
+            mount(Some("overlay"), "root", Some("overlay"), FLAGS, Some("lowerdir=upper:image"))
+                .map_err(failed("mount an overlay on"))?;
+            base.join("root")
+        }
+    };
+    Ok(Merged { root, _unpacked: unpacked })
+}
+
+/// Makes the image's tree at `image`: mounted, or unpacked where the kernel has no EROFS or not from files (before Linux 6.12).
+fn mount_image(
+    image: &File,
+    directory: &PodDirectory,
+    app: &AcName,
+    spare: PathBuf,
+) -> Result<Option<Workspace>, Error> {
+    match mount(Some(&fd_path(image)), "image", Some("erofs"), FLAGS, None::<&str>) {
+        Ok(()) => return Ok(None),
+        Err(Errno::ENOTBLK | Errno::ENODEV) => {}
+        Err(error) => return Err(Error::io("mount", &directory.app_image(app))(error.into())),
+    }
+    let workspace = Workspace::acquire(spare.clone()).map_err(Error::io("make", &spare))?;
+    let target = File::open(workspace.path()).map_err(Error::io("open", &spare))?;
+    let image = image.try_clone().map_err(Error::io("open", &directory.app_image(app)))?;
+    erofs::Reader::open(image)
+        .and_then(|reader| erofs::extract(&reader, target.as_fd()))
+        .map_err(|source| Error::Image { app: app.to_string(), source })?;
+    bind(workspace.path(), "image").map_err(Error::io("mount", &spare))?;
+    Ok(Some(workspace))
+}
+
+fn open_directory(path: &Path) -> Result<Option<File>, Error> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some).map_err(Error::io("open", path)),
+    }
+}
+
+fn bind(source: &Path, target: &str) -> io::Result<()> {
+    Ok(mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
+}
+
+fn fd_path(file: &File) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}

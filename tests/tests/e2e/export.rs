@@ -1,0 +1,115 @@
+//! Apps of ended pods become images.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::harness::{BUSYBOX, Finished, Host, Process, image, stage1};
+
+/// Changes of every kind: what is new, what is another's, what is gone, and a directory in place of another.
+const CHANGES: &str = "echo new >/new; chown 1000:1000 /new; chmod 4711 /new; rm /bin/vi; rm -r /srv/kept; mkdir /srv/kept; \
+    echo mine >/srv/kept/other; ln /srv/kept/other /srv/link; ln -s nowhere /srv/dangling; echo x >>/srv/emptied/new";
+/// What is to be seen of them.
+const LOOK: &str = "cat /new; stat -c '%u:%g %a' /new; ls /bin/vi; find /srv | sort; \
+    [ /srv/kept/other -ef /srv/link ] && readlink /srv/dangling";
+
+fn export(host: &Host, flags: &[&str], output: &Path) -> Finished {
+    let mut command = host.rkt();
+    command.arg("export").args(flags).arg(host.uuid()).arg(output);
+    Process::start(&mut command).finish()
+}
+
+fn output(directory: &tempfile::TempDir) -> PathBuf {
+    directory.path().join("exported.aci")
+}
+
+fn look(path: &Path) -> Finished {
+    let host = Host::empty();
+    let mut command: Command =
+        host.run(&[path.to_str().unwrap(), "--exec=/bin/sh", "--", "-c", &format!("{LOOK}; exit 0")]);
+    Process::start(&mut command).finish().success()
+}
+
+/// What an app has written is its image's afterwards.
+fn written_is_exported(flags: &[&str]) {
+    let (host, directory) = (Host::new(), tempfile::tempdir().unwrap());
+    Process::start(&mut host.shell(flags, CHANGES)).finish().success();
+    let path = output(&directory);
+    let exported = export(&host, &[], &path);
+    if stage1() == "kvm" {
+        let exported = exported.exited(254);
+        assert!(exported.stderr.contains("the guest wrote"), "{}", exported.stderr);
+        assert!(!path.exists());
+        return;
+    }
+    exported.success();
+    let seen = look(&path);
+    let expected = "new\n1000:1000 4711\n/srv\n/srv/dangling\n/srv/emptied\n/srv/emptied/file\n/srv/emptied/new\n\
+        /srv/kept\n/srv/kept/other\n/srv/link\n/srv/removed\nnowhere\n";
+    assert_eq!(seen.text(), expected);
+    assert!(seen.stderr.contains("/bin/vi: No such file"), "{}", seen.stderr);
+    assert!(export(&host, &[], &path).exited(254).stderr.contains("--overwrite"));
+    let before = std::fs::read(&path).unwrap();
+    export(&host, &["--overwrite", "--app=busybox"], &path).success();
+    assert_eq!(std::fs::read(&path).unwrap(), before, "the same pod, another archive");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_was_written() {
+    written_is_exported(&[]);
+}
+
+#[test]
+fn what_users_of_its_own_have_written() {
+    if stage1() != "kvm" {
+        written_is_exported(&["--private-users"]);
+    }
+}
+
+#[test]
+fn nothing_was_written() {
+    if stage1() == "kvm" {
+        return;
+    }
+    let (host, directory) = (Host::new(), tempfile::tempdir().unwrap());
+    host.sh("true").success();
+    export(&host, &[], &output(&directory)).success();
+    let host = Host::empty();
+    let path = output(&directory);
+    let finished = Process::start(&mut host.run(&[path.to_str().unwrap()])).finish().success();
+    assert_eq!(finished.text(), "hello from busybox in /srv\n");
+}
+
+#[test]
+fn what_is_not_exported() {
+    let (host, directory) = (Host::new(), tempfile::tempdir().unwrap());
+    let two = [image(BUSYBOX), image(BUSYBOX)];
+    let script = "echo ready; read x; exit 0";
+    let mut command = host.run(&[
+        &two[0],
+        "--name=a",
+        "--stdin=stream",
+        "--exec=/bin/sh",
+        "--",
+        "-c",
+        script,
+        "---",
+        &two[1],
+        "--name=b",
+    ]);
+    let mut pod = Process::start(&mut command);
+    pod.wait_for_line("a: ready");
+    let refused = |flags: &[&str], output: &Path, word: &str| {
+        let error = export(&host, flags, output).exited(254).stderr;
+        assert!(error.starts_with("export: ") && error.contains(word), "{error}");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    };
+    refused(&["--app=a"], &output(&directory), "only what has ended");
+    pod.signal(nix::sys::signal::Signal::SIGKILL);
+    pod.finish();
+    refused(&["--app=a"], &directory.path().join("exported.tar"), ".aci");
+    if stage1() != "kvm" {
+        refused(&[], &output(&directory), "name one with --app");
+        refused(&["--app=c"], &output(&directory), "\"c\"");
+    }
+}
