@@ -31,7 +31,7 @@ const THIS_PROCESS: &[u8] = b"0";
 /// The file in the pod's directory that says where its cgroups are, a directory a line.
 const RECORD: &str = "subcgroup";
 /// How often the kernel is given time to let go of a cgroup whose processes have just died, and how much.
-const REMOVAL_ATTEMPTS: usize = 50;
+const REMOVAL_ATTEMPTS: usize = 1000;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(2);
 
 /// What an app's cgroups are for.
@@ -94,8 +94,8 @@ impl Cgroups {
             evacuation,
             homes: Vec::new(),
         };
-        cgroups.record(directory)?;
         cgroups.check(apps)?;
+        cgroups.record(directory)?;
         for app in apps {
             let (procs, directory) = cgroups.make_app(app)?;
             cgroups.procs.push(procs);
