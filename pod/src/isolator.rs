@@ -48,6 +48,13 @@ pub struct RawIsolator {
     pub value: serde_json::Value,
 }
 
+impl RawIsolator {
+    /// A limit of a resource, and as much to count on.
+    pub fn of_limit(name: &str, limit: Quantity) -> Self {
+        Self { name: name.into(), value: serde_json::json!({ "request": limit, "limit": limit }) }
+    }
+}
+
 /// A resource with a guaranteed and a largest amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct Resource {

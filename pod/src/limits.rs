@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::image_manifest::App;
-use crate::isolator::Isolator;
+use crate::isolator::{Isolator, RawIsolator};
 use crate::pod_manifest::PodManifest;
 use crate::quantity::Quantity;
 use crate::types::AcName;
@@ -60,34 +60,56 @@ pub struct AppLimits {
 /// The limits of a pod's apps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodLimits {
-    /// In the manifest's order.
+    /// In the manifest's order; none is above the whole pod's.
     pub apps: Vec<AppLimits>,
+    /// Those of the whole pod, where somebody asked for some.
+    pub pod: Option<AppLimits>,
 }
+
+/// What the limits of a whole pod are called.
+const WHOLE_POD: &str = "pod";
 
 impl PodLimits {
     /// The limits that a manifest means; of several isolators of one kind the last wins, as upstream's stage1 has it.
     pub fn of(manifest: &PodManifest) -> Result<Self, Error> {
-        if let Some(isolator) = manifest.isolators.first() {
-            return Err(Error::Unsupported(format!("isolator {} of a whole pod", isolator.name)));
-        }
-        let apps = manifest.apps.iter().map(|app| AppLimits::of(&app.name, app.app.as_ref()));
-        Ok(Self { apps: apps.collect::<Result<_, _>>()? })
+        let pod = of_whole_pod(manifest)?;
+        let apps = manifest.apps.iter().map(|app| {
+            let isolators = app.app.as_ref().map(|section: &App| section.isolators.as_slice());
+            let limits = AppLimits::of(&app.name, isolators.unwrap_or_default())?;
+            Ok(pod.iter().fold(limits, AppLimits::within))
+        });
+        Ok(Self { apps: apps.collect::<Result<_, Error>>()?, pod })
     }
 
-    /// The pod's CPU time: the sum over its apps. One without apps has room for one that says nothing, which will come.
+    /// The pod's CPU time: what it has as a whole, or the sum over its apps. One without apps has room for one that says
+    /// nothing, which will come.
     pub fn cpu_milli(&self) -> u64 {
-        if self.apps.is_empty() {
-            return DEFAULT_CPU_MILLI;
-        }
-        self.apps.iter().fold(0, |sum, app| sum.saturating_add(app.cpu_milli.amount))
+        self.sum(|limits| limits.cpu_milli, DEFAULT_CPU_MILLI)
     }
 
     /// The pod's memory, likewise.
     pub fn memory_bytes(&self) -> u64 {
-        if self.apps.is_empty() {
-            return DEFAULT_MEMORY_BYTES;
+        self.sum(|limits| limits.memory_bytes, DEFAULT_MEMORY_BYTES)
+    }
+
+    fn sum(&self, of: fn(&AppLimits) -> Limit, room: u64) -> u64 {
+        let of_pod = self.pod.as_ref().map(of).filter(|limit| limit.explicit);
+        match (of_pod, self.apps.as_slice()) {
+            (Some(limit), _) => limit.amount,
+            (None, []) => room,
+            (None, apps) => apps.iter().fold(0, |sum, app| sum.saturating_add(of(app).amount)),
         }
-        self.apps.iter().fold(0, |sum, app| sum.saturating_add(app.memory_bytes.amount))
+    }
+
+    /// Whether a machine can be what the pod asks for as a whole.
+    pub fn check_for_vm(&self) -> Result<(), Error> {
+        match &self.pod {
+            Some(pod) if pod.pids.explicit => Err(Error::Unsupported(
+                "a limit of the processes of a whole pod in a micro-VM, which has a kernel of its own: limit its apps,"
+                    .into(),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Whether an app that is to come can have what it asks for, in a machine of this size.
@@ -134,8 +156,22 @@ impl PodLimits {
     }
 }
 
+/// What the pod's own isolators say, if there are any.
+fn of_whole_pod(manifest: &PodManifest) -> Result<Option<AppLimits>, Error> {
+    if manifest.isolators.is_empty() {
+        return Ok(None);
+    }
+    for raw in &manifest.isolators {
+        match Isolator::try_from(raw)? {
+            Isolator::Cpu(_) | Isolator::Memory(_) | Isolator::Pids(_) => {}
+            _ => return Err(Error::Unsupported(format!("isolator {} of a whole pod", raw.name))),
+        }
+    }
+    AppLimits::of(&WHOLE_POD.parse()?, &manifest.isolators).map(Some)
+}
+
 impl AppLimits {
-    fn of(name: &AcName, app: Option<&App>) -> Result<Self, Error> {
+    fn of(name: &AcName, isolators: &[RawIsolator]) -> Result<Self, Error> {
         let mut limits = Self {
             app: name.clone(),
             cpu_milli: Limit { amount: DEFAULT_CPU_MILLI, explicit: false },
@@ -143,7 +179,7 @@ impl AppLimits {
             memory_bytes: Limit { amount: DEFAULT_MEMORY_BYTES, explicit: false },
             pids: Limit { amount: DEFAULT_PIDS, explicit: false },
         };
-        for raw in app.into_iter().flat_map(|app| &app.isolators) {
+        for raw in isolators {
             match Isolator::try_from(raw)? {
                 Isolator::Cpu(cpu) => {
                     if let Some(limit) = cpu.limit {
@@ -162,6 +198,20 @@ impl AppLimits {
             }
         }
         Ok(limits)
+    }
+
+    /// No more than what `whole` has, whose part this is: cgroup v1 takes no more CPU time than that.
+    fn within(self, whole: &Self) -> Self {
+        let least = |own: Limit, whole: Limit| match whole.explicit {
+            true => Limit { amount: own.amount.min(whole.amount), ..own },
+            false => own,
+        };
+        Self {
+            cpu_milli: least(self.cpu_milli, whole.cpu_milli),
+            memory_bytes: least(self.memory_bytes, whole.memory_bytes),
+            pids: least(self.pids, whole.pids),
+            ..self
+        }
     }
 }
 
@@ -204,6 +254,15 @@ pub struct CgroupSetting {
 const CPU_PERIOD_US: u64 = 100_000;
 
 impl AppLimits {
+    /// The same without what nobody asked for.
+    pub fn explicit_settings(&self, version: CgroupVersion) -> Vec<CgroupSetting> {
+        let mut settings = self.cgroup_settings(version);
+        settings.retain(|setting| {
+            setting.required || setting.controller == "memory" && self.memory_bytes.explicit
+        });
+        settings
+    }
+
     /// The limits as cgroup files, in writing order.
     pub fn cgroup_settings(&self, version: CgroupVersion) -> Vec<CgroupSetting> {
         let quota_us = self.cpu_milli.amount.saturating_mul(CPU_PERIOD_US / 1000);
@@ -260,13 +319,50 @@ mod tests {
         PodLimits::of(&PodManifest::parse(json.as_bytes())?)
     }
 
+    fn limits_in(pod: &str, apps: &str) -> Result<PodLimits, Error> {
+        let json = format!(
+            r#"{{"acKind":"PodManifest","acVersion":"0.8.11","isolators":[{pod}],"annotations":[{{"name":"{}","value":"true"}}],
+            "apps":[{apps}]}}"#,
+            crate::pod_manifest::ANNOTATION_MUTABLE
+        );
+        PodLimits::of(&PodManifest::parse(json.as_bytes())?)
+    }
+
     #[test]
-    fn isolators_of_a_whole_pod_are_not_ignored() {
-        let mut manifest = PodManifest::new(Vec::new());
-        let value = serde_json::json!({"limit": "1G"});
-        manifest.isolators.push(crate::isolator::RawIsolator { name: "resource/memory".into(), value });
-        let error = PodLimits::of(&manifest).unwrap_err();
-        assert!(error.to_string().contains("resource/memory of a whole pod"), "{error}");
+    fn a_whole_pod_is_more_than_any_of_its_apps() {
+        let pod = r#"{"name":"resource/memory","value":{"limit":"128Mi"}},{"name":"resource/cpu","value":{"limit":"1500m"}}"#;
+        let app = format!(
+            r#"{{"name":"a","image":{{"id":"sha512-{}"}},"app":{{"exec":["/a"],"user":"0","group":"0",
+            "isolators":[{{"name":"resource/cpu","value":{{"limit":"2"}}}}]}}}}"#,
+            "0".repeat(64)
+        );
+        let limits = limits_in(pod, &app).unwrap();
+        assert_eq!((limits.cpu_milli(), limits.memory_bytes()), (1500, 128 << 20));
+        let of_app = &limits.apps[0];
+        assert_eq!(of_app.cpu_milli, Limit { amount: 1500, explicit: true });
+        assert_eq!(of_app.memory_bytes, Limit { amount: 128 << 20, explicit: false });
+        let settings = limits.pod.as_ref().unwrap().explicit_settings(CgroupVersion::V2);
+        let settings: Vec<_> = settings.iter().map(|set| (set.file.as_str(), set.value.as_str())).collect();
+        assert_eq!(
+            settings,
+            [("cpu.max", "150000 100000"), ("memory.max", "134217728"), ("memory.swap.max", "0")]
+        );
+        assert!(limits.check_for_vm().is_ok());
+    }
+
+    #[test]
+    fn a_pod_without_apps_has_room_for_one() {
+        let limits = limits_in("", "").unwrap();
+        assert_eq!((limits.cpu_milli(), limits.memory_bytes()), (DEFAULT_CPU_MILLI, DEFAULT_MEMORY_BYTES));
+        let pids = limits_in(r#"{"name":"resource/pids","value":{"limit":64}}"#, "").unwrap();
+        assert!(pids.check_for_vm().is_err() && pids.memory_bytes() == DEFAULT_MEMORY_BYTES);
+    }
+
+    #[test]
+    fn what_a_whole_pod_cannot_have() {
+        let error = limits_in(r#"{"name":"os/linux/no-new-privileges","value":true}"#, "").unwrap_err();
+        assert!(error.to_string().contains("no-new-privileges of a whole pod"), "{error}");
+        assert!(limits_in(r#"{"name":"resource/memory","value":{"limit":"1m"}}"#, "").is_err());
     }
 
     #[test]

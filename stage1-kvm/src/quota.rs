@@ -22,7 +22,7 @@ pub fn enter(pod: &Pod, limits: &PodLimits) -> Result<Option<Cgroups>, Error> {
     }
     let machine = machine(limits).map_err(Error::Limits)?;
     let machine = AppCgroup { limits: &machine, devices: None };
-    let mut cgroups = Cgroups::make(&pod.directory, pod.arguments.uuid, &[machine], &["cpu"], parent)?;
+    let mut cgroups = Cgroups::make(&pod.directory, pod.arguments.uuid, &[machine], None, &["cpu"], parent)?;
     cgroups.enter()?;
     Ok(Some(cgroups))
 }
@@ -50,7 +50,7 @@ mod tests {
             memory_bytes: Limit { amount: 64 << 20, explicit: false },
             pids: Limit { amount: DEFAULT_PIDS, explicit: false },
         };
-        let machine = machine(&PodLimits { apps: vec![app("a", 500), app("b", 1000)] }).unwrap();
+        let machine = machine(&PodLimits { apps: vec![app("a", 500), app("b", 1000)], pod: None }).unwrap();
         let settings = machine.cgroup_settings(CgroupVersion::V2);
         assert_eq!(settings[0].value, "150000 100000");
         assert!(settings[0].required);

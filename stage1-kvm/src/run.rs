@@ -41,6 +41,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let signals = Signals::block()?;
     status::write_parent(&pod.directory)?;
     let limits = PodLimits::of(&pod.manifest).map_err(Error::Limits)?;
+    limits.check_for_vm().map_err(Error::Limits)?;
     // Whether it runs a guest shows soon: rkt has tried that before it made the pod, and `Running::explain` does if the
     // guest does not get far.
     let kvm = probe::open_checked().map_err(Error::Kvm)?;

@@ -136,7 +136,7 @@ fn make_cgroups(pod: &Pod, plan: &Plan) -> Result<Cgroups, Error> {
         apps.map(|(limits, app)| AppCgroup { limits, devices: app.devices.as_ref() }).collect();
     let parent = pod.arguments.cgroup_parent.as_ref();
     scope::enter(pod.arguments.uuid, parent)?;
-    Ok(Cgroups::make(&pod.directory, pod.arguments.uuid, &apps, CONTROLLERS, parent)?)
+    Ok(Cgroups::make(&pod.directory, pod.arguments.uuid, &apps, limits.pod.as_ref(), CONTROLLERS, parent)?)
 }
 
 fn take_cgroups(cgroups: &mut Cgroups) -> Vec<AppCgroups> {

@@ -64,11 +64,13 @@ pub struct Cgroups {
 impl Cgroups {
     /// Makes the cgroups that the device policies and the limits by `controllers` need. A policy, or a limit that somebody asked for,
     /// that cannot be enforced is an error; a limit that nobody asked for is left out with a warning. They are below `parent`, or
-    /// below this process's own cgroup. A pod without apps will get some, of which nobody knows what they need.
+    /// below this process's own cgroup. A pod without apps will get some, of which nobody knows what they need. `whole` is what
+    /// all of them may use together.
     pub fn make(
         directory: &PodDirectory,
         uuid: Uuid,
         apps: &[AppCgroup<'_>],
+        whole: Option<&AppLimits>,
         controllers: &[&'static str],
         parent: Option<&CgroupPath>,
     ) -> Result<Self, Error> {
@@ -81,7 +83,9 @@ impl Cgroups {
             layout.move_below(parent, &controllers)?;
         }
         controllers.extend(COUNTERS.iter().filter(|counter| layout.counts(counter)));
-        let required = |controller: &&'static str| apps.iter().any(|app| requires(app, controller));
+        let whole = whole.map(|limits| AppCgroup { limits, devices: None });
+        let all: Vec<_> = apps.iter().copied().chain(whole).collect();
+        let required = |controller: &&'static str| all.iter().any(|app| requires(app, controller));
         let (places, evacuation) = place::find(&layout, &controllers, required, &name)?;
         let directories: Vec<PathBuf> = places.iter().map(|place| place.parent.join(&name)).collect();
         let mut cgroups = Self {
@@ -94,8 +98,11 @@ impl Cgroups {
             evacuation,
             homes: Vec::new(),
         };
-        cgroups.check(apps)?;
+        cgroups.check(&all)?;
         cgroups.record(directory)?;
+        if let Some(AppCgroup { limits, .. }) = whole {
+            cgroups.places.iter().try_for_each(|place| limit_pod(place, &cgroups.name, limits))?;
+        }
         for app in apps {
             let (procs, directory) = cgroups.make_app(app)?;
             cgroups.procs.push(procs);
@@ -109,7 +116,9 @@ impl Cgroups {
         let missing =
             |controller: &&&str| self.places.iter().all(|place| !place.controllers.contains(*controller));
         // A policy that no app has is not missed.
-        let missed = |controller: &&&str| **controller != policy::CONTROLLER || !apps.is_empty();
+        let missed = |controller: &&&str| {
+            **controller != policy::CONTROLLER || apps.iter().any(|app| app.devices.is_some())
+        };
         let controllers = self.controllers.iter().filter(missing).filter(missed);
         controllers.copied().try_for_each(|controller| leave_out(controller, apps))
     }
@@ -213,20 +222,32 @@ fn leave_out(controller: &'static str, apps: &[AppCgroup<'_>]) -> Result<(), Err
     }
 }
 
+/// Limits what all apps of a pod use together.
+fn limit_pod(place: &Place, name: &str, limits: &AppLimits) -> Result<(), Error> {
+    let pod = place.parent.join(name);
+    fs::create_dir_all(&pod).map_err(Error::file("make cgroup", &pod))?;
+    write_limits(place, &pod, limits.explicit_settings(place.version))
+}
+
+fn write_limits(place: &Place, cgroup: &Path, settings: Vec<CgroupSetting>) -> Result<(), Error> {
+    for CgroupSetting { controller, file, value, required } in settings {
+        if !place.controllers.contains(&controller.as_str()) {
+            continue;
+        }
+        let path = cgroup.join(&file);
+        match fs::write(&path, &value) {
+            Err(error) if required => return Err(Error::file("set the limit in", &path)(error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn make_one(place: &Place, name: &str, app: &AppCgroup<'_>) -> Result<OwnedFd, Error> {
     let pod = place.parent.join(name);
     let directory = pod.join(app.limits.app.as_str());
     fs::create_dir_all(&directory).map_err(Error::file("make cgroup", &directory))?;
-    for CgroupSetting { controller, file, value, required } in app.limits.cgroup_settings(place.version) {
-        if !place.controllers.contains(&controller.as_str()) {
-            continue;
-        }
-        let path = directory.join(&file);
-        match fs::write(&path, &value) {
-            Err(error) if required => return Err(Error::file("limit the app by", &path)(error)),
-            _ => {}
-        }
-    }
+    write_limits(place, &directory, app.limits.cgroup_settings(place.version))?;
     if let Some(policy) = app.devices.filter(|_| place.controllers.contains(&policy::CONTROLLER)) {
         devices::confine(&directory, place.version, policy)?;
     }

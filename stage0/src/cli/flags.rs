@@ -74,6 +74,9 @@ pub struct PodFlags {
     /// Apps come into the pod and leave it while it runs (`rkt app sandbox`).
     #[arg(skip)]
     pub mutable: bool,
+    /// What such a pod as a whole may use.
+    #[arg(skip)]
+    pub isolators: Vec<RawIsolator>,
 }
 
 /// How a pod is run: what `run` and `run-prepared` have in common.

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory};
 use pod::abi::CgroupPath;
+use pod::isolator::RawIsolator;
 use pod::net::Net;
 use pod::ports::ExposedPort;
+use pod::quantity::Quantity;
 use pod::volumes::Volume;
 
 use super::apps::{self, FlagKind};
 use super::flags::{AppCommand, AppFlags};
-use super::{AppArguments, PodFlags, PodLine, RunFlags, Stage1, Stop, values};
+use super::{AppArguments, PodFlags, PodLine, RunFlags, Stage1, Stop, isolators, values};
 
 /// The command that messages begin with.
 const COMMAND: &str = "app";
@@ -41,6 +43,15 @@ pub struct SandboxFlags {
     /// A volume for apps to come: NAME,kind=host,source=PATH or NAME,kind=empty; and readOnly=, recursive=, idmap=, or mode=, uid=, gid=
     #[arg(long, value_name = "VOLUME", value_parser = values::parsed::<Volume>)]
     volume: Vec<Volume>,
+    /// CPU time of all its apps together, in cores: 500m, 2
+    #[arg(long, value_parser = values::cpu, value_name = "QUANTITY")]
+    cpu: Option<Quantity>,
+    /// Memory of all its apps together: 64M, 1Gi; by default that of a micro-VM is 512Mi
+    #[arg(long, value_parser = values::memory, value_name = "QUANTITY")]
+    memory: Option<Quantity>,
+    /// How many processes and threads all its apps may have together
+    #[arg(long, value_parser = isolators::pids, value_name = "NUMBER")]
+    pids: Option<RawIsolator>,
     /// The cgroup that the pod's is to be below, instead of the caller's own: /machine.slice
     #[arg(long, value_name = "PATH", value_parser = values::parsed::<CgroupPath>)]
     cgroup_parent: Option<CgroupPath>,
@@ -55,6 +66,8 @@ impl SandboxFlags {
             cgroup_parent: self.cgroup_parent,
             ..RunFlags::default()
         };
+        let limits = [("resource/cpu", self.cpu), ("resource/memory", self.memory)];
+        let limits = limits.into_iter().filter_map(|(name, limit)| Some(RawIsolator::of_limit(name, limit?)));
         let flags = PodFlags {
             stage1: self.stage1,
             port: self.port,
@@ -62,6 +75,7 @@ impl SandboxFlags {
             uuid_file_save: self.uuid_file_save,
             volume: self.volume,
             mutable: true,
+            isolators: limits.chain(self.pids).collect(),
             ..PodFlags::default()
         };
         (run, PodLine { flags, mounts: Vec::new(), apps: Vec::new() })

@@ -201,6 +201,7 @@ pub fn check(
 ) -> Result<Option<Context>, Box<dyn Error>> {
     let limits = PodLimits::of(manifest)?;
     if stage1 == Stage1::Kvm {
+        limits.check_for_vm()?;
         limits.vcpus()?;
         limits.guest_memory_bytes()?;
     }

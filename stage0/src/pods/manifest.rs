@@ -6,7 +6,6 @@ use pod::life::{ExitPolicy, Restart, annotations};
 use pod::plan::NOTIFY_ANNOTATION;
 use pod::pod_manifest::{ANNOTATION_MUTABLE, PodManifest, RuntimeApp, RuntimeImage};
 use pod::ports::Protocol;
-use pod::quantity::Quantity;
 use pod::streams::{
     ANNOTATION_LOG_MAX_FILES, ANNOTATION_LOG_MAX_SIZE, ANNOTATION_STDERR, ANNOTATION_STDIN, ANNOTATION_STDOUT,
 };
@@ -42,6 +41,7 @@ pub fn generate(
     let mut manifest = PodManifest::new(apps.collect::<Result<_, _>>()?);
     manifest.ports = flags.port.clone();
     manifest.volumes = flags.volume.clone();
+    manifest.isolators = flags.isolators.clone();
     if flags.exit_policy != ExitPolicy::default() {
         manifest.annotations.push(annotation(annotations::EXIT_POLICY, flags.exit_policy)?);
     }
@@ -190,7 +190,8 @@ fn app(image: &ImageManifest, arguments: &AppArguments, environment: &PodEnviron
     }
     // The last isolator of a kind wins.
     let limits = [("resource/cpu", flags.cpu), ("resource/memory", flags.memory)];
-    app.isolators.extend(limits.into_iter().filter_map(|(name, limit)| Some(isolator(name, limit?))));
+    app.isolators
+        .extend(limits.into_iter().filter_map(|(name, limit)| Some(RawIsolator::of_limit(name, limit?))));
     let others = [
         &flags.cpu_shares,
         &flags.pids,
@@ -258,10 +259,6 @@ fn root_app() -> App {
         user_annotations: Default::default(),
         user_labels: Default::default(),
     }
-}
-
-fn isolator(name: &str, limit: Quantity) -> RawIsolator {
-    RawIsolator { name: name.into(), value: json!({ "request": limit, "limit": limit }) }
 }
 
 #[cfg(test)]

@@ -209,6 +209,40 @@ fn limits_logs_and_restarts_hold_for_apps_that_come_late() {
     sandbox.stop();
 }
 
+#[test]
+fn what_the_pod_as_a_whole_may_use() {
+    let mut sandbox = Sandbox::start(&["--memory=96Mi", "--cpu=1"]);
+    let refused = sandbox.add("big", &["--memory=1Gi", "--cpu=8"], "exit 0");
+    if stage1() == "kvm" {
+        let stderr = refused.exited(254).stderr;
+        assert!(stderr.contains("--memory") && stderr.contains("has 100663296"), "{stderr}");
+    } else {
+        // It has what the pod has.
+        refused.success();
+        let uuid = sandbox.uuid.clone();
+        let statistics = sandbox.rkt(&["status", "--stats", &uuid]).success().text();
+        assert_eq!(statistics.matches("96.0 MiB").count(), 2, "{statistics}");
+    }
+    sandbox.add("hog", &[], "tail /dev/zero; echo ended by $?; sleep 1000").success();
+    sandbox.app("start", "hog").success();
+    sandbox.pod.wait_for_line("hog: ended by 137");
+    sandbox.stop();
+    // A guest's kernel has all its numbers for itself.
+    if stage1() == "kvm" {
+        let host = Host::new();
+        let refused =
+            Process::start(host.rkt().args(["app", "sandbox", "--stage1=kvm", "--pids=64"])).finish();
+        assert!(refused.exited(254).stderr.contains("limit its apps"), "a limit that means nothing");
+        return;
+    }
+    let mut sandbox = Sandbox::start(&["--pids=8"]);
+    let script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done 2>/dev/null; echo unreached; sleep 1000";
+    sandbox.add("forks", &[], &format!("({script}); echo forked; exec sleep 1000")).success();
+    sandbox.app("start", "forks").success();
+    sandbox.pod.wait_for_line("forks: forked");
+    sandbox.stop();
+}
+
 /// What an app has left ends with it, its handler runs, and no process of it is there when it is gone.
 #[test]
 fn an_apps_end_is_the_end_of_all_it_has_started() {
@@ -291,6 +325,14 @@ fn a_volume_cannot_lead_out_of_an_apps_root() {
     symlink("/", outside.path().join("link")).unwrap();
     let mut sandbox = Sandbox::start(&[]);
     let volume = format!("--mnt-volume=name=v,kind=host,source={},target=/v", outside.path().display());
+    if stage1() == "kvm" {
+        // The machine has what it was made with.
+        let stderr = sandbox.add("web", &[&volume], "").exited(254).stderr;
+        assert!(stderr.contains("rkt app sandbox --volume"), "{stderr}");
+        assert_eq!(sandbox.apps(), "");
+        sandbox.stop();
+        return;
+    }
     // What is at the link is the app's root, not the host's.
     sandbox.add("web", &[&volume], "ls /v/link/bin/busybox; test -e /v/link/boot || echo inside").success();
     sandbox.app("start", "web").success();
