@@ -8,13 +8,13 @@ mod labels;
 mod operation;
 mod users;
 mod volumes;
+mod world;
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::abi::Insecure;
 use crate::apparmor::Profile;
 use crate::capability::CapabilitySet;
 use crate::control::Stream;
@@ -37,6 +37,7 @@ pub use operation::{MountFlags, Operation};
 pub use users::PrivateUsers;
 use volumes::Volumes;
 pub use volumes::{OpenedVolume, VM_VOLUME_FILE, volume_tag};
+pub use world::{ImageSource, Isolation, Layers, World};
 
 /// Everything the supervisor does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -161,87 +162,6 @@ pub struct Process {
     pub landlock: Option<Landlock>,
     /// Whether the kernel is told to kill it sooner or later than others.
     pub oom_score_adj: Option<i32>,
-}
-
-/// What the plan depends on beside the manifest.
-#[derive(Clone, Debug)]
-pub struct World {
-    /// The isolation.
-    pub isolation: Isolation,
-    /// The host name.
-    pub hostname: String,
-    /// Whether the pod's one app has a terminal.
-    pub interactive: bool,
-    /// What confinement the user has switched off.
-    pub insecure: Insecure,
-    /// Where each app's image and writable layer are, in the manifest's order.
-    pub layers: Vec<Layers>,
-    /// What the apps' `/etc/resolv.conf` is to be; the images' own if absent.
-    pub resolv_conf: Option<String>,
-}
-
-impl World {
-    fn private_users(&self) -> Option<&PrivateUsers> {
-        match &self.isolation {
-            Isolation::Namespaces { users, .. } => users.as_ref(),
-            Isolation::Fly { .. } | Isolation::Vm { .. } => None,
-        }
-    }
-
-    fn is_fly(&self) -> bool {
-        matches!(self.isolation, Isolation::Fly { .. })
-    }
-}
-
-/// In what the supervisor runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Isolation {
-    /// Namespaces of the host: the pod's root is mounted over this existing directory of the host.
-    Namespaces {
-        /// For example `<pod>/stage1/rootfs`.
-        pod_root: PathBuf,
-        /// The pod's volumes, opened, in the order of [`crate::volumes::assign`].
-        volumes: Vec<OpenedVolume>,
-        /// The pod's own user namespace, if it has one.
-        users: Option<PrivateUsers>,
-    },
-    /// No isolation: nothing but a root and a mount namespace of its own, without a supervisor ([`fly`]).
-    Fly {
-        /// As of namespaces.
-        pod_root: PathBuf,
-        /// As of namespaces.
-        volumes: Vec<OpenedVolume>,
-    },
-    /// A guest of its own.
-    Vm {
-        /// The block device with the writable layers' file system.
-        scratch: PathBuf,
-        /// What the pod's volumes are, in the order of [`crate::volumes::assign`]. Those of the host are served to the guest,
-        /// each by its [`volume_tag`].
-        volumes: Vec<OpenedVolume>,
-        /// Its network; nothing but loopback, if it has no interface.
-        network: GuestNetwork,
-    },
-}
-
-/// Where an app's root comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layers {
-    /// The image.
-    pub image: ImageSource,
-    /// The pod's own layer: `upper` and `work` are made in it.
-    pub writable: PathBuf,
-}
-
-/// An image as the supervisor finds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ImageSource {
-    /// An EROFS file of the host.
-    File(PathBuf),
-    /// A device of the guest.
-    Pmem(PathBuf),
-    /// A rendered tree of the host, which has no EROFS.
-    Tree(PathBuf),
 }
 
 /// Where the root of a pod in a VM, or with a user namespace, is mounted before it becomes the root.

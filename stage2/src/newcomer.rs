@@ -58,9 +58,11 @@ pub fn take_in(new: NewApp, handed: HandedOver) -> Result<Newcomer, Error> {
 /// Takes away what an app had in the pod's root: all of it, whatever fails; then the first failure.
 pub fn take_out(teardown: &[Operation]) -> Result<(), Error> {
     let scope = Scope::new(Path::new("/"))?;
-    let results = teardown.iter().map(|operation| carry_out(std::slice::from_ref(operation), &scope, &[]));
-    let failed = results.fold(Ok(()), |all, one| all.and(one));
-    leave_mounts().and(failed)
+    let mut result = Ok(());
+    for operation in teardown {
+        result = result.and(carry_out(std::slice::from_ref(operation), &scope, &[]));
+    }
+    leave_mounts().and(result)
 }
 
 /// The working directory of the supervisor is not to keep a mount.

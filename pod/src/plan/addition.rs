@@ -157,3 +157,109 @@ pub fn teardown(before: &PodManifest, after: &PodManifest) -> Result<Vec<Operati
     }
     Ok(operations)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::Insecure;
+    use crate::plan::{OpenedVolume, PrivateUsers};
+    use crate::pod_manifest::ANNOTATION_MUTABLE;
+
+    /// A pod with a volume of its own, and these apps, each with an empty volume of its own.
+    fn manifest(apps: &[&str]) -> PodManifest {
+        let app = |name: &&str| {
+            serde_json::json!({
+                "name": name, "image": {"id": format!("sha512-{}", "0".repeat(64))},
+                "app": {"exec": ["/a"], "user": "0", "group": "0"},
+                "mounts": [
+                    {"volume": "data", "path": "/data"},
+                    {"volume": "own", "path": "/own", "appVolume": {"name": "own", "kind": "empty"}},
+                ],
+            })
+        };
+        let json = serde_json::json!({
+            "acKind": "PodManifest", "acVersion": "0.8.11", "apps": apps.iter().map(app).collect::<Vec<_>>(),
+            "annotations": [{"name": ANNOTATION_MUTABLE, "value": "true"}],
+            "volumes": [{"name": "data", "kind": "host", "source": "/d"}],
+        });
+        PodManifest::parse(json.to_string().as_bytes()).unwrap()
+    }
+
+    fn world(isolation: Isolation) -> World {
+        let layers = Layers { image: ImageSource::File("/i".into()), writable: "/w".into() };
+        let (hostname, insecure) = (String::new(), Insecure::default());
+        World { isolation, hostname, interactive: false, insecure, layers: vec![layers], resolv_conf: None }
+    }
+
+    fn namespaces(volumes: usize, users: Option<PrivateUsers>) -> World {
+        let volumes = vec![OpenedVolume::Directory; volumes];
+        world(Isolation::Namespaces { pod_root: "/p".into(), volumes, users })
+    }
+
+    fn vm(volumes: usize) -> World {
+        let volumes = vec![OpenedVolume::Directory; volumes];
+        world(Isolation::Vm { scratch: "/dev/vda".into(), volumes, network: Default::default() })
+    }
+
+    fn paths<'a>(operations: &'a [Operation], pick: fn(&Operation) -> Option<&PathBuf>) -> Vec<&'a str> {
+        operations.iter().filter_map(pick).filter_map(|path| path.to_str()).collect()
+    }
+
+    #[test]
+    fn only_what_is_new_is_attached() {
+        let (before, after) = (manifest(&["one"]), manifest(&["one", "two"]));
+        let range = "65536:65536".parse().unwrap();
+        for users in [None, Some(PrivateUsers { range, host_network: false })] {
+            let Addition { outside, root, new } = addition(&before, &after, &namespaces(3, users)).unwrap();
+            assert_eq!(new.app.name.as_str(), "two");
+            assert_eq!((new.trees, root.starts_with("/p"), root.ends_with("two")), (2, true, true));
+            let shifts = outside.iter().any(|operation| matches!(operation, Operation::Idmap { .. }));
+            assert_eq!(shifts, users.is_some());
+            let attached = paths(&new.setup, |operation| match operation {
+                Operation::Attach { target, .. } => Some(target),
+                _ => None,
+            });
+            assert_eq!(attached, ["/apps/two", "/volumes/two..own"]);
+        }
+    }
+
+    #[test]
+    fn a_vm_mounts_what_it_is_served() {
+        let (before, after) = (manifest(&[]), manifest(&["one"]));
+        let Addition { outside, new, .. } = addition(&before, &after, &vm(2)).unwrap();
+        assert!(outside.is_empty() && new.trees == 0, "{outside:?}");
+        let made = paths(&new.setup, |operation| match operation {
+            Operation::Overlay { target, .. } => Some(target),
+            Operation::EmptyVolume { path, .. } => Some(path),
+            _ => None,
+        });
+        assert_eq!(made, ["/apps/one", "/scratch/_volumes/one..own"]);
+        let mut host = after;
+        let own = host.apps[0].mounts[1].app_volume.as_mut().unwrap();
+        own.source = VolumeSource::Host { path: "/h".into(), recursive: true, idmap: false };
+        let error = addition(&before, &host, &vm(2)).unwrap_err().to_string();
+        assert!(error.contains("rkt app sandbox --volume"), "{error}");
+    }
+
+    #[test]
+    fn nobodys_input_is_anothers() {
+        let mut after = manifest(&["one"]);
+        let input = serde_json::json!({"name": crate::streams::ANNOTATION_STDIN, "value": "inherit"});
+        after.apps[0].annotations.push(serde_json::from_value(input).unwrap());
+        let error = addition(&manifest(&[]), &after, &namespaces(2, None)).unwrap_err().to_string();
+        assert!(error.contains("--stdin=inherit"), "{error}");
+    }
+
+    #[test]
+    fn what_is_anothers_stays() {
+        let operations = teardown(&manifest(&["one", "two"]), &manifest(&["two"])).unwrap();
+        let gone = paths(&operations, |operation| match operation {
+            Operation::Detach { path } | Operation::Remove { path } => Some(path),
+            _ => None,
+        });
+        let expected =
+            ["/apps/one", "/images/one", "/scratch/one", "/volumes/one..own", "/scratch/_volumes/one..own"];
+        assert_eq!((gone.len(), gone.as_slice()), (operations.len(), expected.as_slice()));
+        assert!(teardown(&manifest(&["one"]), &manifest(&["one"])).unwrap().is_empty());
+    }
+}

@@ -121,7 +121,7 @@ fn what_is_wrong_leaves_the_pod_as_it_was() {
     refused(sandbox.add("a", &["--stdin=inherit"], ""), "--stdin=inherit");
     refused(sandbox.add("a", &["--mnt-volume=name=v,kind=host,source=/no/such,target=/x"], ""), "/no/such");
     refused(sandbox.add("a", &["--net=host"], ""), "unknown flag --net");
-    refused(sandbox.rkt(&["app", "add", &uuid]), "at least one image");
+    refused(sandbox.rkt(&["app", "add", &uuid]), "takes one image");
     refused(sandbox.rkt(&["app", "add", &uuid, &busybox, &busybox]), "one image");
     refused(sandbox.rkt(&["app", "add", &uuid, "--name=a", &busybox]), "must follow");
     refused(sandbox.rkt(&["app", "add", "ffffffff", &busybox]), "no matches");
