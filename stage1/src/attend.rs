@@ -395,10 +395,8 @@ impl Attendant<'_, '_> {
             FromSupervisor::OutOfMemory { app, kills } => self.note_oom_kills(app, *kills),
             _ => {}
         }
-        if let Some((app, stays)) = self.alterations.end(&message) {
-            if !stays {
-                self.forget(&app);
-            }
+        if let Some(gone) = self.alterations.end(&message) {
+            self.forget(&gone);
         }
         for answer in self.sessions.hear(&message, &self.apps) {
             self.link.send(&answer);

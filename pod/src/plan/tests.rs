@@ -1,4 +1,5 @@
 use super::*;
+use crate::abi::Insecure;
 use crate::guest_network::{Interface, InterfaceName};
 
 pub(super) fn manifest() -> PodManifest {

@@ -110,8 +110,8 @@ impl<'a> Alterations<'a> {
         Ok(operations)
     }
 
-    /// Whether `message` ends what is under way: then with which change, and whether the app is in the pod now.
-    pub fn end(&mut self, message: &FromSupervisor) -> Option<(AcName, bool)> {
+    /// Ends what is under way, if `message` is about that; the app that is not in the pod any more, or has not come.
+    pub fn end(&mut self, message: &FromSupervisor) -> Option<AcName> {
         let (ended, success) = match message {
             FromSupervisor::SessionExited { session, .. } => (session, true),
             FromSupervisor::SessionFailed { session, .. } => (session, false),
@@ -128,7 +128,7 @@ impl<'a> Alterations<'a> {
             false => self.forget(&change.app),
         };
         result.unwrap_or_else(|error| report(&error));
-        Some((change.app, stays))
+        (!stays).then_some(change.app)
     }
 
     /// Nothing is known of an app any more.
