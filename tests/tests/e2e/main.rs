@@ -39,5 +39,6 @@ mod real_programs;
 mod signals;
 mod statistics;
 mod streams;
+mod system_calls;
 mod terminal;
 mod volumes;
