@@ -15,15 +15,18 @@
 )]
 
 mod ace;
+mod apparmor;
 mod apps;
 mod attach;
 mod bad_images;
 mod cleanup;
+mod combined;
 mod confinement;
 mod enter;
 mod errors;
 mod escapes;
 mod exit_status;
+mod faults;
 mod harness;
 mod images;
 mod jail;
