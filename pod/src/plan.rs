@@ -258,6 +258,25 @@ const DEVICE_LINKS: [(&str, &str); 6] = [
 /// belongs to root and asks for no capability.
 const READ_ONLY_PROC: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
 
+/// What of them tells of the machine rather than of the pod, or of others' keys and timers, and is hidden likewise.
+const HIDDEN: [&str; 12] = [
+    "proc/config.gz",
+    "proc/kallsyms",
+    "proc/kcore",
+    "proc/keys",
+    "proc/sched_debug",
+    "proc/timer_list",
+    "sys/devices/virtual/powercap",
+    "sys/firmware",
+    "sys/fs",
+    "sys/hypervisor",
+    "sys/module",
+    "sys/power",
+];
+/// What is laid over them, in the pod's root.
+const EMPTY_FILE: &str = "empty/file";
+const EMPTY_DIRECTORY: &str = "empty/directory";
+
 /// The plan that carries out `manifest` in `world`.
 pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
     if world.interactive && manifest.apps.len() != 1 {
@@ -331,6 +350,8 @@ fn pod_setup(manifest: &PodManifest, world: &World, volumes: &Volumes) -> Vec<Op
         operations.push(directory(&pod_root.join(name), 0o755));
         operations.push(mount(file_system, &pod_root.join(name), flags, options));
     }
+    operations.push(directory(&pod_root.join(EMPTY_DIRECTORY), 0o555));
+    operations.push(Operation::EmptyFile { path: pod_root.join(EMPTY_FILE) });
     operations.extend(volumes.pod_setup(&pod_root));
     operations.push(Operation::Root { path: pod_root });
     operations.push(Operation::Hostname(world.hostname.clone()));
@@ -437,6 +458,11 @@ fn app_setup(app: &RuntimeApp, world: &World) -> Vec<Operation> {
     ];
     if !world.insecure.paths {
         operations.extend(READ_ONLY_PROC.iter().map(|path| Operation::Protect { path: at(path) }));
+        operations.extend(HIDDEN.iter().map(|path| Operation::Hide {
+            path: at(path),
+            file: Path::new("/").join(EMPTY_FILE),
+            directory: Path::new("/").join(EMPTY_DIRECTORY),
+        }));
     }
     operations.extend(NODES.iter().map(|node| Operation::Device {
         path: at("dev").join(node.name),
