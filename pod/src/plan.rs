@@ -202,6 +202,25 @@ const DEVICE_LINKS: [(&str, &str); 6] = [
 /// belongs to root and asks for no capability.
 const READ_ONLY_PROC: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
 
+/// What of them tells of the machine rather than of the pod, or of others' keys and timers, and is hidden likewise.
+const HIDDEN: [&str; 12] = [
+    "proc/config.gz",
+    "proc/kallsyms",
+    "proc/kcore",
+    "proc/keys",
+    "proc/sched_debug",
+    "proc/timer_list",
+    "sys/devices/virtual/powercap",
+    "sys/firmware",
+    "sys/fs",
+    "sys/hypervisor",
+    "sys/module",
+    "sys/power",
+];
+/// What is laid over them, in the pod's root.
+const EMPTY_FILE: &str = "empty/file";
+const EMPTY_DIRECTORY: &str = "empty/directory";
+
 /// The plan that carries out `manifest` in `world`.
 pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
     if world.is_fly() {
@@ -287,7 +306,11 @@ fn shared(pod_root: &Path) -> Vec<Operation> {
         let place = pod_root.join::<&str>(name);
         [directory(&place, 0o755), mount(file_system, &place, flags, options)]
     };
-    shared.into_iter().flat_map(operations).collect()
+    let empty = [
+        directory(&pod_root.join(EMPTY_DIRECTORY), 0o555),
+        Operation::EmptyFile { path: pod_root.join(EMPTY_FILE) },
+    ];
+    shared.into_iter().flat_map(operations).chain(empty).collect()
 }
 
 /// What a namespace pod has from its host and a guest has to make itself.
@@ -430,6 +453,11 @@ fn file_systems(root: &Path, world: &World) -> Vec<Operation> {
     ];
     if !world.insecure.paths {
         operations.extend(READ_ONLY_PROC.iter().map(|path| Operation::Protect { path: at(path) }));
+        operations.extend(HIDDEN.iter().map(|path| Operation::Hide {
+            path: at(path),
+            file: Path::new("/").join(EMPTY_FILE),
+            directory: Path::new("/").join(EMPTY_DIRECTORY),
+        }));
     }
     operations.extend(NODES.iter().map(|node| Operation::Device {
         path: at("dev").join(node.name),

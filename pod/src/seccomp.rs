@@ -67,6 +67,7 @@ const LISTS: [(&str, List); 6] = [
 #[derive(Deserialize)]
 struct RawSet {
     set: Vec<String>,
+    /// The specification takes an empty one for none.
     #[serde(default)]
     errno: Option<String>,
 }
@@ -80,7 +81,7 @@ impl TryFrom<RawSet> for SystemCallSet {
         }
         Ok(Self {
             entries: raw.set.iter().map(|entry| Entry::parse(entry)).collect::<Result<_, _>>()?,
-            errno: raw.errno.map(|name| name.parse()).transpose()?,
+            errno: raw.errno.filter(|name| !name.is_empty()).map(|name| name.parse()).transpose()?,
         })
     }
 }

@@ -69,7 +69,8 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     status::write_flavor(&pod.directory, FLAVOR)?;
     status::write_vmm_pid(&pod.directory, running.pid())?;
     let site = plan.mutable.then(|| Box::new(GuestSite::new(&pod, kinds)) as Box<dyn Site>);
-    let result = accompany(&pod, &plan, site, doors, &running, &signals, terminal.as_ref(), &mut timeline);
+    let caller = Caller { signals: &signals, terminal: terminal.as_ref() };
+    let result = accompany(&pod, &plan, site, doors, &running, caller, &mut timeline);
     drop(terminal);
     let status = match result {
         Ok(status) => status,
@@ -84,6 +85,13 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     Ok(ExitCode::from(status.code()))
 }
 
+/// What comes from whoever runs the pod.
+#[derive(Clone, Copy)]
+struct Caller<'a> {
+    signals: &'a Signals,
+    terminal: Option<&'a RawTerminal>,
+}
+
 /// Lets the guest in and attends to it until its pod has exited.
 fn accompany<'a>(
     pod: &'a Pod,
@@ -91,10 +99,10 @@ fn accompany<'a>(
     site: Option<Box<dyn Site + 'a>>,
     doors: Doors,
     running: &Running,
-    signals: &Signals,
-    terminal: Option<&RawTerminal>,
+    caller: Caller<'_>,
     timeline: &mut Timeline,
 ) -> Result<ExitStatus, Error> {
+    let Caller { signals, terminal } = caller;
     // By the time that somebody knows whom to enter, he can.
     let entrance = Entrance::open(&pod.directory)?;
     status::write_pid(&pod.directory, std::process::id())?;

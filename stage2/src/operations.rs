@@ -51,6 +51,7 @@ fn carry_out_one(operation: &Operation, scope: &Scope, trees: &[OwnedFd]) -> Res
         Operation::EmptyVolume { path, volume } => volume::make_empty(scope, path, volume),
         Operation::Populate { root, path, volume } => populate::populate(scope, root, path, volume),
         Operation::Protect { path } => mounts::protect(scope, path),
+        Operation::Hide { path, file, directory } => mounts::hide(scope, path, file, directory),
         Operation::Device { path, major, minor } => {
             let (directory, name) = scope.find_parent(path, "make device")?;
             let everybody = Mode::from_bits_truncate(0o666);

@@ -125,6 +125,16 @@ pub enum Operation {
         /// What.
         path: PathBuf,
     },
+    /// Lays an empty file over a file of a kernel file system, or an empty directory over a directory, read-only; where a
+    /// kernel has none there is nothing to hide.
+    Hide {
+        /// What.
+        path: PathBuf,
+        /// The empty file.
+        file: PathBuf,
+        /// The empty directory.
+        directory: PathBuf,
+    },
     /// Makes a character device that everybody may use.
     Device {
         /// The node.

@@ -48,15 +48,21 @@ fn an_app_gets_the_same_in_both_isolations() {
 }
 
 #[test]
-fn the_kernels_files_are_read_only_unless_the_user_says_otherwise() {
-    let sysctl = |world: &World| {
+fn the_kernels_files_are_read_only_or_hidden_unless_the_user_says_otherwise() {
+    let protected = |world: &World| {
         let plan = compute(&manifest(), world).unwrap();
-        plan.apps[0].setup.iter().any(|operation| {
-            matches!(operation, Operation::Protect { path } if path == Path::new("/apps/a/proc/sys"))
-        })
+        let is = |wanted: fn(&Operation) -> bool| plan.apps[0].setup.iter().any(wanted);
+        [
+            is(
+                |operation| matches!(operation, Operation::Protect { path } if path == Path::new("/apps/a/proc/sys")),
+            ),
+            is(
+                |operation| matches!(operation, Operation::Hide { path, .. } if path == Path::new("/apps/a/sys/fs")),
+            ),
+        ]
     };
     let open = World { insecure: Insecure { paths: true, ..Insecure::default() }, ..namespaces() };
-    assert!(sysctl(&namespaces()) && sysctl(&vm()) && !sysctl(&open));
+    assert_eq!([namespaces(), vm(), open].map(|world| protected(&world)), [[true; 2], [true; 2], [false; 2]]);
 }
 
 #[test]

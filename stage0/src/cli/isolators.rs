@@ -24,7 +24,7 @@ pub fn seccomp(text: &str) -> Result<RawIsolator, String> {
         let twice = match word.split_once('=') {
             Some(("mode", "retain")) => name.replace(names::SECCOMP_RETAIN).is_some(),
             Some(("mode", "remove")) => name.replace(names::SECCOMP_REMOVE).is_some(),
-            Some(("errno", value)) => errno.replace(value).is_some(),
+            Some(("errno", value)) if !value.is_empty() => errno.replace(value).is_some(),
             Some(_) => return Err(format!("\"{word}\" is not mode=retain, mode=remove or errno=NAME")),
             None => {
                 set.push(word);
@@ -128,6 +128,7 @@ mod tests {
             ("mode=retain,mode=remove,read", "one too many"),
             ("mode=remove,mkdri", "mkdri"),
             ("mode=remove,errno=ENO,mkdir", "ENO"),
+            ("mode=remove,errno=,mkdir", "errno="),
             ("mode=remove,execve", "cannot be started"),
         ] {
             let error = seccomp(bad).unwrap_err();

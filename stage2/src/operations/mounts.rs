@@ -7,6 +7,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
+use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use pod::plan::MountFlags;
 
@@ -132,6 +133,18 @@ pub fn detach(scope: &Scope, path: &Path) -> Result<(), Error> {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(errno) => Err(Error::path(ACTION, path)(errno)),
     }
+}
+
+/// Lays `file` or `directory`, whichever it is, over what is at `path`; nothing to do where this kernel has nothing there.
+pub fn hide(scope: &Scope, path: &Path, file: &Path, directory: &Path) -> Result<(), Error> {
+    const ACTION: &str = "hide";
+    let place = match scope.find(path, ACTION) {
+        Err(Error::Path { source: Errno::ENOENT, .. }) => return Ok(()),
+        other => other?,
+    };
+    let kind = fstat(&place).map_err(Error::path(ACTION, path))?.st_mode & SFlag::S_IFMT.bits();
+    let empty = if kind == SFlag::S_IFDIR.bits() { directory } else { file };
+    bind(scope, empty, path, MountFlags::INERT.read_only())
 }
 
 /// As mount_setattr(2) has them.

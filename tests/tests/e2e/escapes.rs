@@ -1,10 +1,15 @@
 //! Ways out that runtimes have had, tried from inside. In a VM the supervisor and the devices are the guest's, and as much
 //! out of reach.
 
+use std::ffi::CStr;
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::signal::Signal;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::json;
@@ -106,6 +111,49 @@ fn an_entered_command_has_no_descriptor_either() {
     pod.finish();
 }
 
+/// CVE-2021-30465: who has a volume swaps a directory on it for a link, while another volume is mounted below that.
+#[test]
+fn a_race_for_a_mount_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["shared/up", "outside", "mounted"] {
+        fs::create_dir_all(at(name)).unwrap();
+    }
+    fs::write(at("mounted/mark"), "").unwrap();
+    // Through the host's root, by whatever way it could be reached; and to itself, for a walk that begins at the volume.
+    symlink(at("outside"), at("shared/link")).unwrap();
+    let over = AtomicBool::new(false);
+    let runs = if stage1() == "kvm" { 2 } else { 40 };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let exchange = RenameFlags::RENAME_EXCHANGE;
+            while !over.load(Ordering::Relaxed) {
+                renameat2(AT_FDCWD, &at("shared/up"), AT_FDCWD, &at("shared/link"), exchange).unwrap();
+            }
+        });
+        let host = Host::new();
+        let volume =
+            |name: &str, source| format!("--volume={name},kind=host,source={}", at(source).display());
+        let (shared, mounted) = (volume("shared", "shared"), volume("mounted", "mounted"));
+        for _ in 0..runs {
+            let mut command =
+                host.run(&[&shared, &mounted, &image(BUSYBOX), "--mount=volume=shared,target=/s"]);
+            command.args([
+                "--mount=volume=mounted,target=/s/up/made",
+                "--exec=/bin/sh",
+                "--",
+                "-c",
+                "exit 0",
+            ]);
+            let finished = Process::start(&mut command).finish();
+            assert!(matches!(finished.code, 0 | 254), "{}: {}", finished.code, finished.stderr);
+            assert_eq!(fs::read_dir(at("outside")).unwrap().count(), 0, "made on the host");
+            host.collect_garbage().success();
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+}
+
 /// Nodes that come with an image are as much use as those that are made.
 #[test]
 fn devices_of_the_image() {
@@ -138,6 +186,34 @@ fn the_supervisor_is_not_traced() {
     let mut command = host.run(&[&image(DEBIAN), "--exec=/usr/bin/python3", "--", "-c", program]);
     let output = Process::start(&mut command).finish().success().text();
     assert_eq!(output, "-1 1\n-1 1\nmem 13\nenviron 13\nmaps 13\n");
+}
+
+/// Keys are not divided by namespaces: an app that may make every call still has none of whoever started the pod.
+#[test]
+fn no_key_of_the_callers() {
+    const NAME: &CStr = c"rkt-test";
+    let host = Host::with_images(&[DEBIAN]);
+    let program = "import ctypes\n\
+        c=ctypes.CDLL(None,use_errno=True)\n\
+        for ring in (-3,-4,-5): print(c.syscall(250,10,ring,b'user',b'rkt-test',0)<0)\n\
+        print(c.syscall(249,b'user',b'rkt-test',None,-3)<0)\n";
+    let seccomp = "--seccomp=mode=retain,@appc.io/all";
+    let mut command = host.run(&[&image(DEBIAN), seccomp, "--exec=/usr/bin/python3", "--", "-c", program]);
+    let keys = || {
+        let (kind, payload) = (c"user", "secret");
+        // SAFETY: numbers, and strings that outlive the calls. All three act on this process, which is about to execute.
+        let found = unsafe {
+            libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, 0);
+            let session = libc::KEY_SPEC_SESSION_KEYRING;
+            let (kind, name) = (kind.as_ptr(), NAME.as_ptr());
+            libc::syscall(libc::SYS_add_key, kind, name, payload.as_ptr(), payload.len(), session);
+            libc::syscall(libc::SYS_keyctl, libc::KEYCTL_SEARCH, session, kind, name, 0)
+        };
+        if found > 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: it makes system calls and nothing else.
+    unsafe { command.pre_exec(keys) };
+    assert_eq!(Process::start(&mut command).finish().success().text(), "True\n".repeat(4));
 }
 
 #[test]

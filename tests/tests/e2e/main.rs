@@ -16,16 +16,19 @@
 )]
 
 mod ace;
+mod apparmor;
 mod apps;
 mod attach;
 mod bad_images;
 mod cleanup;
+mod combined;
 mod confinement;
 mod enter;
 mod errors;
 mod escapes;
 mod exit_status;
 mod export;
+mod faults;
 mod fly;
 mod harness;
 mod image_store;
@@ -49,5 +52,6 @@ mod signals;
 mod sockets;
 mod statistics;
 mod streams;
+mod system_calls;
 mod terminal;
 mod volumes;

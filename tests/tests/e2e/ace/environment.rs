@@ -52,6 +52,15 @@ fn a_working_directory_that_is_not_there_is_an_error() {
 }
 
 #[test]
+fn the_root_is_the_default_directory() {
+    let app = json!({
+        "exec": ["/bin/pwd"], "user": "0", "group": "0",
+        "eventHandlers": [{ "name": "pre-start", "exec": ["/bin/pwd"] }],
+    });
+    assert_eq!(super::run(app, &[], &[]).success().text(), "/\n/\n");
+}
+
+#[test]
 fn a_file_of_variables_that_is_wrong_is_an_error() {
     let host = Host::new();
     let file = host.path().join("variables");

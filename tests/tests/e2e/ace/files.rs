@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::run_at;
-use crate::harness::{Host, Process};
+use crate::harness::{BUSYBOX, Host, Process, image};
 
 /// Read-only means the image; the kernel's file systems and the devices are there all the same.
 #[test]
@@ -38,4 +38,19 @@ fn devices_and_file_systems_of_linux() {
         let host = Host::new();
         assert_eq!(Process::start(&mut host.shell(options, script)).finish().success().text(), "done\n");
     }
+}
+
+/// They are made, with the directories above them, root's and 0755; what was there is hidden, not lost.
+#[test]
+fn targets_of_volumes() {
+    let host = Host::new();
+    let volumes = ["made/deep/v", "srv/kept"].map(|target| format!("--mount=volume=v,target=/{target}"));
+    let volume = "--volume=v,kind=empty,mode=0700,uid=7,gid=8";
+    let script = "umask; stat -c '%a %u %g' /made /made/deep /made/deep/v /srv/kept; ls /srv/kept | wc -l";
+    let busybox = image(BUSYBOX);
+    let mut command = host.run(&[volume, &busybox, &volumes[0], &volumes[1], "--exec=/bin/sh"]);
+    let output = Process::start(command.args(["--", "-c", script])).finish().success().text();
+    assert_eq!(output, "0022\n755 0 0\n755 0 0\n700 7 8\n700 7 8\n0\n");
+    let output = Process::start(&mut host.shell(&[], "ls /srv/kept | wc -l")).finish().success().text();
+    assert_ne!(output, "0\n");
 }

@@ -5,7 +5,7 @@ mod leftovers;
 mod ports;
 mod world;
 
-use crate::harness::BUSYBOX;
+use crate::harness::{BUSYBOX, Process, image, stage1};
 use world::{World, bridge, ptp};
 
 /// Prints the pod's first IPv4 address.
@@ -82,6 +82,32 @@ fn name_servers_of_the_network() {
         read_only.args(["--readonly-rootfs", "--exec=/bin/sh", "--", "-c", script]);
         assert_eq!(world.finish(&mut read_only).success().text(), expected);
         world.sh("--net=default", "! cat /etc/resolv.conf").success();
+    });
+}
+
+/// Its root may do with the pod's interfaces what root does, and nothing with those outside.
+#[test]
+fn a_pod_with_users_of_its_own() {
+    if stage1() == "kvm" {
+        return;
+    }
+    World::run(|world| {
+        world.configure("10-lan.conf", &bridge("lan", "10.9.0.0/24"));
+        let serve = "ip link set eth0 mtu 1400 && cat /sys/class/net/eth0/mtu; echo ready; exec nc -ll -p 80 -e /bin/echo hello";
+        let run = |net: &str, flags: &[&str], script: &str| {
+            let mut command = world.rkt();
+            command.args(["run", "--stage1=nspawn", "--private-users", net, &image(BUSYBOX)]).args(flags);
+            command.args(["--exec=/bin/sh", "--", "-c", script]);
+            Process::start(&mut command)
+        };
+        let admin = ["--caps-retain=CAP_NET_ADMIN,CAP_NET_BIND_SERVICE,CAP_NET_RAW"];
+        let mut server = run("--net=lan:IP=10.9.0.77", &admin, serve);
+        server.wait_for_line("1400");
+        server.wait_for_line("ready");
+        let ask = "ping -c1 -W5 10.9.0.1 >&2; until nc -w5 10.9.0.77 80; do sleep 0.1; done; ip link set eth0 mtu 1400 || id -u";
+        assert_eq!(run("--net=lan", &[], ask).finish().success().text(), "hello\n0\n");
+        server.signal(nix::sys::signal::Signal::SIGTERM);
+        server.finish();
     });
 }
 
