@@ -77,7 +77,7 @@ struct SmallDisk<'a>(&'a Host);
 
 impl<'a> SmallDisk<'a> {
     fn below(host: &'a Host) -> Self {
-        mount(Some("none"), host.path(), Some("tmpfs"), MsFlags::empty(), Some("size=64m")).unwrap();
+        mount(Some("none"), host.path(), Some("tmpfs"), MsFlags::empty(), Some("size=96m")).unwrap();
         Self(host)
     }
 }
