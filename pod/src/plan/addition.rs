@@ -201,7 +201,7 @@ mod tests {
         world(Isolation::Vm { scratch: "/dev/vda".into(), volumes, network: Default::default() })
     }
 
-    fn paths<'a>(operations: &'a [Operation], pick: fn(&Operation) -> Option<&PathBuf>) -> Vec<&'a str> {
+    fn paths(operations: &[Operation], pick: fn(&Operation) -> Option<&PathBuf>) -> Vec<&str> {
         operations.iter().filter_map(pick).filter_map(|path| path.to_str()).collect()
     }
 

@@ -1,6 +1,6 @@
 //! What an app is given, and what it cannot reach.
 
-use crate::harness::{BUSYBOX, Finished, Host, Process, image};
+use crate::harness::{BUSYBOX, Finished, Host, Process, image, stage1};
 
 fn with(host: &Host, options: &[&str], script: &str) -> Finished {
     Process::start(&mut host.shell(options, script)).finish()
