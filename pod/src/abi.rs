@@ -3,6 +3,7 @@
 
 mod cgroup_path;
 mod entrypoints;
+mod ipc;
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use crate::users::UserRange;
 
 pub use cgroup_path::CgroupPath;
 pub use entrypoints::{AppArguments, AttachArguments, EnterArguments, StatsArguments, StopArguments};
+pub use ipc::Ipc;
 
 /// The interface version that this crate speaks.
 pub const INTERFACE_VERSION: u32 = 6;
@@ -70,6 +72,8 @@ pub struct RunArguments {
     pub hostname: String,
     /// What `--insecure-options` switches off for the apps.
     pub insecure: Insecure,
+    /// Whose objects of interprocess communication the apps see.
+    pub ipc: Ipc,
     /// Apps come into the pod and leave it while it runs; so its manifest says as well.
     pub mutable: bool,
     /// The cgroup that the pod's is to be below; the caller's own if absent. Ours, not upstream's.
@@ -122,6 +126,7 @@ impl RunArguments {
         arguments.push(format!("--hostname={}", self.hostname));
         arguments.extend(self.insecure.arguments());
         arguments.extend(self.mutable.then(|| "--mutable".to_owned()));
+        arguments.extend((self.ipc != Ipc::Auto).then(|| format!("--ipc={}", self.ipc)));
         arguments.extend(self.cgroup_parent.iter().map(|path| format!("--cgroup-parent={path}")));
         arguments.push(self.uuid.to_string());
         arguments
@@ -138,6 +143,7 @@ impl RunArguments {
             local_config: None,
             hostname: String::new(),
             insecure: Insecure::default(),
+            ipc: Ipc::Auto,
             mutable: false,
             cgroup_parent: None,
             uuid: Uuid::nil(),
@@ -152,6 +158,7 @@ impl RunArguments {
                 ("--disable-capabilities-restriction", "") => parsed.insecure.capabilities = true,
                 ("--disable-paths", "") => parsed.insecure.paths = true,
                 ("--disable-seccomp", "") => parsed.insecure.seccomp = true,
+                ("--ipc", ipc) => parsed.ipc = ipc.parse()?,
                 ("--mutable", "" | "true") => parsed.mutable = true,
                 ("--mutable", "false") => {}
                 ("--net", net) => parsed.net = net.parse()?,
@@ -363,6 +370,7 @@ mod tests {
             local_config: Some("/etc/rkt".into()),
             hostname: "web".into(),
             insecure: Insecure { capabilities: true, paths: false, seccomp: true },
+            ipc: Ipc::Parent,
             mutable: true,
             cgroup_parent: Some("/machine.slice/a".parse().unwrap()),
             uuid: Uuid::from_u128(7),
@@ -381,6 +389,7 @@ mod tests {
             "--mds-token=x",
             "--debug=maybe",
             "--mutable=maybe",
+            "--ipc=host",
             "--cgroup-parent=x",
         ] {
             assert!(RunArguments::parse([bad.to_owned(), uuid.clone()]).is_err(), "{bad}");

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::abi::Ipc;
 use crate::apparmor::Profile;
 use crate::capability::CapabilitySet;
 use crate::control::Stream;
@@ -285,7 +286,7 @@ fn pod_setup(manifest: &PodManifest, world: &World, volumes: &Volumes) -> Vec<Op
             operations.extend(apps.flat_map(|(app, layers)| app_root(&pod_root, app, layers)));
         }
     }
-    operations.extend(if world.is_fly() { fly::pod_setup(&pod_root) } else { shared(&pod_root) });
+    operations.extend(if world.is_fly() { fly::pod_setup(&pod_root) } else { shared(&pod_root, world.ipc) });
     operations.extend(volumes.pod_setup(&pod_root));
     operations.push(Operation::Root { path: pod_root });
     if !world.is_fly() {
@@ -295,7 +296,7 @@ fn pod_setup(manifest: &PodManifest, world: &World, volumes: &Volumes) -> Vec<Op
 }
 
 /// Shared by all apps of the pod: they are one IPC world, and the supervisor takes terminals from /pts.
-fn shared(pod_root: &Path) -> Vec<Operation> {
+fn shared(pod_root: &Path, ipc: Ipc) -> Vec<Operation> {
     let pts = MountFlags { no_dev: false, ..MountFlags::INERT };
     let shared = [
         ("tmpfs", "shm", MountFlags::INERT, "mode=1777"),
@@ -304,7 +305,13 @@ fn shared(pod_root: &Path) -> Vec<Operation> {
     ];
     let operations = |(file_system, name, flags, options): (&str, _, _, &str)| {
         let place = pod_root.join::<&str>(name);
-        [directory(&place, 0o755), mount(file_system, &place, flags, options)]
+        let made = match (name, ipc) {
+            ("shm", Ipc::Parent) => {
+                Operation::Bind { source: Path::new("/dev").join(name), target: place.clone(), flags }
+            }
+            _ => mount(file_system, &place, flags, options),
+        };
+        [directory(&place, 0o755), made]
     };
     let empty = [
         directory(&pod_root.join(EMPTY_DIRECTORY), 0o555),

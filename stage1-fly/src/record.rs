@@ -64,6 +64,7 @@ mod tests {
             "0".repeat(64)
         );
         let world = World {
+            ipc: Default::default(),
             isolation: Isolation::Fly { pod_root: "/p".into(), volumes: Vec::new() },
             hostname: String::new(),
             interactive: false,

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::os::fd::AsFd;
 
-use pod::abi::RunArguments;
+use pod::abi::{Ipc, RunArguments};
 use pod::net::Net;
 use pod::plan::Isolation;
 use stage1::error::report;
@@ -55,6 +55,7 @@ fn check(arguments: &RunArguments) -> Result<(), Error> {
         (arguments.net != Net::Host).then(|| format!("--net={}", arguments.net)),
         arguments.private_users.as_ref().map(|users| format!("--private-users={users}")),
         arguments.cgroup_parent.as_ref().map(|path| format!("--cgroup-parent={path}")),
+        (arguments.ipc == Ipc::Private).then(|| "--ipc=private".to_owned()),
     ];
     refused.into_iter().flatten().next().map_or(Ok(()), |argument| Err(Error::Argument(argument)))
 }
@@ -71,7 +72,13 @@ mod tests {
             super::check(&RunArguments::parse(arguments).unwrap())
         };
         assert!(check(&["--net=host", "--hostname=h", "--disable-paths"]).is_ok());
-        for refused in ["--net=none", "--net=default", "--private-users=65536:65536", "--cgroup-parent=/a"] {
+        for refused in [
+            "--net=none",
+            "--net=default",
+            "--private-users=65536:65536",
+            "--cgroup-parent=/a",
+            "--ipc=private",
+        ] {
             let error = check(&["--net=host", refused]).unwrap_err().to_string();
             assert!(error.contains(refused), "{error}");
         }

@@ -25,6 +25,9 @@ pub enum Error {
          leave --net out, or use --stage1=nspawn"
     )]
     HostNetwork,
+    /// The objects of the host's kernel.
+    #[error("--ipc=parent is not possible in a VM: its kernel has objects of its own")]
+    ParentIpc,
     /// A VM has no use for a user namespace.
     #[error("--private-users is not possible here: a VM's kernel has users of its own already")]
     PrivateUsers,

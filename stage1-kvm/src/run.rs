@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use pod::abi::Ipc;
 use pod::control::ExitStatus;
 use pod::limits::PodLimits;
 use pod::net::Net;
@@ -37,6 +38,9 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     }
     if pod.arguments.net == Net::Host {
         return Err(Error::HostNetwork);
+    }
+    if pod.arguments.ipc == Ipc::Parent {
+        return Err(Error::ParentIpc);
     }
     let signals = Signals::block()?;
     status::write_parent(&pod.directory)?;

@@ -31,6 +31,11 @@ pub enum Error {
     /// The descriptor of the lock on the users is not there.
     #[error("no lock of the pod's users was handed over; a stage1 is started by rkt, not by hand")]
     NoUsersLock,
+    /// A user namespace rules no IPC namespace but its own.
+    #[error(
+        "--ipc=parent is not possible with --private-users: the pod's root is nobody to the host's objects"
+    )]
+    IpcOfUsers,
     /// A file or directory.
     #[error("cannot {action} {}", .path.display())]
     Path {

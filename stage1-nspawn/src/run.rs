@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use pod::abi::Ipc;
 use pod::limits::PodLimits;
 use pod::net::Net;
 use pod::plan::{Isolation, Plan, PrivateUsers};
@@ -43,6 +44,9 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     status::write_parent(&pod.directory)?;
     if pod.arguments.private_users.is_some() && users_lock.is_none() {
         return Err(Error::NoUsersLock);
+    }
+    if pod.arguments.private_users.is_some() && pod.arguments.ipc == Ipc::Parent {
+        return Err(Error::IpcOfUsers);
     }
     let users = match pod.arguments.private_users {
         Some(range) => Some((range, Namespaces::make(range)?)),
@@ -96,6 +100,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         &plan,
         users.map(|(_, namespaces)| namespaces),
         namespace(&pod, network.as_ref())?,
+        pod.arguments.ipc,
         connections,
         (control, outside, entrance, door),
     )?;

@@ -7,6 +7,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout};
+use pod::abi::Ipc;
 use pod::plan::Plan;
 use stage2::Connections;
 
@@ -37,13 +38,14 @@ impl Supervisor {
         plan: &Plan,
         users: Option<Namespaces>,
         network: NetworkNamespace,
+        ipc: Ipc,
         connections: Connections,
         outside: T,
     ) -> Result<(Self, T), Error> {
-        let mut namespaces = CloneFlags::CLONE_NEWPID
-            | CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWUTS
-            | CloneFlags::CLONE_NEWIPC;
+        let mut namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
+        if ipc != Ipc::Parent {
+            namespaces |= CloneFlags::CLONE_NEWIPC;
+        }
         if let Some(users) = users {
             let supervise = || supervise_prepared(plan, connections);
             let network = users.network(network)?;

@@ -58,6 +58,7 @@ impl Pod {
             isolation,
             hostname: self.arguments.hostname.clone(),
             interactive: self.arguments.interactive,
+            ipc: self.arguments.ipc,
             insecure: self.arguments.insecure,
             resolv_conf: self.resolv_conf.clone(),
             layers,

@@ -188,7 +188,15 @@ mod tests {
     fn world(isolation: Isolation) -> World {
         let layers = Layers { image: ImageSource::File("/i".into()), writable: "/w".into() };
         let (hostname, insecure) = (String::new(), Insecure::default());
-        World { isolation, hostname, interactive: false, insecure, layers: vec![layers], resolv_conf: None }
+        World {
+            isolation,
+            hostname,
+            interactive: false,
+            ipc: Default::default(),
+            insecure,
+            layers: vec![layers],
+            resolv_conf: None,
+        }
     }
 
     fn namespaces(volumes: usize, users: Option<PrivateUsers>) -> World {

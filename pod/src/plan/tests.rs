@@ -1,5 +1,5 @@
 use super::*;
-use crate::abi::Insecure;
+use crate::abi::{Insecure, Ipc};
 use crate::guest_network::{Interface, InterfaceName};
 
 pub(super) fn manifest() -> PodManifest {
@@ -17,6 +17,7 @@ pub(super) fn world(isolation: Isolation, image: ImageSource) -> World {
         isolation,
         hostname: "h".into(),
         interactive: false,
+        ipc: Ipc::Auto,
         insecure: Insecure::default(),
         layers,
         resolv_conf: None,
@@ -221,4 +222,14 @@ fn files_of_a_confined_app_have_its_label() {
         let of_pod = labelled(&plan.outside) + labelled(&plan.setup);
         assert_eq!((of_pod, labelled(&plan.apps[0].setup)), (2, 1));
     }
+}
+
+#[test]
+fn shared_memory_is_the_pods_or_the_parents() {
+    let shared = |ipc| {
+        let setup = compute(&manifest(), &World { ipc, ..namespaces() }).unwrap().setup;
+        let is_bound = |operation: &Operation| matches!(operation, Operation::Bind { source, .. } if source == Path::new("/dev/shm"));
+        setup.iter().any(is_bound)
+    };
+    assert_eq!([Ipc::Auto, Ipc::Private, Ipc::Parent].map(shared), [false, false, true]);
 }

@@ -193,7 +193,15 @@ mod tests {
         let manifest = PodManifest::parse(json.as_bytes())?;
         compute(
             &manifest,
-            &World { isolation, hostname, interactive: false, insecure, layers, resolv_conf: None },
+            &World {
+                isolation,
+                hostname,
+                interactive: false,
+                ipc: Default::default(),
+                insecure,
+                layers,
+                resolv_conf: None,
+            },
         )
     }
 

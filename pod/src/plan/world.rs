@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{OpenedVolume, PrivateUsers};
-use crate::abi::Insecure;
+use crate::abi::{Insecure, Ipc};
 use crate::guest_network::GuestNetwork;
 
 /// What the plan depends on beside the manifest.
@@ -15,6 +15,8 @@ pub struct World {
     pub hostname: String,
     /// Whether the pod's one app has a terminal.
     pub interactive: bool,
+    /// Whose shared memory and message queues the apps have.
+    pub ipc: Ipc,
     /// What confinement the user has switched off.
     pub insecure: Insecure,
     /// Where each app's image and writable layer are, in the manifest's order.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser};
-use pod::abi::CgroupPath;
+use pod::abi::{CgroupPath, Ipc};
 use pod::image_manifest::{EnvironmentVariable, NameValue};
 use pod::isolator::RawIsolator;
 use pod::life::{ExitPolicy, KillSignal, Restart};
@@ -98,6 +98,9 @@ pub struct RunFlags {
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub timeline: bool,
+    /// Whose System V objects, message queues and /dev/shm the apps have: private (the pod's own), parent (the host's), or auto
+    #[arg(long, value_parser = values::parsed::<Ipc>, value_name = "MODE", default_value = "auto")]
+    pub ipc: Ipc,
     /// The cgroup that the pod's is to be below, instead of the caller's own: /machine.slice
     #[arg(long, value_name = "PATH", value_parser = values::parsed::<CgroupPath>)]
     pub cgroup_parent: Option<CgroupPath>,

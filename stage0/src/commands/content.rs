@@ -274,6 +274,7 @@ fn plan_of(
         },
         hostname: String::new(),
         interactive: running.interactive,
+        ipc: Default::default(),
         insecure: Default::default(),
         resolv_conf: None,
         layers: manifest.apps.iter().map(layers).collect(),

@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use pod::abi::{Insecure, PodDirectory, RunArguments, default_hostname};
+use pod::abi::{Insecure, Ipc, PodDirectory, RunArguments, default_hostname};
 use pod::net::Net;
 use pod::pod_manifest::PodManifest;
 use pod::ports;
@@ -40,6 +40,14 @@ enum Refused {
     )]
     HostNetOfVm,
     #[error(
+        "--ipc=parent is not possible with --stage1=kvm: a VM's kernel has objects of its own; use --stage1=nspawn"
+    )]
+    ParentIpcOfVm,
+    #[error(
+        "--ipc=parent is not possible with --private-users: the pod's root is nobody to the host's objects"
+    )]
+    ParentIpcOfUsers,
+    #[error(
         "how apps are confined is settled when the pod is run: give the insecure options capabilities, paths and seccomp \
         to rkt run-prepared (all-fetch is all that concerns rkt prepare)"
     )]
@@ -64,6 +72,7 @@ pub fn run(
     let pods = Pods::new(&globals.directory);
     check_ports(globals, flags, stage1, &pods, &content.manifest)?;
 
+    check_ipc(flags, line.flags.private_users)?;
     let users = line.flags.private_users.then(|| users::reserve(&globals.local_config, uuid)).transpose()?;
     let mut pod = NewPod::create(&pods, uuid)?;
     content.fill(&pod)?;
@@ -125,6 +134,7 @@ pub fn run_prepared(
     check_ports(globals, flags, stage1, &pods, &manifest)?;
 
     let uuid = pod.uuid();
+    check_ipc(flags, private_users)?;
     let users = private_users.then(|| users::reserve(&globals.local_config, uuid)).transpose()?;
     users.as_ref().map_or(Ok(()), |users| pod.note_users(users.range))?;
     pod.start()?;
@@ -170,6 +180,7 @@ fn check(globals: &Globals, flags: &RunFlags, stage1: Stage1) -> Result<(), Box<
     let net = flags.net(stage1);
     match stage1 {
         Stage1::Kvm if net == Net::Host => return Err(Refused::HostNetOfVm.into()),
+        Stage1::Kvm if flags.ipc == Ipc::Parent => return Err(Refused::ParentIpcOfVm.into()),
         Stage1::Fly => check_fly(flags, &net)?,
         Stage1::Kvm | Stage1::Nspawn => {}
     }
@@ -180,11 +191,17 @@ fn check(globals: &Globals, flags: &RunFlags, stage1: Stage1) -> Result<(), Box<
     Ok(())
 }
 
+/// A user namespace rules no IPC namespace but its own.
+fn check_ipc(flags: &RunFlags, private_users: bool) -> Result<(), Refused> {
+    if private_users && flags.ipc == Ipc::Parent { Err(Refused::ParentIpcOfUsers) } else { Ok(()) }
+}
+
 /// What a pod without isolation has of the host.
 fn check_fly(flags: &RunFlags, net: &Net) -> Result<(), NotWithFly> {
     let refused = [
         ((*net != Net::Host).then(|| format!("--net={net}")), "network"),
         (flags.hostname.as_ref().map(|name| format!("--hostname={name}")), "name"),
+        ((flags.ipc == Ipc::Private).then(|| "--ipc=private".to_owned()), "shared memory"),
         (flags.cgroup_parent.as_ref().map(|path| format!("--cgroup-parent={path}")), "cgroups"),
     ];
     let first = refused.into_iter().find_map(|(flag, what)| Some((flag?, what)));
@@ -240,6 +257,7 @@ impl Start {
             local_config: Some(globals.local_config.clone()),
             hostname: flags.hostname.clone().unwrap_or_else(|| default_hostname(self.uuid)),
             insecure: globals.insecure.run,
+            ipc: flags.ipc,
             mutable: self.mutable,
             cgroup_parent: flags.cgroup_parent.clone(),
             uuid: self.uuid,

@@ -33,6 +33,7 @@ mod fly;
 mod harness;
 mod image_store;
 mod images;
+mod ipc;
 mod jail;
 mod kvm;
 mod landlock;

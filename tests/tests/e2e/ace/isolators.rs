@@ -17,10 +17,8 @@ fn under(host: &Host, isolators: &[(&str, Value)], script: &str) -> Finished {
 #[test]
 fn what_is_not_carried_out_is_refused() {
     let host = Host::empty();
-    let context = json!({ "user": "u", "role": "r", "type": "t", "level": "s0" });
     for (name, value) in [
         ("example.com/unheard-of", json!(true)),
-        ("os/linux/selinux-context", context),
         ("os/unix/sysctl", json!({ "net.ipv4.ip_forward": "1" })),
         ("resource/block-bandwidth", json!({ "default": true, "limit": "2M" })),
         ("resource/block-iops", json!({ "default": true, "limit": "1000" })),
