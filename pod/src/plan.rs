@@ -165,6 +165,28 @@ pub struct Process {
     pub oom_score_adj: Option<i32>,
 }
 
+impl Process {
+    /// The same as root, without what confines it.
+    pub fn privileged(&self) -> Self {
+        Self {
+            exec: self.exec.clone(),
+            user: "0".into(),
+            group: "0".into(),
+            supplementary_gids: Vec::new(),
+            working_directory: self.working_directory.clone(),
+            environment: self.environment.clone(),
+            capabilities: CapabilitySet::ALL,
+            no_new_privileges: false,
+            filter: None,
+            rlimits: Vec::new(),
+            apparmor: None,
+            selinux: None,
+            landlock: None,
+            oom_score_adj: self.oom_score_adj,
+        }
+    }
+}
+
 /// Where the root of a pod in a VM, or with a user namespace, is mounted before it becomes the root.
 const POD_ROOT: &str = "/pod";
 /// Where a VM has its devices, before the pod's root becomes the root.

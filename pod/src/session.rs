@@ -36,6 +36,9 @@ pub struct Session {
     pub app: AcName,
     /// The program and its arguments.
     pub command: Vec<String>,
+    /// As root, with nothing that confines the app: only in its namespaces, its root and its cgroups.
+    #[serde(default)]
+    pub privileged: bool,
     /// On a terminal; with streams otherwise.
     pub terminal: Option<SessionTerminal>,
 }
@@ -104,7 +107,8 @@ impl Session {
 
     /// The process of this session, where the app's is `app`.
     pub fn process(&self, app: &Process) -> Process {
-        let mut process = Process { exec: self.command.clone(), ..app.clone() };
+        let app = if self.privileged { app.privileged() } else { app.clone() };
+        let mut process = Process { exec: self.command.clone(), ..app };
         if let Some(term) = self.terminal.as_ref().and_then(|terminal| terminal.term.clone()) {
             process.environment.retain(|variable| variable.name != "TERM");
             process.environment.push(EnvironmentVariable { name: "TERM".into(), value: term });
@@ -201,13 +205,29 @@ mod tests {
     }
 
     fn session(terminal: Option<SessionTerminal>) -> Session {
-        Session { app: "web".parse().unwrap(), command: vec!["ls".into(), "-l".into()], terminal }
+        let (app, command) = ("web".parse().unwrap(), vec!["ls".into(), "-l".into()]);
+        Session { app, command, privileged: false, terminal }
     }
 
     #[test]
     fn a_session_is_as_confined_as_its_app() {
         let process = session(None).process(&app());
         assert_eq!(process, Process { exec: vec!["ls".into(), "-l".into()], ..app() });
+    }
+
+    #[test]
+    fn a_privileged_one_is_roots() {
+        let process = Session { privileged: true, ..session(None) }.process(&app());
+        let app = app();
+        assert_eq!((process.user.as_str(), process.group.as_str()), ("0", "0"));
+        assert_eq!(process.capabilities, CapabilitySet::ALL);
+        assert!(
+            !process.no_new_privileges && process.rlimits.is_empty() && process.supplementary_gids.is_empty()
+        );
+        assert_eq!(
+            (process.environment, process.working_directory),
+            (app.environment, app.working_directory)
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::record;
 
 /// Becomes a command in the pod in the working directory; returns only if that fails.
 pub fn enter(arguments: impl Iterator<Item = String>) -> Result<Infallible, Error> {
-    let EnterArguments { pid, app: name, command } =
+    let EnterArguments { pid, app: name, privileged, command } =
         EnterArguments::parse(arguments).map_err(Error::arguments)?;
     let directory = stage1::pod::here()?;
     let app = record::read_app(&directory)?.ok_or(Error::NobodyThere)?;
@@ -34,6 +34,6 @@ pub fn enter(arguments: impl Iterator<Item = String>) -> Result<Infallible, Erro
         size: TerminalSize { rows: 0, columns: 0 },
         term: std::env::var("TERM").ok(),
     });
-    let process = Session { app: name.clone(), command, terminal }.process(&app.process);
+    let process = Session { app: name.clone(), command, privileged, terminal }.process(&app.process);
     alone::join(member.pidfd.as_fd(), &process).map_err(|source| Error::NotEntered { app: name, source })
 }

@@ -18,6 +18,7 @@ pub fn enter(arguments: impl Iterator<Item = String>) -> Result<ExitStatus, Erro
     let session = Session {
         app: arguments.app,
         command: arguments.command,
+        privileged: arguments.privileged,
         terminal: terminal
             .as_ref()
             .map(|terminal| SessionTerminal { size: terminal.raw.size(), term: std::env::var("TERM").ok() }),

@@ -117,6 +117,8 @@ fn read(directory: &OwnedFd, file: &str) -> Option<String> {
 /// call. Without cgroups, what the app leaves behind lives on until the pod ends.
 pub fn kill(cgroups: &AppCgroups) -> bool {
     let Some(directory) = &cgroups.directory else { return true };
+    // All at once (Linux 5.14, cgroup v2), so that nothing can fork faster; not for the root of a user namespace.
+    let _ = write(directory, "cgroup.kill", "1");
     // Opened each time: cgroup v1 shows the same open file the same processes for as long as it is read.
     let Ok(procs) = openat(directory, PROCS, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) else {
         return true;

@@ -269,7 +269,12 @@ mod tests {
     fn what_does_not_begin_is_told_and_leaves_nothing() {
         let taken = Taken::default();
         let mut sessions = Sessions::new(Box::new(taken.clone()));
-        let request = Request { app: "web".parse().unwrap(), command: vec!["ls".into()], terminal: None };
+        let request = Request {
+            app: "web".parse().unwrap(),
+            command: vec!["ls".into()],
+            privileged: false,
+            terminal: None,
+        };
         let mut why = |id| match sessions.begin(id, &request, None) {
             Some(FromSupervisor::SessionFailed { session, causes }) if session == id => causes.concat(),
             other => panic!("{other:?}"),

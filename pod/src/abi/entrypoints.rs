@@ -57,13 +57,16 @@ impl StatsArguments {
     }
 }
 
-/// The arguments of the `enter` entrypoint: `--pid=N --appname=NAME -- COMMAND [ARGS...]`.
+/// The arguments of the `enter` entrypoint: `--pid=N --appname=NAME [--privileged] -- COMMAND [ARGS...]`, of which `--privileged` is
+/// ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnterArguments {
     /// What the pod's `pid` file says. Our stage1s are told by the pod's own socket whom they talk to.
     pub pid: u32,
     /// The app.
     pub app: AcName,
+    /// As root, with nothing that confines the app.
+    pub privileged: bool,
     /// The program and its arguments; not empty.
     pub command: Vec<String>,
 }
@@ -71,20 +74,24 @@ pub struct EnterArguments {
 impl EnterArguments {
     /// Without the entrypoint itself.
     pub fn to_arguments(&self) -> Vec<String> {
-        let head = [format!("--pid={}", self.pid), format!("--appname={}", self.app), "--".to_owned()];
-        head.into_iter().chain(self.command.iter().cloned()).collect()
+        let mut arguments = vec![format!("--pid={}", self.pid), format!("--appname={}", self.app)];
+        arguments.extend(self.privileged.then(|| "--privileged".to_owned()));
+        arguments.push("--".into());
+        arguments.extend(self.command.iter().cloned());
+        arguments
     }
 
     /// From a stage1's command line, without the entrypoint itself.
     pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, Error> {
         let mut arguments = arguments.into_iter();
-        let (mut pid, mut app) = (None, None);
+        let (mut pid, mut app, mut privileged) = (None, None, false);
         for argument in arguments.by_ref() {
             match argument.split_once('=') {
                 Some(("--pid", text)) => {
                     pid = Some(text.parse().map_err(|_| Error::syntax(text, "a process's number"))?);
                 }
                 Some(("--appname", text)) => app = Some(text.parse()?),
+                None if argument == "--privileged" => privileged = true,
                 None if argument == "--" => break,
                 _ => return Err(Error::Unsupported(format!("argument {argument} of enter"))),
             }
@@ -94,6 +101,7 @@ impl EnterArguments {
         Ok(Self {
             pid: pid.ok_or_else(|| missing("--pid"))?,
             app: app.ok_or_else(|| missing("--appname"))?,
+            privileged,
             command: if command.is_empty() { return Err(missing("the command")) } else { command },
         })
     }
@@ -228,8 +236,12 @@ mod tests {
 
     #[test]
     fn enter() {
-        let arguments =
-            EnterArguments { pid: 7, app: "web".parse().unwrap(), command: words("ls -- --pid=8") };
+        let arguments = EnterArguments {
+            pid: 7,
+            app: "web".parse().unwrap(),
+            privileged: true,
+            command: words("ls -- --pid=8"),
+        };
         assert_eq!(EnterArguments::parse(arguments.to_arguments()).unwrap(), arguments);
         for bad in [
             "--pid=7 --appname=web",

@@ -64,6 +64,10 @@ pub struct EnterFlags {
     /// The app; needed if the pod has several
     #[arg(long, value_parser = values::name, value_name = "NAME")]
     pub app: Option<AcName>,
+    /// As root of the pod, with all capabilities and no filter, profile or limit of the app's
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
+    pub privileged: bool,
     /// A UUID, or a unique beginning of one
     #[arg(value_name = "UUID")]
     pub uuid: String,

@@ -47,7 +47,7 @@ pub fn enter(globals: &Globals, flags: &EnterFlags) -> Result<Infallible, Box<dy
         [] => vec![shell(app)],
         command => command.to_vec(),
     };
-    let arguments = EnterArguments { pid, app: app.name.clone(), command };
+    let arguments = EnterArguments { pid, app: app.name.clone(), privileged: flags.privileged, command };
     Ok(stage1::enter(&pod.path, pod.uuid, &arguments)?)
 }
 

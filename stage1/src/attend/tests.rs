@@ -231,7 +231,7 @@ impl Client {
 }
 
 fn session(app: &str) -> Session {
-    Session { app: app.parse().unwrap(), command: vec!["ls".into()], terminal: None }
+    Session { app: app.parse().unwrap(), command: vec!["ls".into()], privileged: false, terminal: None }
 }
 
 fn ready(guest: &mut Guest) -> UnixStream {

@@ -51,6 +51,45 @@ fn the_exit_status_is_the_commands() {
     world.end();
 }
 
+/// Root's command, if he says so: the confinement is the app's, the pod is not left.
+#[test]
+fn a_privileged_command_is_roots() {
+    let options = [
+        "--user=33",
+        "--caps-retain=CAP_KILL",
+        "--seccomp=mode=remove,errno=EPERM,mkdir",
+        "--rlimit=NOFILE=64",
+    ];
+    let world = World::new(&options);
+    let script = "id -u; mkdir /tmp/made && echo made; ulimit -n; grep -E 'CapEff|Seccomp:|NoNewPrivs' /proc/self/status; \
+        head -c3 /proc/1/comm >/dev/null && cat /tmp/pid; cut -d: -f3 /proc/self/cgroup | sort -u";
+    let confined = world.sh(script);
+    assert!(
+        confined.text().starts_with("33\n64\n") && confined.stderr.contains("mkdir"),
+        "{}",
+        confined.text()
+    );
+    let uuid = world.host.uuid();
+    for flag in ["--privileged", "--privileged=true"] {
+        let mut enter = world.host.rkt();
+        enter.args(["enter", flag, &uuid, "sh", "-c", script]);
+        let text = Process::start(&mut enter).finish().success().text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines[0], lines[1]), ("0", "made"), "{text}");
+        assert_ne!(lines[2], "64", "{text}");
+        let effective = u64::from_str_radix(lines[3].split_whitespace().last().unwrap(), 16).unwrap();
+        // CAP_SYS_ADMIN, and CAP_KILL that the app has.
+        assert_eq!(effective & (1 << 21 | 1 << 5), 1 << 21 | 1 << 5, "{text}");
+        assert!(text.contains("NoNewPrivs:\t0") && text.contains("Seccomp:\t0"), "{text}");
+        // It sees its cgroup as the top, as the app does.
+        assert_eq!(lines.last(), Some(&"/"), "{text}");
+        let mut exec = world.host.rkt();
+        exec.args(["app", "exec", flag, &uuid, "rmdir", "/tmp/made"]);
+        Process::start(&mut exec).finish().success();
+    }
+    world.end();
+}
+
 /// What upstream's enter gave away (CVE-2019-10144, -10145, -10147).
 #[test]
 fn a_command_is_as_confined_as_its_app() {
