@@ -23,6 +23,7 @@ pub mod manifest;
 pub mod merged;
 mod prepared;
 pub mod report;
+pub mod startable;
 mod state;
 
 use std::fs::{self, File};

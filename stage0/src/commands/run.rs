@@ -5,13 +5,15 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use pod::abi::{Insecure, Ipc, PodDirectory, RunArguments, default_hostname};
 use pod::net::Net;
 use pod::pod_manifest::PodManifest;
 use pod::ports;
+use pod::selinux::Context;
+use pod::sockets::Passed;
 use uuid::Uuid;
 
 use super::Outcome;
@@ -20,6 +22,7 @@ use crate::cli::{Globals, PodChoice, PodFlags, PodLine, RunFlags, Stage1};
 use crate::host::Kernel;
 use crate::pods::Pods;
 use crate::pods::create::NewPod;
+use crate::pods::startable::Startable;
 use crate::sockets::Sockets;
 use crate::stage1::{Handed, Installed};
 use crate::users::{self, Reserved};
@@ -74,21 +77,11 @@ pub fn run(
 
     check_ipc(flags, line.flags.private_users)?;
     let users = line.flags.private_users.then(|| users::reserve(&globals.local_config, uuid)).transpose()?;
-    let mut pod = NewPod::create(&pods, uuid)?;
+    let pod = NewPod::create(&pods, uuid)?;
     content.fill(&pod)?;
-    users.as_ref().map_or(Ok(()), |users| pod.note_users(users.range))?;
-    pod.start()?;
-    let mutable = content.manifest.is_mutable();
-    let start = Start { uuid, stage1, mutable, marks: (started, images_done) };
-    let users = users.as_ref();
-    let handed = Handed {
-        lock: pod.lock(),
-        users: users.map(Reserved::lock),
-        sockets: &sockets,
-        assigned: &assigned,
-        files: content.label.as_ref(),
-    };
-    start.exec(globals, flags, &pod.path(), users, handed)
+    let (mutable, label) = (content.manifest.is_mutable(), content.label);
+    let marks = (started, images_done);
+    Start { uuid, stage1, mutable, users, sockets, assigned, label, marks }.exec(globals, flags, pod)
 }
 
 /// Makes a pod, and prints its UUID.
@@ -120,7 +113,7 @@ pub fn run_prepared(
     let sockets = Sockets::take()?;
     check_root()?;
     let pods = Pods::new(&globals.directory);
-    let mut pod = pods.take_prepared(&pods.choose(choice)?)?;
+    let pod = pods.take_prepared(&pods.choose(choice)?)?;
     let directory = PodDirectory::new(pod.path());
     let manifest = pod.manifest()?;
     let (stage1, installed) = Stage1::of_pod(&directory)?;
@@ -136,18 +129,8 @@ pub fn run_prepared(
     let uuid = pod.uuid();
     check_ipc(flags, private_users)?;
     let users = private_users.then(|| users::reserve(&globals.local_config, uuid)).transpose()?;
-    users.as_ref().map_or(Ok(()), |users| pod.note_users(users.range))?;
-    pod.start()?;
-    let start = Start { uuid, stage1, mutable: manifest.is_mutable(), marks: (started, images_done) };
-    let users = users.as_ref();
-    let handed = Handed {
-        lock: pod.lock(),
-        users: users.map(Reserved::lock),
-        sockets: &sockets,
-        assigned: &assigned,
-        files: label.as_ref(),
-    };
-    start.exec(globals, flags, &pod.path(), users, handed)
+    let (mutable, marks) = (manifest.is_mutable(), (started, images_done));
+    Start { uuid, stage1, mutable, users, sockets, assigned, label, marks }.exec(globals, flags, pod)
 }
 
 /// A pod's UUID, which is in its file before anything else happens.
@@ -229,26 +212,33 @@ fn check_ports(
     network::check_free(pods, &ports)
 }
 
-/// What is left to say when the pod is in its place.
+/// What is left to say when the pod's directory is made.
 struct Start {
     uuid: Uuid,
     stage1: Stage1,
     /// Whether its apps come and go.
     mutable: bool,
+    users: Option<Reserved>,
+    sockets: Sockets,
+    /// Which app gets which of them.
+    assigned: Vec<Vec<Passed>>,
+    /// The SELinux label of containers' files.
+    label: Option<Context>,
     /// When rkt started, and when it had the images (`--timeline`).
     marks: (u64, u64),
 }
 
 impl Start {
-    /// Becomes the stage1; returns only if that fails.
+    /// Puts the pod in its place, and becomes the stage1; returns only if that fails.
     fn exec(
         self,
         globals: &Globals,
         flags: &RunFlags,
-        pod: &Path,
-        users: Option<&Reserved>,
-        handed: Handed<'_>,
+        mut pod: impl Startable,
     ) -> Result<Infallible, Box<dyn Error>> {
+        let users = self.users.as_ref();
+        users.map_or(Ok(()), |users| pod.note_users(users.range))?;
+        pod.start()?;
         let arguments = RunArguments {
             debug: globals.debug,
             net: flags.net(self.stage1),
@@ -264,6 +254,13 @@ impl Start {
         };
         let (started, images_done) = self.marks;
         let marks = flags.timeline.then(|| timeline::marks(started, images_done, timeline::now_us()));
-        Ok(stage1::exec(pod, handed, &arguments, self.stage1, marks)?)
+        let handed = Handed {
+            lock: pod.lock(),
+            users: users.map(Reserved::lock),
+            sockets: &self.sockets,
+            assigned: &self.assigned,
+            files: self.label.as_ref(),
+        };
+        Ok(stage1::exec(&pod.path(), handed, &arguments, self.stage1, marks)?)
     }
 }

@@ -105,6 +105,7 @@ fn replace_manifest(layout: &PodDirectory, manifest: &PodManifest) -> Result<(),
 mod tests {
     use super::*;
     use crate::pods::create::{NewPod, Tree};
+    use crate::pods::startable::Startable;
     use crate::pods::{Pods, State};
     use crate::stage1::Installed;
     use pod::pod_manifest::ANNOTATION_MUTABLE;

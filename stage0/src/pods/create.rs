@@ -11,9 +11,9 @@ use pod::abi::PodDirectory;
 use pod::pod_manifest::{PodManifest, RuntimeApp};
 use pod::streams::StreamModes;
 use pod::types::AcName;
-use pod::users::UserRange;
 use uuid::Uuid;
 
+use super::startable::Startable;
 use super::{Error, Place, Pods};
 use crate::remove;
 use crate::stage1::{ENTRYPOINTS, Installed};
@@ -68,16 +68,6 @@ impl<'a> NewPod<'a> {
         Ok(new)
     }
 
-    /// Where it is now.
-    pub fn path(&self) -> PathBuf {
-        self.pods.path(self.place, self.uuid)
-    }
-
-    /// The lock, which whoever runs the pod holds.
-    pub fn lock(&self) -> BorrowedFd<'_> {
-        self.lock.as_fd()
-    }
-
     /// Fills the directory.
     pub fn fill(&self, manifest: &PodManifest, images: &[AppImage], stage1: &Installed) -> Result<(), Error> {
         let layout = PodDirectory::new(self.path());
@@ -103,17 +93,6 @@ impl<'a> NewPod<'a> {
         write(&PodDirectory::new(self.path()).private_users(), b"")
     }
 
-    /// Notes which users the pod has for itself.
-    pub fn note_users(&self, users: UserRange) -> Result<(), Error> {
-        let path = PodDirectory::new(self.path()).private_users();
-        fs::write(&path, users.to_string()).map_err(Error::io("write", &path))
-    }
-
-    /// The last step: from now on the pod lives as long as its lock is held.
-    pub fn start(&mut self) -> Result<(), Error> {
-        self.move_to(Place::Run)
-    }
-
     /// Leaves the pod to whoever will run it. All of it is on disk before it is in its place.
     pub fn keep_prepared(mut self) -> Result<(), Error> {
         let path = self.path();
@@ -129,6 +108,20 @@ impl<'a> NewPod<'a> {
         fs::rename(&from, self.pods.path(place, self.uuid)).map_err(Error::io("move", &from))?;
         self.place = place;
         Ok(())
+    }
+}
+
+impl Startable for NewPod<'_> {
+    fn path(&self) -> PathBuf {
+        self.pods.path(self.place, self.uuid)
+    }
+
+    fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    fn start(&mut self) -> Result<(), Error> {
+        self.move_to(Place::Run)
     }
 }
 

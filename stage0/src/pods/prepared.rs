@@ -6,11 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pod::abi::PodDirectory;
 use pod::pod_manifest::PodManifest;
-use pod::users::UserRange;
 use uuid::Uuid;
 
+use super::startable::Startable;
 use super::{Error, Place, Pod, Pods, State};
 
 /// How often a pod that somebody else has is looked at.
@@ -56,29 +55,22 @@ impl PreparedPod<'_> {
         self.pod.uuid
     }
 
-    /// Where it is now.
-    pub fn path(&self) -> PathBuf {
-        self.pod.path.clone()
-    }
-
-    /// The lock, which whoever runs the pod holds.
-    pub fn lock(&self) -> BorrowedFd<'_> {
-        self.lock.as_fd()
-    }
-
     /// What it was prepared with.
     pub fn manifest(&self) -> Result<PodManifest, Error> {
         self.pod.manifest()
     }
+}
 
-    /// Notes which users the pod has for itself.
-    pub fn note_users(&self, users: UserRange) -> Result<(), Error> {
-        let path = PodDirectory::new(&self.pod.path).private_users();
-        fs::write(&path, users.to_string()).map_err(Error::io("write", &path))
+impl Startable for PreparedPod<'_> {
+    fn path(&self) -> PathBuf {
+        self.pod.path.clone()
     }
 
-    /// The last step: from now on the pod lives as long as its lock is held.
-    pub fn start(&mut self) -> Result<(), Error> {
+    fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    fn start(&mut self) -> Result<(), Error> {
         match self.pods.rename(&self.pod, Place::Run)? {
             Some(pod) => self.pod = pod,
             None => {
