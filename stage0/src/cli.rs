@@ -386,10 +386,10 @@ impl Stop {
 
 /// Parses a command line, the program's name first.
 pub fn parse(arguments: &[String]) -> Result<(Globals, Action), Stop> {
-    let matches = matches(arguments)?;
+    let (definition, matches) = matches(arguments)?;
     let (globals, command) = typed(&matches)?;
     match command.has_images() {
-        true => pod_line::parse(arguments, &matches, globals, command),
+        true => pod_line::parse(arguments, (&definition, &matches), globals, command),
         false => Ok((globals, action(command)?)),
     }
 }
@@ -399,9 +399,13 @@ pub fn definition() -> clap::Command {
     Cli::command()
 }
 
-fn matches(arguments: &[String]) -> Result<ArgMatches, Stop> {
-    let result = Cli::command().try_get_matches_from(arguments);
-    result.map_err(|error| Stop::of_clap(&command_name(arguments), &error))
+/// What a command line has of all that there is. To define that takes longer than anything else, so it is not done twice.
+fn matches(arguments: &[String]) -> Result<(clap::Command, ArgMatches), Stop> {
+    let mut definition = Cli::command();
+    match definition.try_get_matches_from_mut(arguments) {
+        Ok(matches) => Ok((definition, matches)),
+        Err(error) => Err(Stop::of_clap(&command_name(arguments), &error)),
+    }
 }
 
 /// The subcommand of a command line that does not parse.

@@ -26,6 +26,13 @@ pub struct FlagKind {
     pub takes_value: bool,
 }
 
+impl FlagKind {
+    /// What clap knows. A flag that may stand alone takes its value only after an equals sign.
+    pub fn of(flag: &clap::Arg, of_app: bool) -> Self {
+        Self { of_app, takes_value: flag.get_action().takes_values() && !flag.is_require_equals_set() }
+    }
+}
+
 /// The words of a command line, sorted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Split {
@@ -114,7 +121,10 @@ fn whole_flag<'a>(
 impl AppArguments {
     /// Parses an app's flags.
     pub fn parse(raw: RawApp) -> Result<Self, clap::Error> {
-        let AppCommand { flags } = AppCommand::try_parse_from(raw.flags)?;
+        let flags = match raw.flags.is_empty() {
+            true => AppFlags::default(),
+            false => AppCommand::try_parse_from(raw.flags)?.flags,
+        };
         Ok(Self { image: raw.image, flags, arguments: raw.arguments.unwrap_or_default() })
     }
 }
@@ -139,6 +149,11 @@ mod tests {
 
     fn app(image: &str, flags: &str, arguments: Option<&str>) -> RawApp {
         RawApp { image: image.into(), flags: words(flags), arguments: arguments.map(words) }
+    }
+
+    #[test]
+    fn no_flags_are_the_defaults() {
+        assert_eq!(AppCommand::try_parse_from([""; 0]).unwrap().flags, AppFlags::default());
     }
 
     #[test]

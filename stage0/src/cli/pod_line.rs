@@ -1,15 +1,13 @@
 //! Command lines with images among the flags, those of `run` and `prepare`: parsed once as far as the first image, and then
 //! word by word.
 
-use std::cell::LazyCell;
-
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory};
+use clap::{ArgMatches, Args};
 use pod::volumes::Mount;
 
-use super::apps::{self, AppArguments};
-use super::flags::{AppCommand, AppFlags, PodFlags, RunFlags};
-use super::{Action, Cli, Command, Globals, Stop};
+use super::apps::{self, AppArguments, FlagKind};
+use super::flags::{AppFlags, PodFlags, RunFlags};
+use super::{Action, Command, Globals, Stop};
 
 /// The arguments of `run`.
 #[derive(Debug, Args)]
@@ -86,16 +84,18 @@ impl Command {
 /// Parses the whole of a command line that has been parsed as far as the first image.
 pub fn parse(
     arguments: &[String],
-    matches: &ArgMatches,
+    (definition, matches): (&clap::Command, &ArgMatches),
     globals: Globals,
     command: Command,
 ) -> Result<(Globals, Action), Stop> {
     let Some((name, matches)) = matches.subcommand() else { return Ok((globals, super::action(command)?)) };
-    if let Some(flag) = first_app_flag(matches) {
+    let Some(table) = definition.find_subcommand(name).map(FlagTable) else {
+        return Ok((globals, super::action(command)?));
+    };
+    if let Some(flag) = table.first_of_app(matches) {
         return Err(Stop::usage(name, &format!("--{flag} must follow an image")));
     }
     let words = command.line().map(|line| line.rest.as_slice()).unwrap_or_default();
-    let table = LazyCell::new(|| FlagTable::of(name));
     let split = apps::split(words, &|flag| table.kind_of(flag));
     let apps::Split { apps, pod_flags } = split.map_err(|error| Stop::usage(name, &error.to_string()))?;
     let apps = apps.into_iter().map(AppArguments::parse).collect::<Result<Vec<_>, _>>();
@@ -105,7 +105,7 @@ pub fn parse(
         [] => (globals, command),
         flags => {
             let before = arguments.get(..arguments.len() - words.len()).unwrap_or_default();
-            super::typed(&super::matches(&[before, flags].concat())?)?
+            super::typed(&super::matches(&[before, flags].concat())?.1)?
         }
     };
     let has_manifest = command.line().is_some_and(|line| line.pod.pod_manifest.is_some());
@@ -121,37 +121,32 @@ pub fn parse(
     Ok((globals, command.with(apps)?))
 }
 
-/// An app's flag before the first image; `--mount` may stand there.
-fn first_app_flag(command: &ArgMatches) -> Option<String> {
-    let flags = AppCommand::command();
-    let mut given = flags
-        .get_arguments()
-        .filter(|flag| flag.get_long() != Some("mount"))
-        .filter(|flag| command.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine));
-    given.find_map(|flag| flag.get_long().map(str::to_owned))
-}
+/// The flags of a command by name: global ones are among them once it has been used.
+struct FlagTable<'a>(&'a clap::Command);
 
-/// The flags of a command by name.
-struct FlagTable {
-    of_app: clap::Command,
-    cli: clap::Command,
-    command: String,
-}
+/// The group of an app's flags, which clap calls by their type.
+const OF_APP: &str = "AppFlags";
 
-impl FlagTable {
-    fn of(command: &str) -> Self {
-        Self { of_app: AppCommand::command(), cli: Cli::command(), command: command.to_owned() }
+impl FlagTable<'_> {
+    fn is_of_app(&self, flag: &clap::Arg) -> bool {
+        let group = self.0.get_groups().find(|group| group.get_id() == OF_APP);
+        group.is_some_and(|group| group.get_args().any(|id| id == flag.get_id()))
     }
 
-    fn kind_of(&self, name: &str) -> Option<apps::FlagKind> {
-        let find = |command: &clap::Command, of_app| {
-            let flag = command.get_arguments().find(|flag| flag.get_long() == Some(name))?;
-            // A flag that may stand alone takes its value only after an equals sign.
-            let takes_value = flag.get_action().takes_values() && !flag.is_require_equals_set();
-            Some(apps::FlagKind { of_app, takes_value })
+    /// An app's flag before the first image; `--mount` may stand there.
+    fn first_of_app(&self, given: &ArgMatches) -> Option<String> {
+        let is_given = |flag: &&clap::Arg| {
+            let source = given.try_contains_id(flag.get_id().as_str()).is_ok()
+                && given.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine);
+            source && flag.get_long() != Some("mount")
         };
-        let of_command = || find(self.cli.find_subcommand(&self.command)?, false);
-        let help = (name == "help").then_some(apps::FlagKind { of_app: false, takes_value: false });
-        find(&self.of_app, true).or_else(of_command).or_else(|| find(&self.cli, false)).or(help)
+        let mut given = self.0.get_arguments().filter(is_given).filter(|flag| self.is_of_app(flag));
+        given.find_map(|flag| flag.get_long().map(str::to_owned))
+    }
+
+    fn kind_of(&self, name: &str) -> Option<FlagKind> {
+        let help = (name == "help").then_some(FlagKind { of_app: false, takes_value: false });
+        let flag = self.0.get_arguments().find(|flag| flag.get_long() == Some(name));
+        flag.map(|flag| FlagKind::of(flag, self.is_of_app(flag))).or(help)
     }
 }

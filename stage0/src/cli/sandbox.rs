@@ -104,8 +104,7 @@ impl AddArgs {
         let flags = AppCommand::command();
         let kind_of = |name: &str| {
             let flag = flags.get_arguments().find(|flag| flag.get_long() == Some(name))?;
-            let takes_value = flag.get_action().takes_values() && !flag.is_require_equals_set();
-            Some(FlagKind { of_app: true, takes_value })
+            Some(FlagKind::of(flag, true))
         };
         let usage = |error: apps::Error| Stop::usage(COMMAND, &error.to_string());
         let mut found = apps::split(&self.rest, &kind_of).map_err(usage)?.apps;
