@@ -1,4 +1,6 @@
 //! The command line: parsed here, once, into types that cannot be wrong.
+//!
+//! Sets of flags have plain comments: clap would print a doc comment of theirs in place of the command's own.
 
 mod app;
 mod apps;
@@ -76,6 +78,8 @@ struct GlobalFlags {
 }
 
 #[derive(Debug, Subcommand)]
+// Only the flags of the one that is used are defined.
+#[command(defer = true)]
 enum Command {
     /// Run a pod
     ///
@@ -217,7 +221,7 @@ fn shell(text: &str) -> Result<Shell, String> {
     found.map(|(_, shell)| shell).ok_or_else(|| "there are scripts for bash, zsh and fish".into())
 }
 
-/// How to print JSON.
+// How to print JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 pub struct PrettyPrint {
     /// Indent it
@@ -226,7 +230,7 @@ pub struct PrettyPrint {
     pub pretty_print: bool,
 }
 
-/// How to print a list.
+// How to print a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 pub struct ListFlags {
     /// Leave the titles out
@@ -394,9 +398,11 @@ pub fn parse(arguments: &[String]) -> Result<(Globals, Action), Stop> {
     }
 }
 
-/// All commands and their flags.
-pub fn definition() -> clap::Command {
-    Cli::command()
+/// All commands and their flags, with `help` and what that takes or without.
+pub fn definition(help: bool) -> clap::Command {
+    let mut definition = Cli::command().disable_help_subcommand(!help);
+    definition.build();
+    definition
 }
 
 /// What a command line has of all that there is. To define that takes longer than anything else, so it is not done twice.

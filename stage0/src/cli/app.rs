@@ -7,7 +7,7 @@ use super::pods::{EnterFlags, OnePod, PodChoice, StatusFormat};
 use super::sandbox::{AddArgs, SandboxFlags};
 use super::values;
 
-/// What to do with apps of a pod.
+// What to do with apps of a pod.
 #[derive(Debug, Subcommand)]
 pub enum AppSubcommand {
     /// Run a pod without apps, for apps that come and go
@@ -48,7 +48,7 @@ pub enum AppSubcommand {
     Exec(EnterFlags),
 }
 
-/// An app of a pod.
+// An app of a pod.
 #[derive(Debug, Args)]
 pub struct OneApp {
     /// The app; needed if the pod has several

@@ -34,7 +34,7 @@ pub enum Stage1 {
 const SAID_BY_MANIFEST: [&str; 7] =
     ["port", "volume", "mount", "set_env", "set_env_file", "inherit_env", "exit_policy"];
 
-/// What a pod is made of: what `run` and `prepare` have in common.
+// What a pod is made of: what `run` and `prepare` have in common.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct PodFlags {
     /// The isolation: a micro-VM with a kernel of its own, Linux namespaces, or none but a root of its own; what is configured by
@@ -79,7 +79,7 @@ pub struct PodFlags {
     pub isolators: Vec<RawIsolator>,
 }
 
-/// How a pod is run: what `run` and `run-prepared` have in common.
+// How a pod is run: what `run` and `run-prepared` have in common.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct RunFlags {
     /// The pod's network: none (loopback only, the default but for --stage1=fly), host, all, or networks of net.d: default,
@@ -123,7 +123,7 @@ pub struct AppCommand {
     pub flags: AppFlags,
 }
 
-/// Flags of one app, which follow its image.
+// Flags of one app, which follow its image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct AppFlags {
     /// The program, instead of the image's command

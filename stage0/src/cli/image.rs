@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::values;
 use super::{ListFlags, PrettyPrint};
 
-/// What to do with the images of the store. IMAGE is an ID, the beginning of one, or a name, NAME[:VERSION].
+// What to do with the images of the store. IMAGE is an ID, the beginning of one, or a name, NAME[:VERSION].
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum ImageCommand {
     /// List images
@@ -58,7 +58,7 @@ pub enum ImageCommand {
     },
 }
 
-/// What of the images to print, and in which order.
+// What of the images to print, and in which order.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct ImageListFlags {
     #[command(flatten)]
@@ -103,7 +103,7 @@ fn sort_field(text: &str) -> Result<ImageField, String> {
     }
 }
 
-/// Where to unpack an image.
+// Where to unpack an image.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct TreeFlags {
     /// Only what is in the root file system, without the manifest

@@ -9,7 +9,7 @@ use super::apps::{self, AppArguments, FlagKind};
 use super::flags::{AppFlags, PodFlags, RunFlags};
 use super::{Action, Command, Globals, Stop};
 
-/// The arguments of `run`.
+// The arguments of `run`.
 #[derive(Debug, Args)]
 pub struct RunLine {
     #[command(flatten, next_help_heading = "Pod flags")]
@@ -18,7 +18,7 @@ pub struct RunLine {
     line: Line,
 }
 
-/// The arguments of `prepare`.
+// The arguments of `prepare`.
 #[derive(Debug, Args)]
 pub struct PrepareLine {
     /// Print nothing but the pod's UUID
@@ -29,7 +29,7 @@ pub struct PrepareLine {
     line: Line,
 }
 
-/// What both have.
+// What both have.
 #[derive(Debug, Args)]
 struct Line {
     #[command(flatten, next_help_heading = "Pod flags")]

@@ -18,7 +18,7 @@ pub enum PodChoice {
     File(PathBuf),
 }
 
-/// One pod.
+// One pod.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct OnePod {
@@ -30,7 +30,7 @@ pub struct OnePod {
     uuid: Option<String>,
 }
 
-/// Some pods.
+// Some pods.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct SomePods {
@@ -58,7 +58,7 @@ impl From<SomePods> for Vec<PodChoice> {
     }
 }
 
-/// What is to run in a pod.
+// What is to run in a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct EnterFlags {
     /// The app; needed if the pod has several
@@ -76,7 +76,7 @@ pub struct EnterFlags {
     pub command: Vec<String>,
 }
 
-/// What of an ended pod to write where.
+// What of an ended pod to write where.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct ExportFlags {
     /// The app; needed if the pod has several
@@ -93,7 +93,7 @@ pub struct ExportFlags {
     pub output: PathBuf,
 }
 
-/// What to attach to.
+// What to attach to.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct AttachFlags {
     /// The app; needed if the pod has several
@@ -104,7 +104,7 @@ pub struct AttachFlags {
     pub mode: AttachMode,
 }
 
-/// What of a pod's logs is wanted.
+// What of a pod's logs is wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct LogsFlags {
     /// The app; all that have a log by default, with their names before their lines if there are several
@@ -132,7 +132,7 @@ pub enum Wait {
     AtMost(Duration),
 }
 
-/// What of a pod's status is wanted, and when.
+// What of a pod's status is wanted, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 pub struct StatusFlags {
     /// Wait until the pod has ended, or for a time: 30s, 5m

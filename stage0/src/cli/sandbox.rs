@@ -17,7 +17,7 @@ use super::{AppArguments, PodFlags, PodLine, RunFlags, Stage1, Stop, isolators, 
 /// The command that messages begin with.
 const COMMAND: &str = "app";
 
-/// The flags of a pod whose apps come and go: those of [`RunFlags`] and [`PodFlags`] that are not about its apps.
+// The flags of a pod whose apps come and go: those of [`RunFlags`] and [`PodFlags`] that are not about its apps.
 #[derive(Debug, Args)]
 pub struct SandboxFlags {
     /// The isolation: a micro-VM with a kernel of its own, or Linux namespaces; what is configured by default, or nspawn
@@ -82,7 +82,7 @@ impl SandboxFlags {
     }
 }
 
-/// The words of `rkt app add`.
+// The words of `rkt app add`.
 #[derive(Debug, Args)]
 pub struct AddArgs {
     /// The pod's UUID, or a unique beginning of it

@@ -185,3 +185,23 @@ fn no_command_and_help() {
     }
     assert!(parse_line("rkt run --help").unwrap_err().text.contains("--memory"));
 }
+
+/// The flags of a command are defined when it is used, which must not change what it is said to do.
+#[test]
+fn commands_say_what_they_do() {
+    fn check(eager: &clap::Command, built: &clap::Command) {
+        for command in eager.get_subcommands() {
+            let name = command.get_name();
+            let about = command.get_about().unwrap().to_string();
+            let built = built.find_subcommand(name).unwrap();
+            assert_eq!(built.get_about().unwrap().to_string(), about, "{name}");
+            check(command, built);
+        }
+    }
+    check(&Cli::command(), &definition(true));
+    let app = definition(true).find_subcommand("app").unwrap().clone();
+    assert_eq!(
+        app.find_subcommand("add").unwrap().get_about().unwrap().to_string().split(' ').next(),
+        Some("Take")
+    );
+}

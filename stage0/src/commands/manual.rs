@@ -16,7 +16,7 @@ use crate::config;
 pub fn completion(shell: Shell) -> Outcome {
     // The generator panics if it cannot write.
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut cli::definition(), "rkt", &mut script);
+    clap_complete::generate(shell, &mut cli::definition(true), "rkt", &mut script);
     std::io::stdout().write_all(&script)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -24,7 +24,7 @@ pub fn completion(shell: Shell) -> Outcome {
 /// `rkt manual`: writes a manual page for each command to a directory.
 pub fn manual(directory: &Path) -> Outcome {
     fs::create_dir_all(directory)?;
-    clap_mangen::generate_to(cli::definition(), directory)?;
+    clap_mangen::generate_to(cli::definition(false), directory)?;
     Ok(ExitCode::SUCCESS)
 }
 
