@@ -4,6 +4,7 @@
 mod cgroup_path;
 mod entrypoints;
 mod ipc;
+mod names;
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ use crate::users::UserRange;
 pub use cgroup_path::CgroupPath;
 pub use entrypoints::{AppArguments, AttachArguments, EnterArguments, StatsArguments, StopArguments};
 pub use ipc::Ipc;
+pub use names::{HostsFrom, NamesFrom, ResolvFrom};
 
 /// The interface version that this crate speaks.
 pub const INTERFACE_VERSION: u32 = 6;
@@ -70,6 +72,8 @@ pub struct RunArguments {
     pub local_config: Option<PathBuf>,
     /// The pod's host name.
     pub hostname: String,
+    /// Where what the apps know of names comes from.
+    pub names: NamesFrom,
     /// What `--insecure-options` switches off for the apps.
     pub insecure: Insecure,
     /// Whose objects of interprocess communication the apps see.
@@ -124,6 +128,9 @@ impl RunArguments {
             arguments.push(format!("--local-config={}", directory.display()));
         }
         arguments.push(format!("--hostname={}", self.hostname));
+        if self.names != NamesFrom::default() {
+            arguments.push(format!("--dns-conf-mode={}", self.names));
+        }
         arguments.extend(self.insecure.arguments());
         arguments.extend(self.mutable.then(|| "--mutable".to_owned()));
         arguments.extend((self.ipc != Ipc::Auto).then(|| format!("--ipc={}", self.ipc)));
@@ -142,6 +149,7 @@ impl RunArguments {
             private_users: None,
             local_config: None,
             hostname: String::new(),
+            names: NamesFrom::default(),
             insecure: Insecure::default(),
             ipc: Ipc::Auto,
             mutable: false,
@@ -158,6 +166,7 @@ impl RunArguments {
                 ("--disable-capabilities-restriction", "") => parsed.insecure.capabilities = true,
                 ("--disable-paths", "") => parsed.insecure.paths = true,
                 ("--disable-seccomp", "") => parsed.insecure.seccomp = true,
+                ("--dns-conf-mode", names) => parsed.names = names.parse()?,
                 ("--ipc", ipc) => parsed.ipc = ipc.parse()?,
                 ("--mutable", "" | "true") => parsed.mutable = true,
                 ("--mutable", "false") => {}
@@ -222,6 +231,16 @@ impl PodDirectory {
     /// The stage1 image's manifest.
     pub fn stage1_manifest(&self) -> PathBuf {
         self.path.join("stage1/manifest")
+    }
+
+    /// The apps' `/etc/resolv.conf`, if it comes from stage0.
+    pub fn resolv_conf(&self) -> PathBuf {
+        self.path.join("stage1/rootfs/etc/rkt-resolv.conf")
+    }
+
+    /// The apps' `/etc/hosts`, if it comes from stage0.
+    pub fn hosts(&self) -> PathBuf {
+        self.path.join("stage1/rootfs/etc/rkt-hosts")
     }
 
     /// The stage1's root: its entrypoints, and what it tells of the pod.
@@ -369,6 +388,7 @@ mod tests {
             private_users: Some("65536:65536".parse().unwrap()),
             local_config: Some("/etc/rkt".into()),
             hostname: "web".into(),
+            names: "resolv=none,hosts=stage0".parse().unwrap(),
             insecure: Insecure { capabilities: true, paths: false, seccomp: true },
             ipc: Ipc::Parent,
             mutable: true,
@@ -390,6 +410,7 @@ mod tests {
             "--debug=maybe",
             "--mutable=maybe",
             "--ipc=host",
+            "--dns-conf-mode=resolv=x",
             "--cgroup-parent=x",
         ] {
             assert!(RunArguments::parse([bad.to_owned(), uuid.clone()]).is_err(), "{bad}");

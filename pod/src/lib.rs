@@ -9,6 +9,7 @@ pub mod control;
 pub mod devices;
 pub mod error;
 pub mod guest_network;
+pub mod hosts;
 pub mod image_manifest;
 pub mod isolator;
 pub mod landlock;

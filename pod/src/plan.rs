@@ -38,7 +38,7 @@ pub use operation::{MountFlags, Operation};
 pub use users::PrivateUsers;
 use volumes::Volumes;
 pub use volumes::{OpenedVolume, VM_VOLUME_FILE, volume_tag};
-pub use world::{ImageSource, Isolation, Layers, World};
+pub use world::{Hosts, ImageSource, Isolation, Layers, World};
 
 /// Everything the supervisor does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -444,10 +444,7 @@ fn app_setup(app: &RuntimeApp, world: &World) -> Vec<Operation> {
     let mut operations = if world.is_fly() { fly::file_systems(&root) } else { file_systems(&root, world) };
     operations.push(directory(&at("tmp"), 0o1777));
     operations.push(directory(&at("run"), 0o755));
-    if let Some(content) = &world.resolv_conf {
-        operations.push(directory(&at("etc"), 0o755));
-        operations.push(Operation::File { path: at("etc/resolv.conf"), content: content.clone() });
-    }
+    operations.extend(names(&root, world));
     // What is mounted over the root comes in between, so that the directories for it can be made.
     if app.read_only_root_fs {
         operations.push(Operation::Bind {
@@ -458,6 +455,24 @@ fn app_setup(app: &RuntimeApp, world: &World) -> Vec<Operation> {
     }
     operations.push(Operation::Root { path: root });
     operations
+}
+
+/// What the app knows of names: under its volumes, which nobody writes to.
+fn names(root: &Path, world: &World) -> Vec<Operation> {
+    let etc = root.join("etc");
+    let file = |name: &str, content: &str, replace| Operation::File {
+        path: etc.join(name),
+        content: content.to_owned(),
+        replace,
+    };
+    let mut operations = vec![directory(&etc, 0o755)];
+    operations.extend(world.resolv_conf.iter().map(|content| file("resolv.conf", content, true)));
+    // Without isolation the pod's name is the host's, which may change.
+    let hosts = world.hosts.iter().filter(|hosts| hosts.replace || !world.is_fly());
+    operations.extend(hosts.map(|hosts| file("hosts", &hosts.content, hosts.replace)));
+    let hostname = (!world.is_fly()).then(|| file("hostname", &format!("{}\n", world.hostname), true));
+    operations.extend(hostname);
+    if operations.len() > 1 { operations } else { Vec::new() }
 }
 
 /// The kernel's file systems as an app sees them, and its devices.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use ::net::cni::{Cache, DEFAULT_DIRECTORY};
 use ::net::{InterfaceName, PodNetwork, namespace, net_info, pod_network, resolv_conf};
+use ::pod::abi::ResolvFrom;
 use ::pod::net::Net;
 use ::pod::ports;
 
@@ -40,7 +41,9 @@ impl Network {
         let results = network.attached.attach(cache(), &|| signals.interrupted())?;
         net_info::write(&pod.directory.net_info(), &network.attached.describe(&results))?;
         let dns = results.iter().map(|result| &result.dns).find(|dns| !dns.is_empty());
-        pod.resolv_conf = dns.map(resolv_conf::text);
+        if pod.arguments.names.resolv == ResolvFrom::Default {
+            pod.resolv_conf = dns.map(resolv_conf::text);
+        }
         Ok(Some(network))
     }
 

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::path::Path;
 
-use ::pod::abi::{ENV_MOUNT_CONTEXT, PodDirectory, RunArguments};
-use ::pod::plan::{AppPlan, ImageSource, Isolation, Layers, Plan, World};
+use ::pod::abi::{ENV_MOUNT_CONTEXT, HostsFrom, PodDirectory, ResolvFrom, RunArguments};
+use ::pod::plan::{AppPlan, Hosts, ImageSource, Isolation, Layers, Plan, World};
 use ::pod::pod_manifest::PodManifest;
 use ::pod::seccomp::KERNEL_TAKES_FILTERS;
 use ::pod::selinux::Context;
@@ -23,6 +23,8 @@ pub struct Pod {
     pub manifest: PodManifest,
     /// What the apps' `/etc/resolv.conf` is to be, unless the images' own; known once there is a network.
     pub resolv_conf: Option<String>,
+    /// What their `/etc/hosts` is to be.
+    pub hosts: Hosts,
     /// The namespace that its network is made in, if it is not to be one of the host's user namespace.
     pub network_namespace: Option<File>,
 }
@@ -43,7 +45,13 @@ impl Pod {
                 )),
             });
         }
-        Ok(Self { directory, arguments, manifest, resolv_conf: None, network_namespace: None })
+        let resolv_conf = match arguments.names.resolv {
+            ResolvFrom::Default | ResolvFrom::None => None,
+            ResolvFrom::Host => Some(read_text(Path::new("/etc/resolv.conf"))?),
+            ResolvFrom::Stage0 => Some(read_text(&directory.resolv_conf())?),
+        };
+        let hosts = hosts(&directory, &arguments)?;
+        Ok(Self { directory, arguments, manifest, resolv_conf, hosts, network_namespace: None })
     }
 
     /// Where each app's image, as a file or as a tree, and the directory of what it writes are, in the manifest's order; of a
@@ -61,6 +69,7 @@ impl Pod {
             ipc: self.arguments.ipc,
             insecure: self.arguments.insecure,
             resolv_conf: self.resolv_conf.clone(),
+            hosts: Some(self.hosts.clone()),
             layers,
         }
     }
@@ -77,6 +86,20 @@ impl Pod {
         }
         Ok(plan)
     }
+}
+
+/// What `/etc/hosts` is to be.
+fn hosts(directory: &PodDirectory, arguments: &RunArguments) -> Result<Hosts, Error> {
+    let (content, replace) = match arguments.names.hosts {
+        HostsFrom::Default => (::pod::hosts::text(&arguments.hostname, &[]), false),
+        HostsFrom::Host => (read_text(Path::new("/etc/hosts"))?, true),
+        HostsFrom::Stage0 => (read_text(&directory.hosts())?, true),
+    };
+    Ok(Hosts { content, replace })
+}
+
+fn read_text(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(Error::file("read", path))
 }
 
 /// Whether the host's kernel takes the apps' filters, asked before any of their processes is made.

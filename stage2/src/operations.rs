@@ -63,7 +63,7 @@ fn carry_out_one(operation: &Operation, scope: &Scope, trees: &[OwnedFd]) -> Res
             let (directory, name) = scope.find_parent(path, "make link")?;
             symlinkat(target.as_str(), &directory, name).map_err(Error::path("make link", path))
         }
-        Operation::File { path, content } => file::write(scope, path, content),
+        Operation::File { path, content, replace } => file::write(scope, path, content, *replace),
         Operation::Hostname(name) => {
             nix::unistd::sethostname(name).map_err(Error::system(format!("set the host name to {name}")))
         }

@@ -196,6 +196,7 @@ mod tests {
             insecure,
             layers: vec![layers],
             resolv_conf: None,
+            hosts: None,
         }
     }
 

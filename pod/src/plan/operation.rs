@@ -151,12 +151,14 @@ pub enum Operation {
         /// The link.
         path: PathBuf,
     },
-    /// Writes a file that everybody may read, in the place of whatever has its name.
+    /// Writes a file that everybody may read.
     File {
         /// The file.
         path: PathBuf,
         /// What is in it.
         content: String,
+        /// In the place of whatever has its name; else only if nothing has.
+        replace: bool,
     },
     /// Sets the host name of the UTS namespace.
     Hostname(String),

@@ -21,6 +21,7 @@ pub(super) fn world(isolation: Isolation, image: ImageSource) -> World {
         insecure: Insecure::default(),
         layers,
         resolv_conf: None,
+        hosts: None,
     }
 }
 

@@ -201,6 +201,7 @@ mod tests {
                 insecure,
                 layers,
                 resolv_conf: None,
+                hosts: None,
             },
         )
     }

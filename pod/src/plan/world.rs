@@ -23,6 +23,17 @@ pub struct World {
     pub layers: Vec<Layers>,
     /// What the apps' `/etc/resolv.conf` is to be; the images' own if absent.
     pub resolv_conf: Option<String>,
+    /// What their `/etc/hosts` is to be, if it is not the images' own.
+    pub hosts: Option<Hosts>,
+}
+
+/// An `/etc/hosts`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hosts {
+    /// What is in it.
+    pub content: String,
+    /// Whether it takes the place of the image's.
+    pub replace: bool,
 }
 
 impl World {

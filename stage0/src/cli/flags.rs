@@ -16,6 +16,7 @@ use pod::streams::{InputMode, OutputMode};
 use pod::types::AcName;
 use pod::volumes::{Mount, Volume};
 
+use super::names::NameFlags;
 use super::{isolators, values};
 
 /// The isolation.
@@ -90,6 +91,8 @@ pub struct RunFlags {
     /// The pod's host name; rkt-UUID by default
     #[arg(long, value_parser = values::hostname)]
     pub hostname: Option<String>,
+    #[command(flatten)]
+    pub names: NameFlags,
     /// Give the pod's only app the caller's terminal
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]

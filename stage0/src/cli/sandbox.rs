@@ -12,6 +12,7 @@ use pod::volumes::Volume;
 
 use super::apps::{self, FlagKind};
 use super::flags::{AppCommand, AppFlags};
+use super::names::NameFlags;
 use super::{AppArguments, PodFlags, PodLine, RunFlags, Stage1, Stop, isolators, values};
 
 /// The command that messages begin with.
@@ -33,6 +34,8 @@ pub struct SandboxFlags {
     /// The pod's host name; rkt-UUID by default
     #[arg(long, value_parser = values::hostname)]
     hostname: Option<String>,
+    #[command(flatten)]
+    names: NameFlags,
     /// Run the pod in a user namespace, with 65536 users that no other pod has
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
@@ -63,6 +66,7 @@ impl SandboxFlags {
         let run = RunFlags {
             net: self.net,
             hostname: self.hostname,
+            names: self.names,
             cgroup_parent: self.cgroup_parent,
             ..RunFlags::default()
         };

@@ -277,6 +277,7 @@ fn plan_of(
         ipc: Default::default(),
         insecure: Default::default(),
         resolv_conf: None,
+        hosts: None,
         layers: manifest.apps.iter().map(layers).collect(),
     };
     plan::compute(manifest, &world)

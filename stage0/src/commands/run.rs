@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::Outcome;
 use super::content::{self, Content, NotWithFly, Running};
-use crate::cli::{Globals, PodChoice, PodFlags, PodLine, RunFlags, Stage1};
+use crate::cli::{Globals, Names, PodChoice, PodFlags, PodLine, RunFlags, Stage1};
 use crate::host::Kernel;
 use crate::pods::Pods;
 use crate::pods::create::NewPod;
@@ -67,7 +67,7 @@ pub fn run(
     let sockets = Sockets::take()?;
     let uuid = begin(&line.flags)?;
     let stage1 = stage1_of(globals, &line.flags)?;
-    check(globals, flags, stage1)?;
+    let names = check(globals, flags, stage1)?;
     let running = Running::new(flags.interactive, &flags.net(stage1));
     let content = Content::gather(globals, line, stage1, running)?;
     let images_done = timeline::now_us();
@@ -81,7 +81,7 @@ pub fn run(
     content.fill(&pod)?;
     let (mutable, label) = (content.manifest.is_mutable(), content.label);
     let marks = (started, images_done);
-    Start { uuid, stage1, mutable, users, sockets, assigned, label, marks }.exec(globals, flags, pod)
+    Start { uuid, stage1, mutable, users, names, sockets, assigned, label, marks }.exec(globals, flags, pod)
 }
 
 /// Makes a pod, and prints its UUID.
@@ -118,7 +118,7 @@ pub fn run_prepared(
     let manifest = pod.manifest()?;
     let (stage1, installed) = Stage1::of_pod(&directory)?;
     let private_users = directory.private_users().exists();
-    check(globals, flags, stage1)?;
+    let names = check(globals, flags, stage1)?;
     check_stage1(stage1, &installed, private_users)?;
     let running = Running::new(flags.interactive, &flags.net(stage1));
     let label = content::check_again(&manifest, &directory, stage1, private_users, running)?;
@@ -130,7 +130,7 @@ pub fn run_prepared(
     check_ipc(flags, private_users)?;
     let users = private_users.then(|| users::reserve(&globals.local_config, uuid)).transpose()?;
     let (mutable, marks) = (manifest.is_mutable(), (started, images_done));
-    Start { uuid, stage1, mutable, users, sockets, assigned, label, marks }.exec(globals, flags, pod)
+    Start { uuid, stage1, mutable, users, names, sockets, assigned, label, marks }.exec(globals, flags, pod)
 }
 
 /// A pod's UUID, which is in its file before anything else happens.
@@ -156,7 +156,8 @@ fn check_root() -> Result<(), Refused> {
 }
 
 /// How the pod is to be run, as far as that does not depend on what it is.
-fn check(globals: &Globals, flags: &RunFlags, stage1: Stage1) -> Result<(), Box<dyn Error>> {
+fn check(globals: &Globals, flags: &RunFlags, stage1: Stage1) -> Result<Names, Box<dyn Error>> {
+    let names = flags.names.names()?;
     if flags.interactive && !io::stdin().is_terminal() {
         return Err(Refused::NoTerminal.into());
     }
@@ -171,7 +172,7 @@ fn check(globals: &Globals, flags: &RunFlags, stage1: Stage1) -> Result<(), Box<
     if stage1 == Stage1::Kvm && net != Net::None {
         network::check_for_vm()?;
     }
-    Ok(())
+    Ok(names)
 }
 
 /// A user namespace rules no IPC namespace but its own.
@@ -219,6 +220,7 @@ struct Start {
     /// Whether its apps come and go.
     mutable: bool,
     users: Option<Reserved>,
+    names: Names,
     sockets: Sockets,
     /// Which app gets which of them.
     assigned: Vec<Vec<Passed>>,
@@ -238,6 +240,8 @@ impl Start {
     ) -> Result<Infallible, Box<dyn Error>> {
         let users = self.users.as_ref();
         users.map_or(Ok(()), |users| pod.note_users(users.range))?;
+        let hostname = flags.hostname.clone().unwrap_or_else(|| default_hostname(self.uuid));
+        pod.note_names(&self.names, &hostname)?;
         pod.start()?;
         let arguments = RunArguments {
             debug: globals.debug,
@@ -245,7 +249,8 @@ impl Start {
             interactive: flags.interactive,
             private_users: users.map(|users| users.range),
             local_config: Some(globals.local_config.clone()),
-            hostname: flags.hostname.clone().unwrap_or_else(|| default_hostname(self.uuid)),
+            hostname,
+            names: self.names.from,
             insecure: globals.insecure.run,
             ipc: flags.ipc,
             mutable: self.mutable,

@@ -4,10 +4,13 @@ use std::fs;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
-use pod::abi::PodDirectory;
+use net::resolv_conf;
+use pod::abi::{HostsFrom, PodDirectory, ResolvFrom};
+use pod::hosts;
 use pod::users::UserRange;
 
 use super::Error;
+use crate::cli::Names;
 
 /// A pod that this process has for itself until it becomes its stage1; dropped before that, it is what it was before.
 pub trait Startable {
@@ -24,5 +27,18 @@ pub trait Startable {
     fn note_users(&self, users: UserRange) -> Result<(), Error> {
         let path = PodDirectory::new(self.path()).private_users();
         fs::write(&path, users.to_string()).map_err(Error::io("write", &path))
+    }
+
+    /// Leaves the stage1 what of the apps' names comes from here.
+    fn note_names(&self, names: &Names, hostname: &str) -> Result<(), Error> {
+        let layout = PodDirectory::new(self.path());
+        let resolv = (names.from.resolv == ResolvFrom::Stage0).then(|| resolv_conf::text(&names.dns));
+        let hosts = (names.from.hosts == HostsFrom::Stage0).then(|| hosts::text(hostname, &names.hosts));
+        for (path, text) in [(layout.resolv_conf(), resolv), (layout.hosts(), hosts)] {
+            let Some(text) = text else { continue };
+            let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+            made.and_then(|()| fs::write(&path, text)).map_err(Error::io("write", &path))?;
+        }
+        Ok(())
     }
 }

@@ -52,6 +52,7 @@ impl Machine {
             arguments,
             manifest,
             resolv_conf: None,
+            hosts: ::pod::plan::Hosts { content: String::new(), replace: false },
             network_namespace: None,
         };
         let entrance = Entrance::open(&pod.directory).unwrap();

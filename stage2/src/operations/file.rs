@@ -15,8 +15,11 @@ use crate::scope::Scope;
 const ACTION: &str = "write";
 
 /// Writes a file that everybody may read. Whatever has its name is taken away first, so that no link of the image is
-/// followed.
-pub fn write(scope: &Scope, path: &Path, content: &str) -> Result<(), Error> {
+/// followed, or stays if it is not to be replaced.
+pub fn write(scope: &Scope, path: &Path, content: &str, replace: bool) -> Result<(), Error> {
+    if !replace && scope.find(path, ACTION).is_ok() {
+        return Ok(());
+    }
     let (directory, name) = scope.find_parent(path, ACTION)?;
     match unlinkat(&directory, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => {}
@@ -45,9 +48,14 @@ mod tests {
         let path = root.path().join("resolv.conf");
         let scope = Scope::new(root.path()).unwrap();
         for content in ["nameserver 192.0.2.1\n", "nameserver 192.0.2.2\n"] {
-            write(&scope, &path, content).unwrap();
+            write(&scope, &path, content, true).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
+        write(&scope, &path, "other", false).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "nameserver 192.0.2.2\n");
+        let new = root.path().join("new");
+        write(&scope, &new, "new", false).unwrap();
+        assert_eq!(fs::read_to_string(&new).unwrap(), "new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
         assert_eq!(fs::read_to_string(&kept).unwrap(), "old");
     }
