@@ -12,13 +12,14 @@
 //! | targets of volumes are made, root's and 0755, and hide what is there | [`files`]`::targets_of_volumes` |
 //! | a loopback interface; an address on each interface | `confinement::no_network_but_loopback`, `network::several_networks_in_the_order_of_their_files` |
 //! | output is captured and kept | `logs::what_an_app_writes_comes_back_byte_for_byte` |
+//! | `/etc/hosts` of the image stays; one with localhost where there is none | `names::an_app_finds_itself` |
 //! | PATH, AC_APP_NAME, container, for the app and its handlers | [`environment`]`::variables_of_app_and_handlers` |
 //! | AC_METADATA_URL | not set: there is no metadata service (docs/running-pods.md) |
 //! | the working directory; without one, the root | [`environment`]`::variables_of_app_and_handlers`, `a_working_directory_that_is_not_there_is_an_error`, `the_root_is_the_default_directory` |
 //! | user, group and supplementary groups | [`users`] |
 //! | pre-start ends before the app begins, post-stop begins when it is killed | [`events`] |
 //! | which isolators were ignored is known | [`isolators`]`::what_is_not_carried_out_is_refused` |
-//! | isolators of a pod bound those of its apps | refused: `pod::limits` |
+//! | isolators of a pod bound those of its apps | `sandbox::what_the_pod_as_a_whole_may_use`; refused but for cpu, memory and pids: `pod::limits` |
 //! | a set of system calls is not empty; `@` is a special value; sets of one kind, once | [`isolators`]`::sets_that_cannot_be`, `special_sets_and_the_end_by_a_signal` |
 //! | all of a remove-set is blocked, and nothing else; of a retain-set the reverse | `system_calls::sets_of_an_image_block_what_they_say` |
 //! | a blocked call ends the app by SIGSYS, or with the errno | the same |
@@ -28,7 +29,8 @@
 //! | no-new-privileges | [`isolators`]`::no_new_privileges` |
 //! | an AppArmor profile that is not loaded is refused | `apparmor::` |
 //! | what exceeds a limit is ended or throttled; quantities in every form | [`isolators`]`::quantities_of_a_limit`, `limits::` |
-//! | block devices, network bandwidth, sysctl, SELinux | refused: [`isolators`]`::what_is_not_carried_out_is_refused` |
+//! | SELinux | refused where there is none: `confinement::an_selinux_context_is_refused_where_there_is_none` |
+//! | block devices, network bandwidth, sysctl | refused: [`isolators`]`::what_is_not_carried_out_is_refused` |
 //! | devices and file systems of Linux (OS-SPEC) | [`files`]`::devices_and_file_systems_of_linux` |
 
 mod environment;
