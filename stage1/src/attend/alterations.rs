@@ -90,11 +90,16 @@ impl<'a> Alterations<'a> {
             .manifest
             .with(app)
             .map_err(|source| Error::Pod { what: "the pod cannot have this app".into(), source })?;
-        let added = site.add(session, &self.manifest, &after)?;
-        if let Err(error) = pod::write_manifest(self.directory, &after) {
-            site.remove(&change.app);
-            return Err(error.into());
-        }
+        // Before anything is handed over, for there is no taking it back.
+        pod::write_manifest(self.directory, &after)?;
+        let added = match site.add(session, &self.manifest, &after) {
+            Ok(added) => added,
+            Err(error) => {
+                let restored = pod::write_manifest(self.directory, &self.manifest);
+                restored.unwrap_or_else(|error| report(&error));
+                return Err(error);
+            }
+        };
         self.manifest = Cow::Owned(after);
         self.under_way = Some((session, change.clone()));
         Ok(added)
