@@ -161,3 +161,126 @@ fn addition(directory: &PodDirectory, app: &AcName) -> Result<RuntimeApp, Error>
         false => Err(unusable(::pod::Error::Invalid(format!("it is app \"{}\"", added.name)))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use ::pod::control::ExitStatus;
+    use ::pod::pod_manifest::ANNOTATION_MUTABLE;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Notes what it is asked for, and has nothing for apps that are called `bad`.
+    struct Notes<'a>(&'a RefCell<Vec<String>>);
+
+    impl Site for Notes<'_> {
+        fn add(
+            &mut self,
+            session: SessionId,
+            before: &PodManifest,
+            after: &PodManifest,
+        ) -> Result<Added, Box<dyn Cause>> {
+            let app = after.apps.last().unwrap().name.clone();
+            self.0.borrow_mut().push(format!("add {app} {} {session}", before.apps.len()));
+            if app.as_str() == "bad" {
+                return Err("nothing is left".into());
+            }
+            let plan = r#"{"name":"web","setup":[],"process":{"exec":["x"],"user":"0","group":"0","supplementary_gids":[],
+                "working_directory":"/","environment":[],"capabilities":0,"no_new_privileges":false,"oom_score_adj":null,
+                "rlimits":[],"filter":null},"pre_start":null,"post_stop":null,"stdio":{"streams":[]},"cgroup":null}"#;
+            let app = serde_json::from_str(plan).unwrap();
+            let new = NewApp { setup: Vec::new(), trees: 0, cgroups: 0, app, teardown: Vec::new() };
+            Ok(Added { new, streams: Vec::new() })
+        }
+
+        fn remove(&mut self, app: &AcName) {
+            self.0.borrow_mut().push(format!("remove {app}"));
+        }
+    }
+
+    fn change(app: &str, action: Action) -> Change {
+        Change { app: app.parse().unwrap(), action }
+    }
+
+    /// The directory of a pod without apps, to which these may come.
+    fn pod(apps: &[&str]) -> (TempDir, PodDirectory, PodManifest) {
+        let home = tempfile::tempdir().unwrap();
+        let directory = PodDirectory::new(home.path());
+        let annotation = serde_json::json!({"name": ANNOTATION_MUTABLE, "value": "true"});
+        let mut manifest = PodManifest::new(Vec::new());
+        manifest.annotations.push(serde_json::from_value(annotation).unwrap());
+        pod::write_manifest(&directory, &manifest).unwrap();
+        for name in apps {
+            let path = directory.addition(&name.parse().unwrap());
+            let app = serde_json::json!({"name": name, "image": {"id": format!("sha512-{}", "0".repeat(64))},
+                "app": {"exec": ["/a"], "user": "0", "group": "0"}});
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, app.to_string()).unwrap();
+        }
+        (home, directory, manifest)
+    }
+
+    fn apps(directory: &PodDirectory) -> Vec<String> {
+        let apps = pod::read_manifest(directory).unwrap().apps;
+        apps.iter().map(|app| app.name.to_string()).collect()
+    }
+
+    fn done(session: SessionId) -> FromSupervisor {
+        FromSupervisor::SessionExited { session, status: ExitStatus::SUCCESS }
+    }
+
+    #[test]
+    fn one_after_another() {
+        let (_home, directory, manifest) = pod(&["web", "bad"]);
+        let notes = RefCell::new(Vec::new());
+        let mut alterations = Alterations::new(&directory, &manifest, Some(Box::new(Notes(&notes))));
+        let (add, bad) = (change("web", Action::Add), change("bad", Action::Add));
+        alterations.ask(3, add.clone());
+        alterations.ask(4, bad.clone());
+        assert_eq!(alterations.next(), Some((3, add.clone())));
+        alterations.add(3, &add).unwrap();
+        assert_eq!(apps(&directory), ["web"]);
+        assert_eq!(alterations.next(), None, "one is under way");
+        assert_eq!(alterations.end(&done(9)), None, "another one's");
+        assert_eq!(alterations.next(), None);
+        assert_eq!(alterations.end(&done(3)), None, "it is there");
+        assert!(directory.app_created(&add.app).exists());
+        // What cannot be leaves the manifest as it was.
+        assert_eq!(alterations.next(), Some((4, bad.clone())));
+        assert!(alterations.add(4, &bad).is_err());
+        assert_eq!(apps(&directory), ["web"]);
+        let rm = change("web", Action::Remove);
+        alterations.ask(5, rm.clone());
+        assert_eq!(alterations.next(), Some((5, rm.clone())));
+        assert!(!alterations.remove(5, &rm).unwrap().is_empty());
+        assert_eq!(apps(&directory), ["web"], "until it has gone");
+        assert_eq!(alterations.end(&done(5)), Some(rm.app.clone()));
+        assert!(apps(&directory).is_empty() && !directory.app_created(&rm.app).exists());
+        assert_eq!(*notes.borrow(), ["add web 0 3", "add bad 1 4", "remove web"]);
+    }
+
+    #[test]
+    fn an_app_that_the_supervisor_does_not_take_has_not_come() {
+        let (_home, directory, manifest) = pod(&["web"]);
+        let notes = RefCell::new(Vec::new());
+        let mut alterations = Alterations::new(&directory, &manifest, Some(Box::new(Notes(&notes))));
+        let add = change("web", Action::Add);
+        alterations.add(1, &add).unwrap();
+        let failed = FromSupervisor::SessionFailed { session: 1, causes: vec!["no".into()] };
+        assert_eq!(alterations.end(&failed), Some(add.app));
+        assert!(apps(&directory).is_empty() && alterations.manifest().apps.is_empty());
+        assert_eq!(notes.borrow().last().map(String::as_str), Some("remove web"));
+    }
+
+    #[test]
+    fn pods_that_do_not_change() {
+        let (_home, directory, manifest) = pod(&["web"]);
+        let mut alterations = Alterations::new(&directory, &manifest, None);
+        assert!(!alterations.are_possible());
+        let refused = alterations.add(1, &change("web", Action::Add)).unwrap_err();
+        assert!(refused.to_string().contains("rkt app sandbox"), "{refused}");
+        assert!(alterations.remove(1, &change("web", Action::Remove)).is_err());
+    }
+}
