@@ -1,6 +1,7 @@
 //! `--ipc`: whose shared memory and message queues the apps have.
 
 use std::fs;
+use std::path::Path;
 
 use crate::harness::{BUSYBOX, Finished, Host, Process, image, stage1};
 
@@ -14,6 +15,10 @@ fn run(host: &Host, flags: &[&str], name: &str) -> Finished {
 
 #[test]
 fn the_pods_own_or_the_parents() {
+    if !Path::new("/dev/shm").is_dir() {
+        eprintln!("not tested: this host has no /dev/shm");
+        return;
+    }
     let host = Host::new();
     let shared = tempfile::Builder::new().prefix("rkt-ipc-").tempfile_in("/dev/shm").unwrap();
     fs::write(shared.path(), "host\n").unwrap();
@@ -21,7 +26,9 @@ fn the_pods_own_or_the_parents() {
     let own = format!("{}\n", fs::read_link("/proc/self/ns/ipc").unwrap().display());
     for flags in [&[][..], &["--ipc=auto"], &["--ipc=private"]] {
         let text = run(&host, flags, name).success().text();
-        assert!(text != own && text.starts_with("ipc:[") && text.lines().count() == 1, "{text}");
+        // The first namespaces of all kernels have the same number.
+        let is_own = stage1() == "kvm" || text != own;
+        assert!(is_own && text.starts_with("ipc:[") && text.lines().count() == 1, "{text}");
     }
     assert_eq!(fs::read_to_string(shared.path()).unwrap(), "host\n");
     let finished = run(&host, &["--ipc=parent"], name);

@@ -292,17 +292,27 @@ fn in_a_user_namespace() {
     let idmapped =
         format!("--mnt-volume=name=v,kind=host,source={},target=/v,idmap=true", outside.path().display());
     let own = "--mnt-volume=name=e,kind=empty,target=/e,uid=5";
-    let script = "cat /proc/self/uid_map | tr -s ' ' | grep -q ' 0 0 ' || echo shifted; \
+    let script = "cat /proc/self/uid_map | tr -s ' ' | grep -q ' 0 0 ' || echo shifted; test -e /v/file || : >/v/file; \
         stat -c %u /bin/busybox /v/file /e | tr '\\n' ' '; touch /v/new; touch /new && echo; echo done; sleep 1000";
+    // Not every file system can be shifted: tmpfs since Linux 6.3.
+    let probe = sandbox.add("web", &[&idmapped, own], script);
+    let is_shifted = probe.code == 0;
+    assert!(is_shifted || probe.stderr.contains("idmapped"), "{}", probe.stderr);
+    let volume = if is_shifted { idmapped.as_str() } else { "--mnt-volume=name=v,kind=empty,target=/v" };
+    if is_shifted {
+        sandbox.app("rm", "web").success();
+    }
     for _ in 0..2 {
-        sandbox.add("web", &[&idmapped, own], script).success();
+        sandbox.add("web", &[volume, own], script).success();
         sandbox.app("start", "web").success();
         for line in ["web: shifted", "web: 0 0 5 ", "web: done"] {
             sandbox.pod.wait_for_line(line);
         }
         sandbox.app("rm", "web").success();
     }
-    assert_eq!(fs::metadata(outside.path().join("new")).unwrap().uid(), 0);
+    if is_shifted {
+        assert_eq!(fs::metadata(outside.path().join("new")).unwrap().uid(), 0);
+    }
     sandbox.stop();
 }
 

@@ -25,8 +25,10 @@ pub fn pass_sockets(command: &Command, descriptors: Vec<OwnedFd>) -> Command {
         }
         let count = descriptors.len() as c_int;
         (0..count).try_for_each(|index| duplicate(ASIDE + index, 3 + index))?;
-        // SAFETY: no memory is involved.
-        (ASIDE..ASIDE + count).for_each(|number| drop(unsafe { libc::close(number) }));
+        for number in ASIDE..ASIDE + count {
+            // SAFETY: no memory is involved.
+            unsafe { libc::close(number) };
+        }
         Ok(())
     };
     // SAFETY: between fork and execution it makes system calls only, and takes no memory.
