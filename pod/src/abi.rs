@@ -255,22 +255,22 @@ impl PodDirectory {
 
     /// An app's image manifest.
     pub fn app_manifest(&self, app: &AcName) -> PathBuf {
-        self.path.join("appsinfo").join(app.as_str()).join("manifest")
+        self.images().join(app.as_str()).join("manifest")
     }
 
     /// An app's image: a hard link of the store's, so that the pod keeps it.
     pub fn app_image(&self, app: &AcName) -> PathBuf {
-        self.path.join("appsinfo").join(app.as_str()).join("image.erofs")
+        self.images().join(app.as_str()).join("image.erofs")
     }
 
     /// An app's image as a tree, where the host cannot mount EROFS; instead of [`Self::app_image`].
     pub fn app_tree(&self, app: &AcName) -> PathBuf {
-        self.path.join("appsinfo").join(app.as_str()).join("tree")
+        self.images().join(app.as_str()).join("tree")
     }
 
     /// What an app is that is to come into a pod that runs: a [`crate::pod_manifest::RuntimeApp`] in JSON.
     pub fn addition(&self, app: &AcName) -> PathBuf {
-        self.path.join("appsinfo").join(app.as_str()).join("addition")
+        self.images().join(app.as_str()).join("addition")
     }
 
     /// When an app came into a pod that ran, by its modification time.
@@ -281,6 +281,17 @@ impl PodDirectory {
     /// When an app of a pod whose apps come and go was started, likewise.
     pub fn app_started(&self, app: &AcName) -> PathBuf {
         self.path.join("stage1/rootfs/rkt/started").join(app.as_str())
+    }
+
+    /// All that a pod tells of an app.
+    pub fn told_of(&self, app: &AcName) -> [PathBuf; 5] {
+        [
+            self.status(app),
+            self.restarts(app),
+            self.oom_kills(app),
+            self.app_created(app),
+            self.app_started(app),
+        ]
     }
 
     /// The directory of an app's writable layer (namespaces).

@@ -1,17 +1,14 @@
 //! The host's volumes of a pod: opened before anything runs, and each served to the guest by a process of its own
 //! ([`crate::volume_server`]).
 
-use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat};
 use pod::plan::{OpenedVolume, VM_LATE_IMAGES_TAG, volume_tag};
 use pod::volumes::{PodVolume, VolumeSource, assign};
 use stage1::pod::Pod;
-use stage2::sys;
+use stage1::volumes::open_tree;
 use vmm::virtio::fs::FsConfig;
 
 use crate::error::Error;
@@ -58,15 +55,6 @@ fn open_one(volume: &PodVolume, path: &Path, recursive: bool) -> Result<(OwnedFd
         SFlag::S_IFREG => Ok((tree, OpenedVolume::File)),
         _ => Err(Error::VolumeKind { volume: volume.key.clone(), path: path.into() }),
     }
-}
-
-fn open_tree(path: &Path, recursive: bool, read_only: bool) -> nix::Result<OwnedFd> {
-    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
-    let tree = if recursive { sys::open_tree(&path) } else { sys::open_mount(&path) }?;
-    let attributes = if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
-    // What the host mounts in there is seen in the pod; nothing goes the other way.
-    sys::mount_setattr_recursive(tree.as_fd(), attributes, libc::MS_SLAVE)?;
-    Ok(tree)
 }
 
 /// The directory in which the images of apps will be that come late.

@@ -36,7 +36,7 @@ pub fn mount(
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(failed())?;
     let Some(child) = sys::fork(CloneFlags::CLONE_NEWNS).map_err(failed())? else {
         let Err(error) = hand_back(operations, place, users, &theirs);
-        let text = causes(&*error).join("\0");
+        let text = stage2::causes(&*error).join("\0");
         let text = text.as_bytes().get(..MAX_ERROR_BYTES).unwrap_or(text.as_bytes());
         // Without an answer the parent knows enough.
         let _ = packets::send(&theirs, text, &[]);
@@ -67,8 +67,4 @@ fn hand_back(
     packets::send(parent, MOUNTED, &[tree.as_fd()])?;
     // SAFETY: it takes a number and does not return; nothing of the parent's is run here.
     unsafe { libc::_exit(0) }
-}
-
-fn causes(error: &dyn std::error::Error) -> Vec<String> {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
 }

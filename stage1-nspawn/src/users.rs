@@ -171,6 +171,5 @@ fn receive(answer: OwnedFd) -> Result<Pid, Error> {
 }
 
 pub fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    stage2::causes(error).join(": ")
 }

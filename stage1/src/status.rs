@@ -46,14 +46,7 @@ pub fn write_parent(directory: &PodDirectory) -> Result<(), Error> {
 
 /// Forgets all that was told of an app.
 pub fn remove_app(directory: &PodDirectory, app: &AcName) -> Result<(), Error> {
-    let told = [
-        directory.status(app),
-        directory.restarts(app),
-        directory.oom_kills(app),
-        directory.app_created(app),
-        directory.app_started(app),
-    ];
-    told.into_iter().try_for_each(remove)
+    directory.told_of(app).into_iter().try_for_each(remove)
 }
 
 /// Tells that every app has started.

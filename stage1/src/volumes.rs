@@ -50,10 +50,7 @@ pub fn open_one(
             (make_empty(&directory.shared_volume(&volume.key), &owned)?, false, false)
         }
     };
-    let opened = open_tree(&path, recursive).and_then(|tree| {
-        let attributes = if volume.read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
-        // What the host mounts in there is seen in the pod; nothing goes the other way.
-        sys::mount_setattr_recursive(tree.as_fd(), attributes, libc::MS_SLAVE)?;
+    let opened = open_tree(&path, recursive, volume.read_only).and_then(|tree| {
         let kind = kind(&tree)?;
         Ok((tree, kind))
     });
@@ -79,9 +76,14 @@ fn on_host(name: &str, volume: &EmptyVolume, users: Option<UserRange>) -> Result
     }
 }
 
-fn open_tree(path: &Path, recursive: bool) -> nix::Result<OwnedFd> {
+/// A detached mount of a file or directory of the host, with the mounts in it if it is `recursive`.
+pub fn open_tree(path: &Path, recursive: bool, read_only: bool) -> nix::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
-    if recursive { sys::open_tree(&path) } else { sys::open_mount(&path) }
+    let tree = if recursive { sys::open_tree(&path) } else { sys::open_mount(&path) }?;
+    let attributes = if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
+    // What the host mounts in there is seen in the pod; nothing goes the other way.
+    sys::mount_setattr_recursive(tree.as_fd(), attributes, libc::MS_SLAVE)?;
+    Ok(tree)
 }
 
 fn kind(tree: &OwnedFd) -> nix::Result<OpenedVolume> {

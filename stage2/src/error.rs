@@ -64,7 +64,7 @@ impl Error {
 }
 
 /// The texts of an error and its causes, outermost first.
-pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
+pub fn causes(error: &dyn std::error::Error) -> Vec<String> {
     std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
 }
 

@@ -38,7 +38,7 @@ mod users;
 pub use control::receive_plan;
 use error::errno;
 
-pub use error::Error;
+pub use error::{Error, causes};
 pub use sockets::AppSockets;
 
 /// Where the standard streams of an app go.

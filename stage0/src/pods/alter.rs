@@ -21,15 +21,15 @@ pub struct AppsLock {
 impl Pod {
     /// Waits for whoever changes the pod's apps at the moment.
     pub fn lock_apps(&self) -> Result<AppsLock, Error> {
-        let path = self.path.join("appsinfo");
+        let path = PodDirectory::new(&self.path).images();
         let locked = File::open(&path).and_then(|file| file.lock().map(|()| file));
         locked.map(|file| AppsLock { _file: file }).map_err(Error::io("lock", &path))
     }
 
     /// Prepares the directory for an app that is to come. What an earlier attempt has left gives way.
-    pub fn prepare_app(&self, _lock: &AppsLock, app: &RuntimeApp, image: &AppImage) -> Result<(), Error> {
+    pub fn prepare_app(&self, lock: &AppsLock, app: &RuntimeApp, image: &AppImage) -> Result<(), Error> {
         let layout = PodDirectory::new(&self.path);
-        self.remove_files(&app.name)?;
+        self.remove_app(lock, &app.name)?;
         fill_app(&layout, image)?;
         make_log(&layout, app)?;
         let json = serde_json::to_vec(app).map_err(|source| pod::Error::Json { what: "app", source })?;
@@ -38,36 +38,6 @@ impl Pod {
 
     /// Removes all that an app that has left, or never came, has in the directory.
     pub fn remove_app(&self, _lock: &AppsLock, app: &AcName) -> Result<(), Error> {
-        self.remove_files(app)
-    }
-
-    /// The same of a pod that has ended, whose manifest then does not have it any more.
-    pub fn remove_app_for_good(&self, lock: &AppsLock, app: &AcName) -> Result<(), Error> {
-        let directory = File::open(&self.path).map_err(Error::io("open", &self.path))?;
-        if directory.try_lock().is_err() {
-            return Err(Error::InUse { uuid: self.uuid, state: self.state });
-        }
-        let (layout, manifest) = (PodDirectory::new(&self.path), self.manifest()?.without(app));
-        replace_manifest(&layout, &manifest)?;
-        let told = [
-            layout.status(app),
-            layout.restarts(app),
-            layout.oom_kills(app),
-            layout.app_created(app),
-            layout.app_started(app),
-        ];
-        for path in told {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove", &path)(error));
-                }
-                _ => {}
-            }
-        }
-        self.remove_app(lock, app)
-    }
-
-    fn remove_files(&self, app: &AcName) -> Result<(), Error> {
         let layout = PodDirectory::new(&self.path);
         let mut directories = vec![layout.overlay(app), layout.log(app)];
         // Volumes of its own have a dot after its name, which no other's has.
@@ -85,8 +55,27 @@ impl Pod {
             }
         }
         // Last: as long as it is there, something may be.
-        directories.push(layout.path().join("appsinfo").join(app.as_str()));
+        directories.push(layout.images().join(app.as_str()));
         directories.iter().try_for_each(|path| remove::tree(path).map_err(Error::io("remove", path)))
+    }
+
+    /// The same of a pod that has ended, whose manifest then does not have it any more.
+    pub fn remove_app_for_good(&self, lock: &AppsLock, app: &AcName) -> Result<(), Error> {
+        let directory = File::open(&self.path).map_err(Error::io("open", &self.path))?;
+        if directory.try_lock().is_err() {
+            return Err(Error::InUse { uuid: self.uuid, state: self.state });
+        }
+        let (layout, manifest) = (PodDirectory::new(&self.path), self.manifest()?.without(app));
+        replace_manifest(&layout, &manifest)?;
+        for path in layout.told_of(app) {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        self.remove_app(lock, app)
     }
 }
 

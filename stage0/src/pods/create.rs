@@ -77,7 +77,7 @@ impl<'a> NewPod<'a> {
         write(&layout.created(), b"")?;
         let rootfs = layout.stage1_rootfs();
         let (stage1_directory, rkt) = (layout.path().join("stage1"), rootfs.join("rkt"));
-        for path in [&stage1_directory, &rootfs, &rkt, &rkt.join("status"), &layout.path().join("appsinfo")] {
+        for path in [&stage1_directory, &rootfs, &rkt, &rkt.join("status"), &layout.images()] {
             make_directory(path).map_err(Error::io("create", path))?;
         }
         write(&layout.stage1_manifest(), stage1.manifest.as_bytes())?;

@@ -177,8 +177,7 @@ impl<'d> Sessions<'d> {
 
     /// A change was not even begun.
     pub fn fail(&mut self, session: SessionId, error: &dyn std::error::Error) {
-        let causes = std::iter::successors(Some(error), |error| error.source());
-        self.finish(session, &ToClient::Failed(causes.map(ToString::to_string).collect()));
+        self.finish(session, &ToClient::Failed(stage2::causes(error)));
     }
 
     /// Takes a change of an app on.
