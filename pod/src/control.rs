@@ -51,6 +51,11 @@ pub enum ToSupervisor {
     Kill,
     /// Send a signal to every app's main process.
     Signal(i32),
+    /// The time of day has jumped; it is now this, in microseconds since the Epoch. Only for a supervisor whose kernel is its own.
+    SetClock {
+        /// The time.
+        unix_us: u64,
+    },
     /// The caller's terminal has changed its size.
     Resize(TerminalSize),
     /// The terminal of whoever is attached to an app's has changed its size.

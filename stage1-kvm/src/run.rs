@@ -9,6 +9,7 @@ use pod::net::Net;
 use pod::plan::Plan;
 use pod::session::SESSION_PORT;
 use stage1::attend::{Connection, Control, Site, Streams, attend};
+use stage1::clock::ClockWatch;
 use stage1::entrance::Entrance;
 use stage1::network::Network;
 use stage1::pod::Pod;
@@ -126,6 +127,7 @@ fn accompany<'a>(
         site,
         // The supervisor counts them, in the guest.
         oom_kills: &|_| None,
+        clock: Some(ClockWatch::new()?),
     };
     Ok(attend(pod, plan, connection, signals, terminal, timeline)?)
 }

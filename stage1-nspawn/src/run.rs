@@ -124,6 +124,8 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         door: Box::new(move |session, streams| door.open(session, streams)),
         site,
         oom_kills: &|app| cgroups.borrow().oom_kills(app),
+        // It is the host's.
+        clock: None,
     };
     let status = attend(&pod, &plan, connection, &signals, terminal.as_ref(), &mut timeline)?;
     drop(supervisor);

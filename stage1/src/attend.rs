@@ -33,6 +33,7 @@ use self::link::Link;
 pub use self::sessions::Door;
 use self::sessions::Sessions;
 use crate::Error;
+use crate::clock::ClockWatch;
 use crate::entrance::Entrance;
 use crate::error::{Causes, report};
 use crate::notify;
@@ -80,6 +81,8 @@ pub struct Connection<'a> {
     pub site: Option<Box<dyn Site + 'a>>,
     /// How many of an app's processes were killed for want of memory, where that is counted outside.
     pub oom_kills: &'a dyn Fn(&AcName) -> Option<u64>,
+    /// Tells when the pod's clock is to be set, if it has one of its own.
+    pub clock: Option<ClockWatch>,
 }
 
 /// Attends to a pod until it has exited and all its output is delivered: carries streams between it and the caller's
@@ -97,7 +100,7 @@ pub fn attend(
     terminal: Option<&RawTerminal>,
     timeline: &mut Timeline,
 ) -> Result<ExitStatus, Error> {
-    let Connection { control, streams, ended, kill, entrance, door, site, oom_kills } = connection;
+    let Connection { control, streams, ended, kill, entrance, door, site, oom_kills, clock } = connection;
     let mut attendant = Attendant {
         pod,
         plan,
@@ -110,6 +113,7 @@ pub fn attend(
         ending: Ending::new(plan.grace_period_ms),
         kill,
         oom_kills,
+        clock,
         signals,
         terminal,
         timeline,
@@ -133,6 +137,7 @@ struct Attendant<'a, 'k> {
     ending: Ending,
     kill: &'k mut dyn FnMut(),
     oom_kills: &'k dyn Fn(&AcName) -> Option<u64>,
+    clock: Option<ClockWatch>,
     signals: &'a Signals,
     terminal: Option<&'a RawTerminal>,
     timeline: &'a mut Timeline,
@@ -175,6 +180,7 @@ impl Attendant<'_, '_> {
         let mut happened = || answers.next().is_some_and(|answer| !answer.is_empty());
         let signalled = happened();
         let ended = self.ended.is_some() && happened();
+        let clock_set = self.clock.is_some() && happened();
         self.link.advance(&mut answers);
         // Listeners are asked about before the streams show them more.
         let mut messages = self.attachments.advance(&mut answers);
@@ -190,6 +196,9 @@ impl Attendant<'_, '_> {
         self.attachments.settle();
         if signalled {
             self.take_signals();
+        }
+        if clock_set {
+            self.set_clock();
         }
         self.receive();
         self.alter();
@@ -212,6 +221,7 @@ impl Attendant<'_, '_> {
     fn wait(&self) -> Result<Vec<PollFlags>, Error> {
         let mut set = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         set.extend(self.ended.iter().map(|ended| PollFd::new(ended.as_fd(), PollFlags::POLLIN)));
+        set.extend(self.clock.iter().map(|clock| PollFd::new(clock.as_fd(), PollFlags::POLLIN)));
         self.link.interests(&mut set);
         self.attachments.interests(&mut set);
         self.caller.interests(&mut set);
@@ -245,6 +255,13 @@ impl Attendant<'_, '_> {
     fn resize(&mut self) {
         if let Some(terminal) = self.terminal {
             self.link.send(&ToSupervisor::Resize(terminal.size()));
+        }
+    }
+
+    fn set_clock(&mut self) {
+        if let Some(now) = self.clock.as_ref().and_then(ClockWatch::jumped) {
+            let unix_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+            self.link.send(&ToSupervisor::SetClock { unix_us });
         }
     }
 

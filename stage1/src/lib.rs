@@ -11,6 +11,7 @@ pub mod attend;
 pub mod cgroup;
 pub mod change;
 mod client;
+pub mod clock;
 pub mod enter;
 pub mod entrance;
 pub mod error;

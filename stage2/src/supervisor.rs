@@ -10,7 +10,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
+use nix::sys::time::TimeSpec;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::time::{ClockId, clock_settime};
 use nix::unistd::Pid;
 use pod::control::{ExitStatus, FromSupervisor, ToSupervisor};
 use pod::life::ExitPolicy;
@@ -316,6 +318,7 @@ impl<'a> Supervisor<'a> {
                     self.apps.iter().for_each(|app| app.signal(number));
                 }
             }
+            ToSupervisor::SetClock { unix_us } => set_clock(unix_us),
             ToSupervisor::Resize(size) => self.apps.iter().for_each(|app| app.resize(size)),
             ToSupervisor::ResizeApp { app, size } => {
                 self.apps.iter().filter(|running| running.plan.name == app).for_each(|app| app.resize(size));
@@ -429,4 +432,10 @@ fn set_up(plan: &Plan, cgroups: Vec<AppCgroups>, trees: Vec<OwnedFd>) -> Result<
     let cgroups = if cgroups.is_empty() { cgroup::make(plan)? } else { cgroups };
     carry_out(&plan.setup, &Scope::new(Path::new("/"))?, &trees)?;
     Ok(cgroups)
+}
+
+/// Sets the kernel's clock. A pod whose clock is wrong goes on with it.
+fn set_clock(unix_us: u64) {
+    let now = TimeSpec::from_duration(Duration::from_micros(unix_us));
+    let _unlikely = clock_settime(ClockId::CLOCK_REALTIME, now);
 }

@@ -66,6 +66,7 @@ impl Machine {
             door: Box::new(pipes),
             site: None,
             oom_kills: &|_| None,
+            clock: None,
         };
         let signals = Signals::block().unwrap();
         let result = attend(&pod, &plan(), connection, &signals, None, &mut Timeline::default());

@@ -21,6 +21,7 @@ mod apps;
 mod attach;
 mod bad_images;
 mod cleanup;
+mod clock;
 mod combined;
 mod confinement;
 mod enter;
