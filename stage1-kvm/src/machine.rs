@@ -102,6 +102,8 @@ fn open_part(name: &str) -> Result<File, Error> {
 
 /// The kernel's parameters beside those of the machine.
 ///
+/// Each is compared with 130 names in ten passes, 0.15 virtual ms of a guest's start, so what the kernel's configuration can say is not here.
+///
 /// - `root=` and its like: there is no initramfs, which would have to be copied for each guest, and again by it.
 /// - `percpu_alloc=page`: by default each processor gets 2 MiB at first, to give most of it back once it has been zeroed.
 /// - `rcupdate.rcu_expedited=1`: mounts and cgroups wait for grace periods of RCU, by default some ticks of 10 ms each.
@@ -109,7 +111,7 @@ fn open_part(name: &str) -> Result<File, Error> {
 /// - `quiet`: kernel messages cost more time than the whole boot. The last of them are wanted when something goes
 ///   wrong, and those are not kept quiet.
 fn command_line(debug: bool) -> String {
-    let root = "root=/dev/pmem0 rootfstype=erofs rootflags=dax=always ro init=/init";
+    let root = "root=/dev/pmem0 rootfstype=erofs rootflags=dax=always";
     format!(
         "{root} percpu_alloc=page rcupdate.rcu_expedited=1 noreplace-smp{}",
         if debug { "" } else { " quiet" }

@@ -32,10 +32,11 @@ use crate::virtio::rng::Rng;
 use crate::virtio::vsock::{Vsock, VsockConfig};
 use crate::vm::{Access, Vm};
 
-/// What the machine needs the kernel to do, before what the caller wants of it: end by a triple fault, also after a
-/// panic, use the machine's console, trust the clock that KVM vouches for, and set no memory aside for devices that reach
-/// less than all of it.
-const KERNEL_PARAMETERS: &str = "reboot=t panic=-1 console=hvc0 tsc=reliable swiotlb=noforce";
+/// What the machine needs the kernel to do, before what the caller wants of it: end by a triple fault, use the machine's
+/// console, and trust the clock that KVM vouches for. That a panic ends it, too, is the kernel's configuration.
+const KERNEL_PARAMETERS: &str = "reboot=t console=hvc0 tsc=reliable";
+/// With RAM above 4 GiB: to set no memory aside for devices that reach less than all of it.
+const NO_BOUNCE_BUFFERS: &str = " swiotlb=noforce";
 
 /// What the thread that creates the virtual machine needs for its stack.
 const CREATION_STACK_BYTES: usize = 64 << 10;
@@ -178,7 +179,8 @@ impl Machine {
         let transports = devices.into_transports();
 
         let parameters = devices::kernel_parameters(transports.len());
-        let command_line = format!("{KERNEL_PARAMETERS}{parameters} {}", config.command_line);
+        let bounce = if config.memory_bytes > layout::GAP_START { NO_BOUNCE_BUFFERS } else { "" };
+        let command_line = format!("{KERNEL_PARAMETERS}{bounce}{parameters} {}", config.command_line);
         boot::write_command_line(&memory, &command_line)?;
         boot::pvh::write_start_info(&memory, config.memory_bytes)?;
         boot::mp_table::write_mp_table(&memory, config.vcpus.get())?;

@@ -2,6 +2,7 @@
 
 mod kinds;
 mod leftovers;
+mod many;
 mod ports;
 mod world;
 
