@@ -13,7 +13,7 @@ pub enum Error {
     Stage1(#[from] stage1::Error),
     /// The program was called by a name that is no entrypoint's.
     #[error(
-        "\"{0}\" is not an entrypoint of this stage1: it is started as init, enter, stats, stop or gc, by rkt"
+        "\"{0}\" is not an entrypoint of this stage1: it is started as init, enter, stats, stop, export or gc, by rkt"
     )]
     Entrypoint(String),
     /// KVM is not usable.
@@ -120,6 +120,24 @@ pub enum Error {
     /// The machine could not be built, or failed.
     #[error(transparent)]
     Machine(#[from] stage1::error::Causes),
+    /// What an app has left cannot be read.
+    #[error("cannot read what app \"{app}\" has left")]
+    Export {
+        /// The app.
+        app: AcName,
+        /// What the guest says.
+        #[source]
+        source: stage1::error::Causes,
+    },
+    /// A file of the pod cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
     /// A thing that has no file to name.
     #[error("cannot {action}")]
     System {
