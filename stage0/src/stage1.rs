@@ -117,7 +117,7 @@ pub struct Installed {
 
 impl Stage1 {
     /// As `--stage1` has it.
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Kvm => "kvm",
             Self::Nspawn => "nspawn",

@@ -108,6 +108,19 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The host lacks the disk space that somebody asked for.
+    #[error(
+        "the pod is to have {wanted} bytes of disk space (--disk-space, resource/disk-space), and where {path} is to be, there are {free} \
+         left: make room, or ask for less"
+    )]
+    NoSpace {
+        /// The scratch disk's file.
+        path: PathBuf,
+        /// What is wanted.
+        wanted: u64,
+        /// What there is.
+        free: u64,
+    },
     /// The scratch disk could not be formatted.
     #[error("cannot format the scratch disk {path}")]
     Scratch {

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use pod::disk_space;
 use pod::guest_network::GuestNetwork;
 use pod::limits::PodLimits;
 use pod::plan::{ImageSource, Isolation, Layers, OpenedVolume, VM_SCRATCH};
@@ -59,7 +60,8 @@ pub fn config(
         .ok_or_else(|| Error::Limits(pod::Error::Invalid(format!("a VM cannot have {vcpus} vCPUs"))))?;
     let memory_bytes = limits.guest_memory_bytes().map_err(Error::Limits)?;
     let bare = bare(kvm, vcpus, memory_bytes, images(pod)?)?;
-    let scratch = writable::make(&pod.directory.scratch(), pod.arguments.uuid)?;
+    let disk_bytes = disk_space::of(&pod.manifest).map_err(Error::Limits)?;
+    let scratch = writable::make(&pod.directory.scratch(), disk_bytes, pod.arguments.uuid)?;
     Ok(MachineConfig {
         command_line: command_line(pod.arguments.debug),
         blocks: vec![BlockConfig { file: scratch, read_only: false }],

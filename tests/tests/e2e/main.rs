@@ -28,6 +28,7 @@ mod errors;
 mod escapes;
 mod exit_status;
 mod export;
+mod export_vm;
 mod faults;
 mod fly;
 mod harness;
