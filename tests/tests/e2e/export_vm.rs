@@ -33,7 +33,7 @@ fn fails(host: &Host, words: &str) {
 /// All kinds of changes, with times that do not depend on when it runs.
 const CHANGES: &str = "set -e; cd /srv; mkdir -p d/e; echo f >d/e/f; echo other >>kept/file; rm -r emptied removed; ln -s nowhere dangling; \
     ln d/e/f d/g; mknod d/pipe p; mknod d/null c 1 3; chown 7:8 d/e d/e/f; chmod 4751 d/e/f; chmod 1777 d; \
-    rm /capable; mkdir /capable; touch /capable/in; head -c 300000 /dev/urandom | tr -dc a >d/a; truncate -s 1M d/hole; \
+    rm /capable; mkdir /capable; touch /capable/in; seq 1 30000 >d/numbers; truncate -s 1M d/hole; \
     mv /moved /moved-away; find /srv /capable /moved-away -exec touch -h -d '2001-02-03 04:05:06' {} +; touch -d '2001-02-03 04:05:06' / /bin";
 
 /// The same writes give the same image, whatever the isolation.
@@ -76,7 +76,8 @@ fn both_isolations_leave_the_same() {
     let names = |entries: &std::collections::BTreeMap<String, _>| entries.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&of_namespaces), names(&of_vm));
     for (name, entry) in &of_namespaces {
-        assert_eq!(entry, &of_vm[name], "{name}");
+        // The contents are long.
+        assert!(entry == &of_vm[name], "{name} differs: {:?} {:?}", entry.mtime, of_vm[name].mtime);
     }
 }
 

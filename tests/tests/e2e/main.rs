@@ -23,6 +23,7 @@ mod bad_images;
 mod cleanup;
 mod combined;
 mod confinement;
+mod disk;
 mod enter;
 mod errors;
 mod escapes;
