@@ -118,6 +118,23 @@ fn volumes_are_not_exported() {
     }
 }
 
+#[test]
+fn each_app_has_its_own() {
+    let (host, directory) = (Host::new(), tempfile::tempdir().unwrap());
+    let busybox = image(BUSYBOX);
+    let mut command = host.run(&["--exit-policy=until-all"]);
+    for name in ["a", "b"] {
+        let script = format!("echo {name} >/mine");
+        command.args([&busybox, &format!("--name={name}"), "--exec=/bin/sh", "--", "-c", &script, "---"]);
+    }
+    Process::start(&mut command).finish().success();
+    for name in ["a", "b"] {
+        let path = output(&directory);
+        export(&host, &["--overwrite", &format!("--app={name}")], &path).success();
+        assert_eq!(Archive::read(&path).entries["rootfs/mine"].content, format!("{name}\n").as_bytes());
+    }
+}
+
 /// A pod that is killed has what reached its disk.
 #[test]
 fn what_a_killed_pod_has_synced() {
