@@ -10,9 +10,9 @@ use pod::control::{self, FromSupervisor, MAX_FROM_SUPERVISOR_BYTES};
 
 use crate::error::Error;
 
-/// How long a guest may take to say Ready, again to connect its streams, and for each part of an archive. Honest guests take a fraction of a second;
-/// this is for one that hangs, and long enough for a host that emulates its processor and is loaded.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a guest may take to say Ready, again to connect its streams, and for each part of an archive. Honest guests take a
+/// fraction of a second; this is for one that hangs, and long enough for a host that emulates its processor and is loaded.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How often a wait looks for signals.
 const SLICE: Duration = Duration::from_millis(50);
 
@@ -80,23 +80,27 @@ impl<'a> Waiting<'a> {
 
     /// The guest's next message.
     pub fn read_message(&self, from: &UnixStream) -> Result<FromSupervisor, Refusal> {
-        let mut from = Patient { stream: from, waiting: self, refusal: None };
-        let result = control::read_message(&mut from, MAX_FROM_SUPERVISOR_BYTES);
-        result.map_err(|error| from.refusal.unwrap_or_else(|| refusal(&error)))
+        self.patiently(from, |from| control::read_message(from, MAX_FROM_SUPERVISOR_BYTES))
     }
 
     /// Fills `buffer`.
     pub fn read_exact(&self, from: &UnixStream, buffer: &mut [u8]) -> Result<(), Refusal> {
-        let mut from = Patient { stream: from, waiting: self, refusal: None };
-        let result = from.read_exact(buffer);
-        result.map_err(|error| from.refusal.unwrap_or_else(|| refusal(&error)))
+        self.patiently(from, |from| from.read_exact(buffer))
     }
 
     /// What there is to read; nothing at the end.
     pub fn read(&self, from: &UnixStream, buffer: &mut [u8]) -> Result<usize, Refusal> {
-        let mut from = Patient { stream: from, waiting: self, refusal: None };
-        let result = from.read(buffer);
-        result.map_err(|error| from.refusal.unwrap_or_else(|| refusal(&error)))
+        self.patiently(from, |from| from.read(buffer))
+    }
+
+    fn patiently<T>(
+        &self,
+        stream: &UnixStream,
+        read: impl FnOnce(&mut Patient<'_>) -> io::Result<T>,
+    ) -> Result<T, Refusal> {
+        let mut patient = Patient { stream, waiting: self, refusal: None };
+        let result = read(&mut patient);
+        result.map_err(|error| patient.refusal.unwrap_or_else(|| refusal(&error)))
     }
 
     fn check(&self) -> Result<(), Refusal> {
