@@ -24,7 +24,9 @@ pub fn streams(plan: &Plan) -> Result<Vec<AppStreams>, Error> {
         .enumerate()
         .map(|(index, app)| {
             let app_index = u16::try_from(index).map_err(|_| Error::TooManyApps)?;
-            app_streams(&app.stdio, |stream| open_stream(StreamHello { app: app_index, stream }))
+            app_streams(&app.stdio, |kind| {
+                stream(StreamHello { app: app_index, stream: kind }).map(OwnedFd::from)
+            })
         })
         .collect()
 }
@@ -49,10 +51,11 @@ pub fn app_streams<E>(
     Ok(AppStreams::Carried { stdin, stdout, stderr })
 }
 
-fn open_stream(hello: StreamHello) -> Result<OwnedFd, Error> {
+/// Opens the connection of one stream.
+pub fn stream(hello: StreamHello) -> Result<File, Error> {
     let mut connection = File::from(connected(STREAM_PORT)?);
     connection.write_all(&hello.encode()).map_err(|source| Error::Connect { port: STREAM_PORT, source })?;
-    Ok(connection.into())
+    Ok(connection)
 }
 
 fn connected(port: u32) -> Result<OwnedFd, Error> {

@@ -30,11 +30,20 @@ pub enum Error {
     #[error("cannot tell the host")]
     Message(#[from] pod::Error),
     /// The host began with another message.
-    #[error("the host's first message is not Start")]
-    NoPlan,
+    #[error("the host's first message is neither Start nor Export")]
+    NoOrder,
     /// More apps than stream connections can name.
     #[error("the plan has more than {} apps", u16::MAX)]
     TooManyApps,
+    /// What is to be exported could not be mounted.
+    #[error(transparent)]
+    Stage2(#[from] stage2::Error),
+    /// What is to be exported could not be packed.
+    #[error(transparent)]
+    Pack(#[from] pack::Error),
+    /// The end of the archive could not be written.
+    #[error("cannot give the archive to the host")]
+    Output(#[source] io::Error),
     /// The network could not be set up.
     #[error("cannot set the network up")]
     Network(#[from] net::Error),

@@ -1,10 +1,11 @@
-//! PID 1 of the guest: connects to the host, gets the plan, and becomes the pod's supervisor.
+//! PID 1 of the guest: connects to the host, gets the plan, and becomes the pod's supervisor; or exports what a pod has left.
 //!
 //! Nothing is mounted before the plan's own operations: sockets need no file system, and each step before the first
 //! connection is time that the pod's user waits.
 
 mod connect;
 mod error;
+mod export;
 mod mark;
 mod sessions;
 
@@ -35,15 +36,29 @@ fn main() {
 fn run() -> Result<(), Error> {
     let mut control = connect::control()?;
     send(&mut control, &FromSupervisor::Ready)?;
-    let plan = receive_plan(&mut control)?;
-    match prepare(&plan) {
+    match control::read_message(&mut control, MAX_TO_SUPERVISOR_BYTES).map_err(Error::Control)? {
+        ToSupervisor::Start(plan) => supervise(control, &plan),
+        ToSupervisor::Export(order) => {
+            let result = export::export(&order);
+            match &result {
+                Ok(()) => stage2::succeed(control.into()),
+                Err(error) => stage2::refuse(control.into(), error),
+            };
+            result
+        }
+        _ => Err(Error::NoOrder),
+    }
+}
+
+fn supervise(control: File, plan: &Plan) -> Result<(), Error> {
+    match prepare(plan) {
         Ok((streams, sessions)) => {
             mark::mark(GuestMark::Supervisor);
             let (control, sessions) = (OwnedFd::from(control), Box::new(sessions));
             let (cgroups, sockets, trees) = (Vec::new(), Vec::new(), Vec::new());
             let own_kernel = true;
             let connections = Connections { control, streams, cgroups, sockets, trees, sessions, own_kernel };
-            stage2::run(&plan, connections);
+            stage2::run(plan, connections);
             Ok(())
         }
         Err(error) => {
@@ -63,11 +78,4 @@ fn prepare(plan: &Plan) -> Result<(Vec<AppStreams>, HostSessions), Error> {
 
 fn send(control: &mut File, message: &FromSupervisor) -> Result<(), Error> {
     control.write_all(&control::encode(message)?).map_err(Error::Control)
-}
-
-fn receive_plan(control: &mut File) -> Result<Plan, Error> {
-    match control::read_message(control, MAX_TO_SUPERVISOR_BYTES).map_err(Error::Control)? {
-        ToSupervisor::Start(plan) => Ok(*plan),
-        _ => Err(Error::NoPlan),
-    }
 }

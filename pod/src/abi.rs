@@ -16,7 +16,9 @@ use crate::types::AcName;
 use crate::users::UserRange;
 
 pub use cgroup_path::CgroupPath;
-pub use entrypoints::{AppArguments, AttachArguments, EnterArguments, StatsArguments, StopArguments};
+pub use entrypoints::{
+    AppArguments, AttachArguments, EnterArguments, ExportArguments, StatsArguments, StopArguments,
+};
 pub use ipc::Ipc;
 pub use names::{HostsFrom, NamesFrom, ResolvFrom};
 
@@ -38,6 +40,9 @@ pub const ANNOTATION_STOP: &str = "coreos.com/rkt/stage1/stop";
 pub const ANNOTATION_APP: &str = "rkt/stage1/app";
 /// Annotation of a stage1 image: the entrypoint that measures a pod, and prints [`crate::statistics::PodStatistics`]. Ours.
 pub const ANNOTATION_STATS: &str = "rkt/stage1/stats";
+/// Annotation of a stage1 image: the entrypoint that prints what an app of an ended pod has left, as an ACI, of a stage1 whose layers
+/// the host does not mount. Ours.
+pub const ANNOTATION_EXPORT: &str = "rkt/stage1/export";
 /// Annotation of a stage1 image that mounts the apps' images itself, from `appsinfo/<app>/image.erofs`, so that stage0
 /// leaves no mount in the host's namespace. Ours; upstream's stage1s want rendered trees.
 pub const ANNOTATION_MOUNTS_IMAGES: &str = "rkt/stage1/mounts-images";

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::plan::{NewApp, Operation, Plan};
+use crate::plan::{Export, NewApp, Operation, Plan};
 use crate::session::{Session, SessionId};
 use crate::statistics::Statistics;
 use crate::types::AcName;
@@ -45,6 +45,9 @@ pub enum GuestMark {
 pub enum ToSupervisor {
     /// Set the pod up and start its apps; the first message, once.
     Start(Box<Plan>),
+    /// Pack what an app has left, in place of a pod: the first message to a throw-away guest. The archive is the first app's
+    /// standard output; [`FromSupervisor::PodExited`] says that all of it was written.
+    Export(Box<Export>),
     /// End the pod in an orderly way: to each app its signal, and SIGKILL when its time is over.
     Stop,
     /// End the pod at once.

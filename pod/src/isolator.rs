@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::apparmor::Profile;
 use crate::capability::CapabilitySet;
+use crate::disk_space;
 use crate::landlock::Landlock;
 use crate::limits::{CPU_SHARES, MAX_PIDS};
 use crate::quantity::Quantity;
@@ -27,6 +28,8 @@ pub mod names {
     pub const RLIMITS: &str = "os/linux/rlimits";
     /// How many processes and threads the app has; ours as well.
     pub const PIDS: &str = "resource/pids";
+    /// How much the apps may write; ours as well.
+    pub const DISK_SPACE: &str = "resource/disk-space";
     /// What part of the CPU time the app gets where apps contend.
     pub const CPU_SHARES: &str = "os/linux/cpu-shares";
     /// The profile of AppArmor that confines the app.
@@ -79,6 +82,8 @@ pub enum Isolator {
     Memory(Resource),
     /// `resource/pids`: at least one, at most [`MAX_PIDS`].
     Pids(u64),
+    /// `resource/disk-space`, in bytes ([`crate::disk_space`]).
+    DiskSpace(u64),
     /// `os/linux/capabilities-retain-set`.
     CapabilitiesRetain(CapabilitySet),
     /// `os/linux/capabilities-remove-set`.
@@ -116,6 +121,7 @@ impl TryFrom<&RawIsolator> for Isolator {
             "resource/cpu" => Self::Cpu(value(raw)?),
             "resource/memory" => Self::Memory(value(raw)?),
             names::PIDS => Self::Pids(pids(value::<PidsLimit>(raw)?.limit)?),
+            names::DISK_SPACE => Self::DiskSpace(disk_space::bytes(value::<DiskSpaceLimit>(raw)?.limit)?),
             names::CAPABILITIES_RETAIN => Self::CapabilitiesRetain(capabilities(&value(raw)?)?),
             names::CAPABILITIES_REMOVE => Self::CapabilitiesRemove(capabilities(&value(raw)?)?),
             names::SECCOMP_RETAIN => Self::SeccompRetain(value(raw)?),
@@ -175,6 +181,11 @@ struct PidsLimit {
     limit: u64,
 }
 
+#[derive(Deserialize)]
+struct DiskSpaceLimit {
+    limit: Quantity,
+}
+
 fn pids(limit: u64) -> Result<u64, Error> {
     if (1..=MAX_PIDS).contains(&limit) {
         Ok(limit)
@@ -231,6 +242,8 @@ mod tests {
             r#"{"name":"resource/unheard-of","value":{}}"#,
             r#"{"name":"resource/pids","value":{"limit":0}}"#,
             r#"{"name":"resource/pids","value":{}}"#,
+            r#"{"name":"resource/disk-space","value":{"limit":"1"}}"#,
+            r#"{"name":"resource/disk-space","value":{}}"#,
             r#"{"name":"os/linux/capabilities-retain-set","value":{"set":["CAP_FLY"]}}"#,
             r#"{"name":"os/linux/seccomp-retain-set","value":{"set":["raed"]}}"#,
             r#"{"name":"os/linux/seccomp-retain-set","value":{"set":[]}}"#,

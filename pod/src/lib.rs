@@ -7,6 +7,7 @@ pub mod attach;
 pub mod capability;
 pub mod control;
 pub mod devices;
+pub mod disk_space;
 pub mod error;
 pub mod guest_network;
 pub mod hosts;

@@ -3,6 +3,7 @@
 //! and sent to the guest as it is.
 
 mod addition;
+mod export;
 mod fly;
 mod labels;
 mod operation;
@@ -28,6 +29,7 @@ use crate::streams::{InputMode, StreamModes};
 use crate::types::AcName;
 
 pub use addition::{Addition, NewApp, VM_LATE_IMAGES_TAG, addition, new_volumes, teardown, vm_late_image};
+pub use export::{Export, export, export_layers};
 pub use operation::{MountFlags, Operation};
 pub use process::Process;
 pub use users::PrivateUsers;
@@ -294,15 +296,7 @@ fn vm_file_systems(scratch: &Path) -> Vec<Operation> {
 /// Stacks an app's writable layer on its image, at `/apps/<name>` of the pod's root.
 fn app_root(pod_root: &Path, app: &RuntimeApp, layers: &Layers) -> Vec<Operation> {
     let target = pod_root.join(app_path(&app.name));
-    let image = pod_root.join("images").join(app.name.as_str());
-    let (mut operations, lower) = match &layers.image {
-        ImageSource::Tree(tree) => (Vec::new(), tree.clone()),
-        ImageSource::File(source) | ImageSource::Pmem(source) => {
-            let dax = matches!(layers.image, ImageSource::Pmem(_));
-            let mount = Operation::Image { source: source.clone(), target: image.clone(), dax };
-            (vec![directory(&image, 0o755), mount], image)
-        }
-    };
+    let (mut operations, lower) = mount_image(pod_root, &app.name, layers);
     operations.push(directory(&target, 0o755));
     operations.push(Operation::Overlay {
         lower,
@@ -312,6 +306,19 @@ fn app_root(pod_root: &Path, app: &RuntimeApp, layers: &Layers) -> Vec<Operation
         label: None,
     });
     operations
+}
+
+/// Mounts an app's image, unless it is a tree already: the operations, and where it is then.
+fn mount_image(pod_root: &Path, app: &AcName, layers: &Layers) -> (Vec<Operation>, PathBuf) {
+    let image = pod_root.join("images").join(app.as_str());
+    match &layers.image {
+        ImageSource::Tree(tree) => (Vec::new(), tree.clone()),
+        ImageSource::File(source) | ImageSource::Pmem(source) => {
+            let dax = matches!(layers.image, ImageSource::Pmem(_));
+            let mount = Operation::Image { source: source.clone(), target: image.clone(), dax };
+            (vec![directory(&image, 0o755), mount], image)
+        }
+    }
 }
 
 /// An app's root relative to the pod's.

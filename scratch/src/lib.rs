@@ -3,7 +3,7 @@
 //! The file system is temporary and nobody else's, so it has what makes it small and quick to make, and to mount, and
 //! leaves out what serves repair and growth:
 //!
-//! - no journal: after a crash the pod is gone, and its scratch with it;
+//! - no journal: after a crash nobody writes to it again, and who reads it takes what is there;
 //! - `uninit_bg`: block and inode bitmaps of untouched groups need not be there; the first and the last group have them;
 //! - no `flex_bg`, with which those of other groups' metadata would have to be written;
 //! - `sparse_super2` without a backup: no copies of superblock and descriptors;

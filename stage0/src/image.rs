@@ -2,25 +2,22 @@
 //! appc manifest and one EROFS file.
 
 mod aci;
-mod aci_writer;
 mod bundle;
 mod compression;
 pub mod digest;
-pub mod directory;
 mod error;
-mod host_xattr;
 mod oci;
 mod open;
-mod owners;
 mod reference;
+#[cfg(test)]
+mod round_trip;
 mod tarball;
 mod tree_writer;
-mod xattr;
 
-pub use aci_writer::AciWriter;
+pub use aci::render_archive;
 pub use error::Error;
 pub use open::{Opened, Rendered};
-pub use tarball::quote;
+pub use pack::quote;
 
 /// The architecture of this machine in appc's words.
 pub const ARCHITECTURE: &str = "amd64";

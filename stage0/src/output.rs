@@ -1,9 +1,16 @@
 //! Files and directories that users ask for. Each gets its name when all of it is there.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, renameat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+use tempfile::NamedTempFile;
 
 use crate::remove;
 use crate::store::Workspace;
@@ -43,21 +50,79 @@ pub fn file<E: From<Error>>(
     if !overwrite && path.symlink_metadata().is_ok() {
         return Err(Error::Exists(path.to_owned()).into());
     }
-    let (parent, _) = place(path)?;
-    let mut unfinished = tempfile::Builder::new()
-        .permissions(Permissions::from_mode(0o644))
-        .tempfile_in(&parent)
-        .map_err(failed("write", path))?;
-    fill(unfinished.as_file_mut())?;
-    unfinished.as_file().sync_all().map_err(failed("write", path))?;
-    let named = if overwrite { unfinished.persist(path) } else { unfinished.persist_noclobber(path) };
-    match named {
-        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+    let (parent, name) = place(path)?;
+    let mut unfinished = Unfinished::new(&parent).map_err(failed("write", path))?;
+    fill(unfinished.file())?;
+    unfinished.file().sync_all().map_err(failed("write", path))?;
+    match unfinished.name(&parent.join(&name), &name, overwrite) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             Err(Error::Exists(path.to_owned()).into())
         }
-        Err(error) => Err(failed("write", path)(error.error).into()),
-        Ok(_) => Ok(()),
+        Err(error) => Err(failed("write", path)(error).into()),
+        Ok(()) => Ok(()),
     }
+}
+
+/// Permission bits of files that are made, less the caller's umask.
+const MODE: u32 = 0o644;
+
+/// A file that is not yet where it is to be.
+enum Unfinished {
+    /// It has no name: a kill leaves nothing. Its directory is open, for whoever fills it may change what paths mean.
+    Unnamed(File, File),
+    /// Where the file system has no such files.
+    Named(NamedTempFile),
+}
+
+impl Unfinished {
+    fn new(parent: &Path) -> io::Result<Self> {
+        let mut options = File::options();
+        options.read(true).write(true).mode(MODE).custom_flags(libc::O_TMPFILE);
+        match options.open(parent) {
+            Ok(file) => Ok(Self::Unnamed(file, File::open(parent)?)),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
+                let mut builder = tempfile::Builder::new();
+                builder.permissions(Permissions::from_mode(MODE)).tempfile_in(parent).map(Self::Named)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn file(&mut self) -> &mut File {
+        match self {
+            Self::Unnamed(file, _) => file,
+            Self::Named(file) => file.as_file_mut(),
+        }
+    }
+
+    /// Gives it its name in its directory, where `path` is; what has that stays unless it is to be replaced.
+    fn name(self, path: &Path, name: &OsStr, replace: bool) -> io::Result<()> {
+        match self {
+            Self::Named(file) if replace => file.persist(path).map(drop).map_err(|error| error.error),
+            Self::Named(file) => file.persist_noclobber(path).map(drop).map_err(|error| error.error),
+            Self::Unnamed(file, parent) if replace => {
+                // Only what has a name can take another's place. What a kill leaves is a whole file, and cleared here.
+                let beside = unfinished_name(name);
+                match unlinkat(&parent, beside.as_os_str(), UnlinkatFlags::NoRemoveDir) {
+                    Ok(()) | Err(Errno::ENOENT) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+                link(&file, &parent, &beside)?;
+                Ok(renameat(&parent, beside.as_os_str(), &parent, name)?)
+            }
+            Self::Unnamed(file, parent) => link(&file, &parent, name),
+        }
+    }
+}
+
+fn link(file: &File, parent: &File, name: &OsStr) -> io::Result<()> {
+    let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(AT_FDCWD, open.as_str(), parent, name, AtFlags::AT_SYMLINK_FOLLOW)?)
+}
+
+/// The name beside `name` of what is yet to get that.
+fn unfinished_name(name: &OsStr) -> OsString {
+    [OsStr::new("."), name, OsStr::new(".rkt-unfinished")].into_iter().collect()
 }
 
 /// Makes a directory; what is there stays unless it is to be replaced.
@@ -72,7 +137,7 @@ pub fn directory<E: From<Error>>(
         return Err(Error::Exists(path.to_owned()).into());
     }
     // What a kill leaves is cleared by the next who makes the same.
-    let unfinished = Workspace::acquire(parent.join(format!(".{name}.rkt-unfinished")))
+    let unfinished = Workspace::acquire(parent.join(unfinished_name(&name)))
         .map_err(failed("make a directory beside", path))?;
     fill(unfinished.path())?;
     match there {
@@ -85,10 +150,10 @@ pub fn directory<E: From<Error>>(
 }
 
 /// The directory that something is to be made in, and its name there.
-fn place(path: &Path) -> Result<(PathBuf, String), Error> {
+fn place(path: &Path) -> Result<(PathBuf, OsString), Error> {
     let absolute = std::path::absolute(path).map_err(failed("find", path))?;
     match (absolute.parent(), absolute.file_name()) {
-        (Some(parent), Some(name)) => Ok((parent.to_owned(), name.to_string_lossy().into_owned())),
+        (Some(parent), Some(name)) => Ok((parent.to_owned(), name.to_owned())),
         _ => Err(Error::NoName(path.to_owned())),
     }
 }
@@ -117,12 +182,15 @@ mod tests {
         };
         let half = file(&path, false, |file| {
             file.write_all(b"half").unwrap();
+            // As far as a kill would leave it.
+            assert!(listing(parent.path()).is_empty());
             Err(Error::NoName("x".into()))
         });
         assert!(half.is_err() && listing(parent.path()).is_empty());
         write(false, "1").unwrap();
         assert!(matches!(write(false, "2"), Err(Error::Exists(_))));
         assert_eq!(fs::read_to_string(&path).unwrap(), "1");
+        fs::write(parent.path().join(".f.rkt-unfinished"), "left by a kill").unwrap();
         write(true, "3").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "3");
         assert_eq!(listing(parent.path()), ["f"]);

@@ -19,6 +19,7 @@ pub mod create;
 pub mod environment;
 pub mod gc;
 pub mod given;
+pub mod guest_tree;
 pub mod manifest;
 pub mod merged;
 mod prepared;
@@ -81,6 +82,15 @@ pub enum Error {
         /// Why.
         #[source]
         source: erofs::Error,
+    },
+    /// What a guest says that an app has left cannot be an image.
+    #[error("cannot take what app \"{app}\" has left from the guest that reads it")]
+    GuestTree {
+        /// The app.
+        app: String,
+        /// Why.
+        #[source]
+        source: crate::image::Error,
     },
     /// An image without a name for its app.
     #[error("image {0} has no name that an app can have; give it one with --name")]

@@ -1,5 +1,7 @@
 //! The stage1s: where they are, what they need of the host, and the exec that hands a pod over (stage1 ABI, version 6).
 
+mod exporter;
+
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -19,12 +21,14 @@ use pod::sockets::{Passed, VARIABLES};
 use pod::statistics::PodStatistics;
 use uuid::Uuid;
 
+pub use exporter::Exporter;
+
 use crate::cli::Stage1;
 use crate::sockets::Sockets;
 use crate::{host, kvm, read_only};
 
 /// The entrypoints of our stage1s, all of them one binary under different names.
-pub const ENTRYPOINTS: [&str; 7] = ["init", "enter", "attach", "stats", "stop", "app", "gc"];
+pub const ENTRYPOINTS: [&str; 8] = ["init", "enter", "attach", "stats", "stop", "app", "export", "gc"];
 /// What a guest is made of, beside the stage1, and what it is for.
 const GUEST_FILES: [(&str, &str); 3] = [
     ("vmlinux", "the guest kernel"),
@@ -113,7 +117,7 @@ pub struct Installed {
 
 impl Stage1 {
     /// As `--stage1` has it.
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Kvm => "kvm",
             Self::Nspawn => "nspawn",
@@ -328,7 +332,10 @@ fn read_manifest(path: &Path) -> Result<ImageManifest, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pod::abi::{ANNOTATION_GC, ANNOTATION_INTERFACE_VERSION, ANNOTATION_MOUNTS_IMAGES, ANNOTATION_RUN};
+    use pod::abi::{
+        ANNOTATION_EXPORT, ANNOTATION_GC, ANNOTATION_INTERFACE_VERSION, ANNOTATION_MOUNTS_IMAGES,
+        ANNOTATION_RUN,
+    };
 
     #[test]
     fn the_manifests_say_what_the_binaries_do() {
@@ -347,6 +354,8 @@ mod tests {
                 let wanted = (stage1 != Stage1::Fly).then_some(entrypoint);
                 assert_eq!(annotation(name), wanted, "{stage1:?}");
             }
+            // The others' layers are the host's to mount.
+            assert_eq!(annotation(ANNOTATION_EXPORT), (stage1 == Stage1::Kvm).then_some("/export"));
             assert_eq!(annotation(ANNOTATION_MOUNTS_IMAGES), Some("true"));
             assert_eq!(
                 annotation(ANNOTATION_INTERFACE_VERSION),

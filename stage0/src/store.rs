@@ -98,7 +98,7 @@ pub enum Error {
         id: ImageId,
         /// Why.
         #[source]
-        source: crate::image::Error,
+        source: pack::Error,
     },
     /// An image's unpacked tree is not the image's, and pods use it.
     #[error("the tree {} is not that of the image any more; remove the pods that use it first", .0.display())]

@@ -13,7 +13,7 @@ pub enum Error {
     Stage1(#[from] stage1::Error),
     /// The program was called by a name that is no entrypoint's.
     #[error(
-        "\"{0}\" is not an entrypoint of this stage1: it is started as init, enter, stats, stop or gc, by rkt"
+        "\"{0}\" is not an entrypoint of this stage1: it is started as init, enter, stats, stop, export or gc, by rkt"
     )]
     Entrypoint(String),
     /// KVM is not usable.
@@ -108,6 +108,19 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The host lacks the disk space that somebody asked for.
+    #[error(
+        "the pod is to have {wanted} bytes of disk space (--disk-space, resource/disk-space), and where {path} is to be, there are {free} \
+         left: make room, or ask for less"
+    )]
+    NoSpace {
+        /// The scratch disk's file.
+        path: PathBuf,
+        /// What is wanted.
+        wanted: u64,
+        /// What there is.
+        free: u64,
+    },
     /// The scratch disk could not be formatted.
     #[error("cannot format the scratch disk {path}")]
     Scratch {
@@ -120,6 +133,24 @@ pub enum Error {
     /// The machine could not be built, or failed.
     #[error(transparent)]
     Machine(#[from] stage1::error::Causes),
+    /// What an app has left cannot be read.
+    #[error("cannot read what app \"{app}\" has left")]
+    Export {
+        /// The app.
+        app: AcName,
+        /// What the guest says.
+        #[source]
+        source: stage1::error::Causes,
+    },
+    /// A file of the pod cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
     /// A thing that has no file to name.
     #[error("cannot {action}")]
     System {

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use pod::disk_space;
 use pod::guest_network::GuestNetwork;
 use pod::limits::PodLimits;
 use pod::plan::{ImageSource, Isolation, Layers, OpenedVolume, VM_SCRATCH};
@@ -22,7 +23,11 @@ use crate::{kernel, writable};
 /// The guest's root file system with its init, beside this program's own file: the first of the persistent memory devices.
 const ROOT: &str = "guest.erofs";
 /// The guest's only disk.
-const SCRATCH_DEVICE: &str = "/dev/vda";
+pub const SCRATCH_DEVICE: &str = "/dev/vda";
+/// What a guest has that packs a tree: its names, directory by directory, and what the kernel caches.
+const READER_BYTES: u64 = 256 << 20;
+/// A guest's kernel has 64 bytes for each page of an image.
+const MEMMAP_SHARE: u64 = 64;
 /// Guests reach nobody but the host, so that all can have the same number.
 const GUEST_CID: u32 = 3;
 
@@ -54,23 +59,47 @@ pub fn config(
     let vcpus = VcpuCount::new(vcpus)
         .ok_or_else(|| Error::Limits(pod::Error::Invalid(format!("a VM cannot have {vcpus} vCPUs"))))?;
     let memory_bytes = limits.guest_memory_bytes().map_err(Error::Limits)?;
-    let mut pmems = vec![open_part(ROOT)?];
-    pmems.extend(images(pod)?);
-    let kernel = open_part(kernel::name())?;
-    let scratch = writable::make(&pod.directory.scratch(), pod.arguments.uuid)?;
+    let bare = bare(kvm, vcpus, memory_bytes, images(pod)?)?;
+    let disk_bytes = disk_space::of(&pod.manifest).map_err(Error::Limits)?;
+    let scratch = writable::make(&pod.directory.scratch(), disk_bytes, pod.arguments.uuid)?;
     Ok(MachineConfig {
-        kvm,
-        vcpus,
-        memory_bytes,
-        kernel,
         command_line: command_line(pod.arguments.debug),
-        pmems,
         blocks: vec![BlockConfig { file: scratch, read_only: false }],
         nets,
         file_systems,
         vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host: Vec::new(), to_guest }),
-        confined: true,
         console: pod.arguments.debug.then(|| Box::new(to_stderr) as vmm::console::Sink),
+        ..bare
+    })
+}
+
+/// Opens what a machine is made of that looks at what a pod has left: one image, and the disk, if there is one, both only to be
+/// read.
+pub fn reader(kvm: Kvm, image: File, scratch: Option<File>) -> Result<MachineConfig, Error> {
+    let image_bytes = image.metadata().map_or(0, |image| image.len());
+    let memory_bytes = (READER_BYTES + image_bytes / MEMMAP_SHARE).next_multiple_of(1 << 20);
+    let blocks = scratch.into_iter().map(|file| BlockConfig { file, read_only: true }).collect();
+    let bare = bare(kvm, VcpuCount::ONE, memory_bytes, vec![image])?;
+    Ok(MachineConfig { blocks, ..bare })
+}
+
+/// A machine that has nothing but images, and connects to nobody but its parent.
+fn bare(kvm: Kvm, vcpus: VcpuCount, memory_bytes: u64, images: Vec<File>) -> Result<MachineConfig, Error> {
+    let mut pmems = vec![open_part(ROOT)?];
+    pmems.extend(images);
+    Ok(MachineConfig {
+        kvm,
+        vcpus,
+        memory_bytes,
+        kernel: open_part(kernel::name())?,
+        command_line: command_line(false),
+        pmems,
+        blocks: Vec::new(),
+        nets: Vec::new(),
+        file_systems: Vec::new(),
+        vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host: Vec::new(), to_guest: Vec::new() }),
+        confined: true,
+        console: None,
     })
 }
 

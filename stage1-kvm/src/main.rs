@@ -2,6 +2,7 @@
 //! jailed (`jailed`); by the name that it is called by it is one of the stage1 interface's entrypoints.
 
 mod error;
+mod export;
 mod handshake;
 mod jailed;
 mod kernel;
@@ -15,6 +16,7 @@ mod sessions;
 mod site;
 mod volume_server;
 mod volumes;
+mod waiting;
 mod writable;
 
 use std::path::Path;
@@ -39,6 +41,7 @@ fn entrypoint() -> Result<ExitCode, Error> {
         Some("app") => Ok(stage1::change::change(arguments).map(|()| ExitCode::SUCCESS)?),
         Some("attach") => Ok(ExitCode::from(stage1::attach::attach(arguments)?.code())),
         Some("stats") => Ok(stage1::stats::of_vm(arguments).map(|()| ExitCode::SUCCESS)?),
+        Some("export") => export::export(arguments).map(|()| ExitCode::SUCCESS),
         Some("stop") => Ok(stage1::stop::stop(arguments).map(|()| ExitCode::SUCCESS)?),
         _ => Err(Error::Entrypoint(called)),
     }

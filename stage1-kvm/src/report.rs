@@ -2,6 +2,7 @@
 
 use pod::control::GuestMark;
 use serde::{Deserialize, Serialize};
+use stage1::error::harmless;
 use stage1::timeline::Timeline;
 use vmm::timeline::Phase;
 use vmm::{Exit, Machine};
@@ -84,10 +85,6 @@ impl Report {
             }
         }
     }
-}
-
-fn harmless(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

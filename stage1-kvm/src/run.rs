@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use pod::abi::Ipc;
-use pod::control::ExitStatus;
+use pod::control::{ExitStatus, ToSupervisor};
 use pod::limits::PodLimits;
 use pod::net::Net;
 use pod::plan::Plan;
@@ -20,9 +20,10 @@ use stage1::{lock, status};
 use vmm::probe;
 
 use crate::error::Error;
-use crate::handshake::{self, Doors, PATIENCE, Refusal};
+use crate::handshake::{self, Doors};
 use crate::running::Running;
 use crate::site::GuestSite;
+use crate::waiting::Refusal;
 use crate::{machine, network_cards, quota, sessions, volumes};
 
 /// What `flavor` says.
@@ -64,7 +65,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let plan = pod.plan(isolation, machine::layers(&pod))?;
     let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
 
-    let (doors, ends) = handshake::doors(&plan)
+    let (doors, ends) = handshake::doors(handshake::streams_of(&plan))
         .map_err(|source| Error::System { action: "make the guest's connections", source })?;
     let to_guest = vec![(sessions::listen(&pod.directory)?, SESSION_PORT)];
     let quota = quota::enter(&pod, &limits)?;
@@ -111,10 +112,10 @@ fn accompany<'a>(
     // By the time that somebody knows whom to enter, he can.
     let entrance = Entrance::open(&pod.directory)?;
     status::write_pid(&pod.directory, std::process::id())?;
-    let guest = match doors.welcome(plan, &|| signals.interrupted()) {
+    let guest = match doors.welcome(&ToSupervisor::Start(Box::new(plan.clone())), &|| signals.interrupted()) {
         Ok(guest) => guest,
         Err(Refusal::Interrupted) => return Ok(ENDED_BEFORE_ITS_START),
-        Err(refusal) => return Err(refused(refusal)),
+        Err(refusal) => return Err(refusal.into()),
     };
     running.booted();
     let connection = Connection {
@@ -130,12 +131,4 @@ fn accompany<'a>(
         clock: Some(ClockWatch::new()?),
     };
     Ok(attend(pod, plan, connection, signals, terminal, timeline)?)
-}
-
-fn refused(refusal: Refusal) -> Error {
-    match refusal {
-        Refusal::Protocol(what) => Error::Protocol(what),
-        Refusal::Silent(what) => Error::Silent { what, seconds: PATIENCE.as_secs(), console: String::new() },
-        Refusal::Gone | Refusal::Interrupted => stage1::Error::SupervisorGone.into(),
-    }
 }

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use pod::disk_space;
 use pod::guest_network::GuestNetwork;
 use pod::limits::PodLimits;
 use pod::plan::{Addition, Layers, OpenedVolume, VM_SCRATCH, addition, vm_late_image};
@@ -38,6 +39,7 @@ impl<'a> GuestSite<'a> {
         };
         let machine = PodLimits::of(&self.pod.manifest).map_err(Error::Limits)?;
         let limits = PodLimits::of(after).map_err(Error::Limits)?;
+        disk_space::of(after).map_err(Error::App)?;
         limits.apps.last().map_or(Ok(()), |limits| machine.admit(limits)).map_err(Error::Limits)?;
         // Whatever comes with an app is made in the guest.
         let mut kinds = self.kinds.clone();

@@ -61,7 +61,7 @@ fn hand_back(
     parent: &OwnedFd,
 ) -> Result<Infallible, Box<dyn std::error::Error>> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-    stage2::carry_out_outside(operations, users)?;
+    stage2::carry_out(operations, users)?;
     let place = CString::new(place.as_os_str().as_bytes())?;
     let tree = sys::open_mount(&place)?;
     packets::send(parent, MOUNTED, &[tree.as_fd()])?;

@@ -148,7 +148,7 @@ impl Namespaces {
                 .map_err(Error::system("enter the pod's network namespace"))?;
             net::loopback_up().map_err(Error::Loopback)?;
         }
-        stage2::carry_out_outside(operations, Some(self.users.as_fd())).map_err(Error::Outside)?;
+        stage2::carry_out(operations, Some(self.users.as_fd())).map_err(Error::Outside)?;
         let (root, group) = (Uid::from_raw(0), Gid::from_raw(0));
         setns(&self.users, CloneFlags::CLONE_NEWUSER)
             .and_then(|()| setgroups(&[]))

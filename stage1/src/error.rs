@@ -307,10 +307,16 @@ pub struct Causes {
 }
 
 impl Causes {
-    /// From texts, outermost first; `None` if there is none.
+    /// From texts, outermost first; `None` if there is none. Whoever sent them may be hostile.
     pub fn new(texts: Vec<String>) -> Option<Self> {
-        texts.into_iter().rev().fold(None, |rest, text| Some(Self { text, rest: rest.map(Box::new) }))
+        let texts = texts.iter().rev().map(|text| harmless(text));
+        texts.fold(None, |rest, text| Some(Self { text, rest: rest.map(Box::new) }))
     }
+}
+
+/// A text without what could do harm on a terminal.
+pub fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
 impl std::fmt::Display for Causes {
@@ -356,11 +362,11 @@ mod tests {
 
     #[test]
     fn causes_are_a_tree() {
-        let causes = Causes::new(vec!["cannot mount tmpfs on /dev".into(), "EPERM".into()]).unwrap();
+        let causes = Causes::new(vec!["cannot mount tmpfs on /dev".into(), "EPERM\x1b".into()]).unwrap();
         let error = Error::Failed { app: Some("web".parse().unwrap()), source: causes };
         assert_eq!(
             tree(&error),
-            "stage1: cannot start app \"web\"\n  └─cannot mount tmpfs on /dev\n    └─EPERM"
+            "stage1: cannot start app \"web\"\n  └─cannot mount tmpfs on /dev\n    └─EPERM\u{fffd}"
         );
     }
 }

@@ -127,8 +127,9 @@ pub fn run(plan: &Plan, connections: Connections) -> ExitStatus {
     supervisor::run(plan, connections)
 }
 
-/// Carries out what a plan has for root of the host, in the mount namespace of this process (`Plan::outside`).
-pub fn carry_out_outside(operations: &[Operation], users: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+/// Carries operations out in the mount namespace of this process: what a plan has for root of the host (`Plan::outside`), or
+/// what a guest does that exports.
+pub fn carry_out(operations: &[Operation], users: Option<BorrowedFd<'_>>) -> Result<(), Error> {
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     let users = users
         .map(|users| users.try_clone_to_owned())
@@ -137,7 +138,12 @@ pub fn carry_out_outside(operations: &[Operation], users: Option<BorrowedFd<'_>>
     operations::carry_out(operations, &scope::Scope::new(Path::new("/"))?, users.as_slice())
 }
 
+/// Tells the parent that all is done, in place of [`run`].
+pub fn succeed(control: OwnedFd) -> ExitStatus {
+    supervisor::conclude(control, None)
+}
+
 /// Tells the parent that the pod could not be set up, in place of [`run`].
 pub fn refuse(control: OwnedFd, error: &dyn std::error::Error) -> ExitStatus {
-    supervisor::refuse(control, error)
+    supervisor::conclude(control, Some(error))
 }

@@ -35,6 +35,7 @@ fn carry_out_one(operation: &Operation, scope: &Scope, trees: &[OwnedFd]) -> Res
         Operation::Overlay { lower, upper, work, target, label } => {
             overlay::mount(scope, &overlay::Layers { lower, upper, work, label: label.as_ref() }, target)
         }
+        Operation::Merge { lower, upper, target } => overlay::merge(scope, lower, upper, target),
         Operation::Image { source, target, dax } => image::mount(scope, source, target, *dax),
         Operation::Idmap { path } => mounts::idmap(scope, trees, path),
         Operation::Bind { source, target, flags } => mounts::bind(scope, source, target, *flags),

@@ -66,7 +66,7 @@ pub(crate) fn run(plan: &Plan, connections: Connections) -> ExitStatus {
     let Connections { control, streams, cgroups, sockets, trees, sessions, own_kernel } = connections;
     let signals = match take_signals() {
         Ok(signals) => signals,
-        Err(error) => return refuse(control, &error),
+        Err(error) => return conclude(control, Some(&error)),
     };
     let mut supervisor = Supervisor {
         control: Control::new(control),
@@ -89,9 +89,15 @@ pub(crate) fn run(plan: &Plan, connections: Connections) -> ExitStatus {
     supervisor.say_farewell(own_kernel)
 }
 
-pub(crate) fn refuse(control: OwnedFd, error: &dyn std::error::Error) -> ExitStatus {
-    let (control, status) = (Control::new(control), ExitStatus::Code(pod::abi::EXIT_ERROR));
-    control.send(&FromSupervisor::Failed { app: None, causes: causes(error) });
+pub(crate) fn conclude(control: OwnedFd, error: Option<&dyn std::error::Error>) -> ExitStatus {
+    let control = Control::new(control);
+    let status = match error {
+        Some(error) => {
+            control.send(&FromSupervisor::Failed { app: None, causes: causes(error) });
+            ExitStatus::Code(pod::abi::EXIT_ERROR)
+        }
+        None => ExitStatus::SUCCESS,
+    };
     control.send(&FromSupervisor::PodExited { status });
     control.await_farewell();
     status
@@ -307,7 +313,7 @@ impl<'a> Supervisor<'a> {
     fn obey(&mut self, message: ToSupervisor) {
         match message {
             // The first message, once; by now it is meaningless.
-            ToSupervisor::Start(_) => {}
+            ToSupervisor::Start(_) | ToSupervisor::Export(_) => {}
             ToSupervisor::Stop => self.stop(),
             ToSupervisor::Kill => {
                 self.order = Order::Kill;

@@ -132,6 +132,30 @@ impl AppArguments {
     }
 }
 
+/// The arguments of the `export` entrypoint, which is ours: `--appname=NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportArguments {
+    /// The app.
+    pub app: AcName,
+}
+
+impl ExportArguments {
+    /// Without the entrypoint itself.
+    pub fn to_arguments(&self) -> Vec<String> {
+        vec![format!("--appname={}", self.app)]
+    }
+
+    /// From a stage1's command line, without the entrypoint itself.
+    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, Error> {
+        let arguments: Vec<String> = arguments.into_iter().collect();
+        match arguments.as_slice() {
+            [app] => app.strip_prefix("--appname=").and_then(|app| app.parse().ok()).map(|app| Self { app }),
+            _ => None,
+        }
+        .ok_or_else(|| Error::Invalid("export takes --appname=NAME".into()))
+    }
+}
+
 /// The arguments of the `attach` entrypoint: `--action=list|auto-attach|custom-attach --app=NAME --debug=BOOL`, and with
 /// `custom-attach` a `--tty-in=BOOL`, `--stdin=BOOL`, ... for each endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,6 +237,15 @@ mod tests {
         for bad in ["", "start", "start web", "pause --appname=web", "stop --appname=W", "stop --appname=a x"]
         {
             assert!(AppArguments::parse(words(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn export() {
+        let arguments = ExportArguments { app: "web".parse().unwrap() };
+        assert_eq!(ExportArguments::parse(arguments.to_arguments()).unwrap(), arguments);
+        for bad in ["", "web", "--appname=W", "--appname=a --appname=b"] {
+            assert!(ExportArguments::parse(words(bad)).is_err(), "{bad}");
         }
     }
 

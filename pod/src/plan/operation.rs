@@ -47,6 +47,15 @@ pub enum Operation {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         label: Option<Context>,
     },
+    /// Mounts what an app's root was, read-only: its layer over its image, or the image alone if it has no layer.
+    Merge {
+        /// The image.
+        lower: PathBuf,
+        /// What the app has written; need not be there.
+        upper: PathBuf,
+        /// An existing directory.
+        target: PathBuf,
+    },
     /// Mounts an image read-only, directly or, on kernels before 6.12, through a loop device that vanishes with the mount.
     Image {
         /// The EROFS file, or a block device with it.

@@ -32,8 +32,8 @@ pub enum Stage1 {
 }
 
 /// What a pod manifest says, so that no flag can.
-const SAID_BY_MANIFEST: [&str; 7] =
-    ["port", "volume", "mount", "set_env", "set_env_file", "inherit_env", "exit_policy"];
+const SAID_BY_MANIFEST: [&str; 8] =
+    ["port", "volume", "mount", "set_env", "set_env_file", "inherit_env", "exit_policy", "disk_space"];
 
 // What a pod is made of: what `run` and `prepare` have in common.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
@@ -72,6 +72,9 @@ pub struct PodFlags {
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub inherit_env: bool,
+    /// How much the apps may write into their roots, of a micro-VM: 64Mi to 1Ti; by default 8Gi, or what there is
+    #[arg(long, value_parser = isolators::disk_space, value_name = "QUANTITY")]
+    pub disk_space: Option<RawIsolator>,
     /// Apps come into the pod and leave it while it runs (`rkt app sandbox`).
     #[arg(skip)]
     pub mutable: bool,

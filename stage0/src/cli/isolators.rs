@@ -50,6 +50,11 @@ pub fn pids(text: &str) -> Result<RawIsolator, String> {
     isolator(names::PIDS, json!({ "limit": limit }))
 }
 
+/// A quantity, of `--disk-space`.
+pub fn disk_space(text: &str) -> Result<RawIsolator, String> {
+    isolator(names::DISK_SPACE, json!({ "limit": text }))
+}
+
 /// A number, of `--cpu-shares`.
 pub fn cpu_shares(text: &str) -> Result<RawIsolator, String> {
     let shares: u64 = text.parse().map_err(|error| format!("{text:?}: {error}"))?;
@@ -142,6 +147,8 @@ mod tests {
         assert_eq!(oom_score_adj("-1000").unwrap().value, json!(-1000));
         assert_eq!(cpu_shares("2").unwrap().value, json!(2));
         assert!(cpu_shares("1").is_err() && cpu_shares("much").is_err());
+        assert_eq!(disk_space("1.5Gi").unwrap().value, json!({"limit": "1.5Gi"}));
+        assert!(disk_space("16m").is_err_and(|error| error.contains("64Mi")));
         assert!(pids("0").is_err() && pids("-1").is_err() && oom_score_adj("1001").is_err());
     }
 

@@ -55,6 +55,9 @@ pub struct SandboxFlags {
     /// How many processes and threads all its apps may have together
     #[arg(long, value_parser = isolators::pids, value_name = "NUMBER")]
     pids: Option<RawIsolator>,
+    /// How much the apps may write into their roots, of a micro-VM: 64Mi to 1Ti; by default 8Gi, or what there is
+    #[arg(long, value_parser = isolators::disk_space, value_name = "QUANTITY")]
+    disk_space: Option<RawIsolator>,
     /// The cgroup that the pod's is to be below, instead of the caller's own: /machine.slice
     #[arg(long, value_name = "PATH", value_parser = values::parsed::<CgroupPath>)]
     cgroup_parent: Option<CgroupPath>,
@@ -78,6 +81,7 @@ impl SandboxFlags {
             private_users: self.private_users,
             uuid_file_save: self.uuid_file_save,
             volume: self.volume,
+            disk_space: self.disk_space,
             mutable: true,
             isolators: limits.chain(self.pids).collect(),
             ..PodFlags::default()

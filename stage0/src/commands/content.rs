@@ -4,6 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use pod::abi::PodDirectory;
+use pod::disk_space;
 use pod::image_manifest::ImageManifest;
 use pod::limits::PodLimits;
 use pod::net::Net;
@@ -31,6 +32,14 @@ use crate::{apparmor, landlock, selinux, users, volumes};
     "{0} is not possible with --stage1=fly, whose app has the host's {1}: leave it out, or use --stage1=nspawn"
 )]
 pub struct NotWithFly(pub String, pub &'static str);
+
+/// What only a disk can limit.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "--disk-space (isolator resource/disk-space) is not possible with --stage1={}, whose apps write to the host's file system: leave it \
+     out, or use --stage1=kvm, where they have a disk of that size", .0.name()
+)]
+struct NoDisk(Stage1);
 
 /// A pod that can be made.
 pub struct Content {
@@ -200,6 +209,9 @@ pub fn check(
     images: &[(&str, &Path)],
 ) -> Result<Option<Context>, Box<dyn Error>> {
     let limits = PodLimits::of(manifest)?;
+    if disk_space::of(manifest)?.is_some() && stage1 != Stage1::Kvm {
+        return Err(NoDisk(stage1).into());
+    }
     if stage1 == Stage1::Kvm {
         limits.check_for_vm()?;
         limits.vcpus()?;

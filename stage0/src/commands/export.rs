@@ -2,11 +2,12 @@
 
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{BufWriter, ErrorKind, Write};
-use std::path::PathBuf;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use flate2::write::GzEncoder;
+use pack::{AciWriter, pack_tree};
 use pod::abi::PodDirectory;
 use pod::users::UserRange;
 use uuid::Uuid;
@@ -14,8 +15,8 @@ use uuid::Uuid;
 use super::{Outcome, enter};
 use crate::cli::{ExportFlags, Globals, Stage1};
 use crate::pods::merged::mount_app;
-use crate::pods::{Pods, State};
-use crate::{image, output, store};
+use crate::pods::{Pods, State, guest_tree};
+use crate::{output, store};
 
 /// Why an app cannot be exported.
 #[derive(Debug, thiserror::Error)]
@@ -28,11 +29,6 @@ enum Refused {
     NotEnded(Uuid, State),
     #[error("pod \"{0}\" is being run or removed")]
     InUse(Uuid),
-    #[error(
-        "pod \"{0}\" ran in a VM: what its apps have written is in a file system that the guest wrote, and the host's kernel \
-         does not mount that; run it with --stage1=nspawn, or write to a volume"
-    )]
-    OfVm(Uuid),
 }
 
 /// The users that a pod had for itself, if it had any.
@@ -59,21 +55,34 @@ pub fn export(globals: &Globals, flags: &ExportFlags) -> Outcome {
     let lock = File::open(&pod.path)?;
     lock.try_lock_shared().map_err(|_| Refused::InUse(pod.uuid))?;
     let directory = PodDirectory::new(&pod.path);
-    if Stage1::of_pod(&directory)?.0 == Stage1::Kvm {
-        return Err(Refused::OfVm(pod.uuid).into());
-    }
+    let (stage1, _) = Stage1::of_pod(&directory)?;
     let apps = pod.manifest()?.apps;
     let app = &enter::choose(&apps, flags.app.as_ref())?.name;
-    let users = users_of(&directory)?;
     let manifest = fs::read(directory.app_manifest(app))?;
     // The working directory will be another one.
     let path = std::path::absolute(&flags.output)?;
     output::file(&path, flags.overwrite, |file| -> Result<(), Box<dyn Error>> {
         let spare = store::spare(&globals.directory, &format!("export-{}-{app}", pod.uuid))?;
-        let merged = mount_app(&directory, app, spare)?;
         let output = GzEncoder::new(BufWriter::new(file), flate2::Compression::default());
-        let output = image::directory::write_aci(&merged.root, users, &manifest, output)?;
+        let output = match stage1 {
+            Stage1::Kvm => {
+                let tree = guest_tree::import(&pod.path, pod.uuid, app, unnamed_file(&spare)?)?;
+                let mut writer = AciWriter::new(output, &manifest)?;
+                writer.add_image(&tree)?;
+                writer.finish()?
+            }
+            Stage1::Nspawn | Stage1::Fly => {
+                let users = users_of(&directory)?;
+                let merged = mount_app(&directory, app, spare)?;
+                pack_tree(&merged.root, users, &manifest, output)?
+            }
+        };
         Ok(output.finish()?.flush()?)
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A file beside `spare`, of which nothing is left however this process ends.
+fn unnamed_file(spare: &Path) -> io::Result<File> {
+    tempfile::tempfile_in(spare.parent().unwrap_or(spare))
 }

@@ -16,6 +16,8 @@ use super::{ARCHITECTURE, MAX_JSON_BYTES, tree_writer};
 
 const MANIFEST: &[u8] = b"manifest";
 const ROOTFS: &[u8] = b"rootfs";
+/// The most bytes of all paths together: they are held in memory, and each may have 4095 of them.
+const MAX_NAMES_BYTES: usize = 512 << 20;
 
 /// What an ACI was.
 pub struct Aci {
@@ -31,11 +33,17 @@ pub struct Aci {
 pub fn render<S: Sink>(compressed: impl Read, sink: S) -> Result<(Aci, S), Error> {
     let stream =
         decompress(BufReader::with_capacity(1 << 17, compressed)).map_err(Error::read("the archive"))?;
+    render_archive(stream, sink)
+}
+
+/// The same of an ACI that is not compressed.
+pub fn render_archive<S: Sink>(stream: impl Read, sink: S) -> Result<(Aci, S), Error> {
     let mut archive = Archive::new(Stream(Hashed::new(stream, image_hasher())));
     let mut tree = Tree {
         writer: Writer::new(sink),
         seen: HashSet::new(),
         links: HashSet::new(),
+        names_left: MAX_NAMES_BYTES,
         manifest: None,
         has_rootfs: false,
     };
@@ -62,6 +70,8 @@ struct Tree<S> {
     seen: HashSet<EntryPath>,
     /// Those of symbolic links: a tree that was packed has nothing below one.
     links: HashSet<EntryPath>,
+    /// Bytes that further paths may have.
+    names_left: usize,
     manifest: Option<(Vec<u8>, ImageManifest)>,
     has_rootfs: bool,
 }
@@ -73,6 +83,10 @@ impl<S: Sink> Tree<S> {
         if path.is_root() {
             return Ok(()); // the archive's own "./"
         }
+        self.names_left = self
+            .names_left
+            .checked_sub(path.as_bytes().len())
+            .ok_or_else(|| layout(&format!("the paths before it have {MAX_NAMES_BYTES} bytes already")))?;
         if !self.seen.insert(path.clone()) {
             return Err(layout("it stands twice in the archive"));
         }

@@ -81,7 +81,7 @@ impl Bundle {
 
     /// A file and its size.
     pub fn open(&self, name: &str) -> Result<(Box<dyn Read + '_>, u64), Error> {
-        let missing = || Error::Missing(tarball::quote(name.as_bytes()));
+        let missing = || Error::Missing(super::quote(name.as_bytes()));
         match self {
             Self::Directory(directory) => {
                 // A pipe in place of the file must not hold us up.
@@ -130,7 +130,7 @@ impl Bundle {
 fn link(entry: &tarball::Entry, from: &EntryPath, target: &[u8]) -> Result<EntryPath, Error> {
     let outside = || Error::Layout {
         entry: entry.display_name(),
-        what: format!("its target {} is outside the archive", tarball::quote(target)),
+        what: format!("its target {} is outside the archive", super::quote(target)),
     };
     if target.starts_with(b"/") {
         return Err(outside());

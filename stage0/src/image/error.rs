@@ -46,15 +46,6 @@ pub enum Error {
     /// The image in the store cannot be written or read back.
     #[error("cannot write the image")]
     Write(#[from] erofs::Error),
-    /// An entry cannot be put into an archive.
-    #[error("cannot archive {entry}")]
-    Archive {
-        /// Its path.
-        entry: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
     /// A layer of an OCI image cannot be applied.
     #[error("layer {name} cannot be applied")]
     Layer {
@@ -113,12 +104,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// For `map_err` on archiving what is at a path of an image.
-    pub fn archive(path: &[u8]) -> impl FnOnce(io::Error) -> Self {
-        let entry = format!("/{}", tarball::quote(path));
-        move |source| Self::Archive { entry, source }
-    }
-
     /// For `map_err` on reading something.
     pub fn read(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();

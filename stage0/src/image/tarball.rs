@@ -12,8 +12,9 @@ mod pax;
 use std::io::{self, Read};
 
 use erofs::{Metadata, Special};
+use pack::quote;
 
-pub use error::{Error, quote};
+pub use error::Error;
 use header::{BLOCK_BYTES, Header};
 
 /// The most bytes that one long name or one set of PAX records may have.

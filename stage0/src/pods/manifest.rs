@@ -41,7 +41,7 @@ pub fn generate(
     let mut manifest = PodManifest::new(apps.collect::<Result<_, _>>()?);
     manifest.ports = flags.port.clone();
     manifest.volumes = flags.volume.clone();
-    manifest.isolators = flags.isolators.clone();
+    manifest.isolators = flags.isolators.iter().chain(&flags.disk_space).cloned().collect();
     if flags.exit_policy != ExitPolicy::default() {
         manifest.annotations.push(annotation(annotations::EXIT_POLICY, flags.exit_policy)?);
     }

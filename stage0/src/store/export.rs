@@ -4,23 +4,23 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::BorrowedFd;
 
+use pack::AciWriter;
+
 use super::{Error, Image, Store};
-use crate::image::AciWriter;
 
 impl Store {
     /// Writes an image as an ACI. Its ID is that of the archive's bytes, so it is that of the image only if the image came from
     /// such an archive.
     pub fn write_aci<W: Write>(&self, image: &Image, output: W) -> Result<W, Error> {
         let failed = |source| Error::Pack { id: image.id.clone(), source };
-        let write = |source| failed(crate::image::Error::Read { what: "what is written".into(), source });
         let manifest = image.manifest_path();
         let manifest = fs::read(&manifest).map_err(Error::io("read", &manifest))?;
         let erofs = image.erofs_path();
         let erofs = File::open(&erofs).map_err(Error::io("open", &erofs))?;
         let reader = erofs::Reader::open(erofs).map_err(|error| failed(error.into()))?;
-        let mut writer = AciWriter::new(output, &manifest).map_err(write)?;
+        let mut writer = AciWriter::new(output, &manifest).map_err(failed)?;
         writer.add_image(&reader).map_err(failed)?;
-        writer.finish().map_err(write)
+        writer.finish().map_err(failed)
     }
 
     /// Makes an image's tree in an empty directory.

@@ -8,8 +8,8 @@ use pod::types::ImageId;
 
 use super::workspace::Workspace;
 use super::{Error, SOURCE_FILE, Store, sums};
+use crate::image::Opened;
 use crate::image::digest::HashingSink;
-use crate::image::{Opened, directory};
 
 /// What an image is.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Store {
         let manifest = image.manifest_path();
         let manifest = fs::read(&manifest).map_err(Error::io("read", &manifest))?;
         let failed = |source| Error::Pack { id: id.clone(), source };
-        let of_tree = directory::write_aci(tree, None, &manifest, HashingSink::new()).map_err(failed)?;
+        let of_tree = pack::pack_tree(tree, None, &manifest, HashingSink::new()).map_err(failed)?;
         Ok(of_image.finish() == of_tree.finish())
     }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use pod::plan::MountFlags;
 use pod::selinux::Context;
 
-use super::mounts::{Kind, mount as mount_kind};
+use super::mounts::{Kind, bind, mount as mount_kind};
 use crate::error::{Error, errno};
 use crate::scope::Scope;
 
@@ -34,6 +34,21 @@ pub fn mount(scope: &Scope, layers: &Layers<'_>, target: &Path) -> Result<(), Er
     let options = options(layers);
     let kind = Kind { file_system: "overlay", source: Path::new("overlay"), flags: FLAGS, options: &options };
     mount_kind(scope, &kind, target)
+}
+
+/// Mounts `upper` over `lower`, both read-only; `lower` alone, if there is no `upper`.
+pub fn merge(scope: &Scope, lower: &Path, upper: &Path, target: &Path) -> Result<(), Error> {
+    let flags = MountFlags::INERT.read_only();
+    match fs::symlink_metadata(upper) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => bind(scope, lower, target, flags),
+        Err(error) => Err(Error::path("find the layer", upper)(errno(&error))),
+        Ok(_) => {
+            let options = format!("lowerdir={}:{}", escape(upper), escape(lower));
+            let kind =
+                Kind { file_system: "overlay", source: Path::new("overlay"), flags, options: &options };
+            mount_kind(scope, &kind, target)
+        }
+    }
 }
 
 fn make(path: &Path) -> io::Result<()> {

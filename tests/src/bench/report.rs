@@ -29,6 +29,7 @@ pub fn table(results: &Results) -> String {
     for (name, time) in &vm.marks {
         row(&mut text, name, Some(*time));
     }
+    row(&mut text, "formatting its disk", Summary::of(&vm.format_ms));
     text.push_str("\nthe memory of the pod's parent and the VMM beyond the guest's, while the pod sleeps\n");
     memory(&mut text, "resident", vm.resident);
     text
@@ -82,6 +83,7 @@ pub fn json(results: &Results) -> Value {
         },
         "kvm": {
             "timeline": marks,
+            "format_disk_ms": summary(&vm.format_ms),
             "vmm_rss_beyond_guest_kib": vm.resident.rss_kib,
             "vmm_pss_beyond_guest_kib": vm.resident.pss_kib,
             "vmm_private_beyond_guest_kib": vm.resident.private_kib,
@@ -108,7 +110,11 @@ mod tests {
             wake_ups_a_second: 0.0,
         };
         let marks = vec![("init".to_owned(), Summary { median: 90.0, min: 89.5, max: 91.0 })];
-        let vm = Vm { marks, resident: Resident { rss_kib: 2048, pss_kib: 1536, private_kib: 1024 } };
+        let vm = Vm {
+            marks,
+            format_ms: vec![0.5],
+            resident: Resident { rss_kib: 2048, pss_kib: 1536, private_kib: 1024 },
+        };
         let results = Results { namespaces, idle, vm };
         let text = table(&results);
         assert!(text.contains("0.50      0.25      0.50"), "{text}");
@@ -117,6 +123,7 @@ mod tests {
         assert_eq!(json.pointer("/nspawn/peers/crun/rkt_ratio/median"), Some(&json!(0.5)));
         assert_eq!(json.pointer("/nspawn/peers/crun/rkt_private_users_ratio/median"), Some(&json!(0.75)));
         assert_eq!(json.pointer("/nspawn/supervisor_private_kib"), Some(&json!(512)));
+        assert_eq!(json.pointer("/kvm/format_disk_ms/median"), Some(&json!(0.5)));
         assert_eq!(json.pointer("/kvm/timeline/0/since_start_ms/max"), Some(&json!(91.0)));
     }
 }

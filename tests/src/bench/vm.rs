@@ -1,11 +1,15 @@
 //! Where the time of a VM pod goes, and what memory its VMM takes.
 
+use std::time::Instant;
+
 use crate::measure::{Summary, run};
 use crate::memory::{Resident, beyond_guest, of_process};
 use crate::sleeping::SleepingPod;
 use crate::{Bench, Error, timeline};
 
 const RUNS: usize = 5;
+/// What a pod gets that says nothing.
+const DISK_BYTES: u64 = 8 << 30;
 /// A guest of 128 MiB, which is what other VMMs are measured with; rkt adds what the guest's kernel takes.
 const MEMORY: &[&str] = &["--memory=78Mi"];
 
@@ -14,6 +18,8 @@ const MEMORY: &[&str] = &["--memory=78Mi"];
 pub struct Vm {
     /// Each mark of the timeline, in the order of the first run, and the milliseconds to it since the start.
     pub marks: Vec<(String, Summary)>,
+    /// The milliseconds that formatting its disk takes, each time.
+    pub format_ms: Vec<f64>,
     /// The memory of the pod's parent and the VMM, without the guest's, while the pod sleeps. What they share counts twice.
     pub resident: Resident,
 }
@@ -28,7 +34,18 @@ pub fn measure(bench: &Bench) -> Result<Vm, Error> {
         }
         bench.collect_garbage()?;
     }
-    Ok(Vm { marks: summarise(&runs), resident: resident(bench)? })
+    Ok(Vm { marks: summarise(&runs), format_ms: format_ms(bench)?, resident: resident(bench)? })
+}
+
+/// Formats disks of the size that pods have, where their directories are.
+fn format_ms(bench: &Bench) -> Result<Vec<f64>, Error> {
+    let time = |_| {
+        let file = tempfile::tempfile_in(&bench.work)?;
+        let begin = Instant::now();
+        scratch::format(&file, DISK_BYTES, [7; 16])?;
+        Ok(begin.elapsed().as_secs_f64() * 1000.0)
+    };
+    (0..RUNS).map(time).collect()
 }
 
 /// The marks that every run has made.

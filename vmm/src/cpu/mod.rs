@@ -12,6 +12,9 @@ pub const VCPUS_MAX: u8 = 32;
 pub struct VcpuCount(u8);
 
 impl VcpuCount {
+    /// A single one.
+    pub const ONE: Self = Self(1);
+
     /// `count` processors; `None` if a machine cannot have so many, or so few.
     pub fn new(count: u8) -> Option<Self> {
         (1..=VCPUS_MAX).contains(&count).then_some(Self(count))

@@ -50,15 +50,3 @@ pub enum Error {
 fn behind(entry: &Option<String>) -> String {
     entry.as_ref().map(|name| format!(", after entry \"{name}\"")).unwrap_or_default()
 }
-
-/// Bytes of a name as text for messages: names are hostile, so control characters never reach a terminal.
-pub fn quote(name: &[u8]) -> String {
-    const LONGEST: usize = 300;
-    let text = String::from_utf8_lossy(name);
-    let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    let mut quoted: String = text.chars().take(LONGEST).map(printable).collect();
-    if text.chars().nth(LONGEST).is_some() {
-        quoted.push_str("...");
-    }
-    quoted
-}

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use erofs::Metadata;
+use pack::is_kept;
 
 use super::error::Error;
-use crate::image::xattr;
 
 const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
 
@@ -70,7 +70,7 @@ impl Records {
                 time_of(time).ok_or_else(|| "its PAX mtime is not a time".to_owned())?;
         }
         for (key, value) in &self.0 {
-            if let Some(name) = key.strip_prefix(XATTR_PREFIX).filter(|name| xattr::is_kept(name)) {
+            if let Some(name) = key.strip_prefix(XATTR_PREFIX).filter(|name| is_kept(name)) {
                 metadata.xattrs.insert(name.to_vec(), value.clone());
             }
         }

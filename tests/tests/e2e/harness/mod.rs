@@ -2,6 +2,7 @@
 //! what they leave behind.
 
 mod aci;
+mod archive;
 mod host;
 mod leftovers;
 mod process;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use aci::{Aci, Entry};
+pub use archive::Archive;
 pub use host::Host;
 pub use process::{Finished, LIMIT, Process, wait_until};
 pub use sockets::pass_sockets;

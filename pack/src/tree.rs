@@ -14,22 +14,22 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlink
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, major, minor};
 use pod::users::UserRange;
 
-use super::aci_writer::{AciWriter, Node};
-use super::error::Error;
-use super::{host_xattr, owners, xattr};
+use crate::error::Error;
+use crate::writer::{AciWriter, Node};
+use crate::{host_xattr, owners, xattr};
 
 /// Writes the tree at `root` with a manifest; of a pod with users of its own, with the owners that it sees.
-pub fn write_aci<W: Write>(
+pub fn pack_tree<W: Write>(
     root: &Path,
     users: Option<UserRange>,
     manifest: &[u8],
     output: W,
 ) -> Result<W, Error> {
-    let read = |source| Error::Read { what: root.display().to_string(), source };
-    let mut writer = AciWriter::new(output, manifest).map_err(Error::archive(b"manifest"))?;
-    let tree = Tree { root: File::open(root).map_err(read)?, users };
+    let failed = |source| Error::Root { root: root.display().to_string(), source };
+    let tree = Tree { root: File::open(root).map_err(failed)?, users };
+    let mut writer = AciWriter::new(output, manifest)?;
     tree.add(&mut writer)?;
-    writer.finish().map_err(Error::archive(b""))
+    writer.finish()
 }
 
 struct Tree {
@@ -42,7 +42,7 @@ impl Tree {
     fn add<W: Write>(&self, writer: &mut AciWriter<W>) -> Result<(), Error> {
         let mut waiting = vec![Vec::new()];
         while let Some(path) = waiting.pop() {
-            let children = self.add_one(&path, writer).map_err(Error::archive(&path))?;
+            let children = self.add_one(&path, writer).map_err(Error::entry(&path))?;
             let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
             waiting.extend(children.iter().rev().map(|name| [&path, separator, name].concat()));
         }
@@ -136,41 +136,4 @@ fn metadata(parent: &OwnedFd, name: &OsStr, stat: &FileStat, kind: Kind) -> io::
         mtime_ns: stat.st_mtime_nsec.try_into().unwrap_or_default(),
         xattrs,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    use super::*;
-
-    const MANIFEST: &[u8] = br#"{"acKind":"ImageManifest","acVersion":"0.8.11","name":"example.com/a",
-        "labels":[{"name":"os","value":"linux"},{"name":"arch","value":"amd64"}]}"#;
-
-    #[test]
-    fn a_tree_is_packed_as_its_image_is() {
-        if !nix::unistd::geteuid().is_root() {
-            return; // owners are set
-        }
-        let tree = tempfile::tempdir().unwrap();
-        let path = |name: &str| tree.path().join(name);
-        std::fs::create_dir_all(path("a/b")).unwrap();
-        std::fs::write(path("a-1"), "sorted before a/b").unwrap();
-        std::fs::write(path("a/b/f"), "data").unwrap();
-        std::fs::hard_link(path("a/b/f"), path("z")).unwrap();
-        symlink("/etc/shadow", path("link")).unwrap();
-        std::fs::set_permissions(path("a"), std::fs::Permissions::from_mode(0o1700)).unwrap();
-        nix::unistd::mkfifo(&path("fifo"), Mode::S_IRUSR).unwrap();
-        std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
-        let archive = write_aci(tree.path(), None, MANIFEST, Vec::new()).unwrap();
-
-        let (_, image) = super::super::aci::render(&archive[..], Vec::new()).unwrap();
-        let reader = erofs::Reader::open(image).unwrap();
-        let names: Vec<String> =
-            reader.walk().map(|entry| String::from_utf8(entry.unwrap().0).unwrap()).collect();
-        assert_eq!(names, ["", "a", "a/b", "a/b/f", "a-1", "fifo", "link", "z"]);
-        let mut writer = AciWriter::new(Vec::new(), MANIFEST).unwrap();
-        writer.add_image(&reader).unwrap();
-        assert_eq!(writer.finish().unwrap(), archive);
-    }
 }
