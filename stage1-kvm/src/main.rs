@@ -3,6 +3,8 @@
 
 mod error;
 mod handshake;
+mod image_writes;
+mod images;
 mod jailed;
 mod kernel;
 mod machine;

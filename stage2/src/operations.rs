@@ -36,6 +36,7 @@ fn carry_out_one(operation: &Operation, scope: &Scope, trees: &[OwnedFd]) -> Res
             overlay::mount(scope, &overlay::Layers { lower, upper, work, label: label.as_ref() }, target)
         }
         Operation::Image { source, target, dax } => image::mount(scope, source, target, *dax),
+        Operation::ReadOnlyDisk { path } => image::make_read_only(path),
         Operation::Idmap { path } => mounts::idmap(scope, trees, path),
         Operation::Bind { source, target, flags } => mounts::bind(scope, source, target, *flags),
         Operation::Attach { tree, target } => volume::attach(scope, trees, *tree, target),
