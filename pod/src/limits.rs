@@ -28,8 +28,8 @@ pub const MAX_PIDS: u64 = 4 << 20;
 pub const CPU_SHARES: RangeInclusive<u64> = 2..=262_144;
 /// What the guest kernel and the supervisor use of a guest's memory before the first app.
 pub const GUEST_BASE_BYTES: u64 = 48 << 20;
-/// The guest kernel's page table of physical memory: 64 bytes for every 4096.
-const GUEST_MEMMAP_SHARE: u64 = 64;
+/// The guest kernel's descriptors of physical memory and of what is mapped like it: 64 bytes for every 4096.
+pub const GUEST_DESCRIPTORS_SHARE: u64 = 64;
 /// The most vCPUs a guest can have.
 pub const MAX_VCPUS: u64 = 32;
 
@@ -145,11 +145,12 @@ impl PodLimits {
         }
     }
 
-    /// The guest's memory: what the apps may use plus what the guest kernel needs, in whole MiB.
-    pub fn guest_memory_bytes(&self) -> Result<u64, Error> {
+    /// The guest's memory: what the apps may use plus what the guest kernel needs, `mapped_bytes` of images included, in whole MiB.
+    pub fn guest_memory_bytes(&self, mapped_bytes: u64) -> Result<u64, Error> {
         const MIB: u64 = 1 << 20;
         let apps = self.memory_bytes();
-        apps.checked_add(apps / GUEST_MEMMAP_SHARE)
+        apps.checked_add(apps / GUEST_DESCRIPTORS_SHARE)
+            .and_then(|sum| sum.checked_add(mapped_bytes / GUEST_DESCRIPTORS_SHARE))
             .and_then(|sum| sum.checked_add(GUEST_BASE_BYTES))
             .and_then(|sum| sum.checked_next_multiple_of(MIB))
             .ok_or_else(|| Error::Invalid(format!("the apps ask for {apps} bytes of memory")))
@@ -388,7 +389,9 @@ mod tests {
         let memory = |limit| format!(r#"{{"name":"resource/memory","value":{{"limit":"{limit}"}}}}"#);
         assert!(limits(&memory("16m")).unwrap_err().to_string().contains("unit"));
         let pod = limits(&memory("128Mi")).unwrap();
-        assert_eq!(pod.guest_memory_bytes().unwrap(), (128 + 2 + 48) << 20);
+        assert_eq!(pod.guest_memory_bytes(0).unwrap(), (128 + 2 + 48) << 20);
+        assert_eq!(pod.guest_memory_bytes(640 << 20).unwrap(), (128 + 2 + 10 + 48) << 20);
+        assert!(pod.guest_memory_bytes(u64::MAX).is_ok());
     }
 
     #[test]

@@ -133,6 +133,8 @@ impl Stdio {
 const POD_ROOT: &str = "/pod";
 /// Where a VM has its devices, before the pod's root becomes the root.
 const VM_DEVICES: &str = "/dev";
+/// The device with a VM's root and the images that are mapped: one is `/dev/pmem0p1`, and so on.
+pub const VM_IMAGES: &str = "/dev/pmem0";
 /// Where a VM pod's writable layers are mounted.
 pub const VM_SCRATCH: &str = "/scratch";
 /// What the plan of a VM pod mounts on: a guest's root, which is read-only, has to have these directories.
@@ -281,6 +283,7 @@ fn vm_file_systems(scratch: &Path) -> Vec<Operation> {
     vec![
         directory(Path::new(VM_DEVICES), 0o755),
         mount("devtmpfs", Path::new(VM_DEVICES), MountFlags::default(), ""),
+        Operation::ReadOnlyDisk { path: VM_IMAGES.into() },
         directory(Path::new(VM_SCRATCH), 0o755),
         Operation::Mount {
             file_system: "ext4".into(),
@@ -313,7 +316,7 @@ fn mount_image(pod_root: &Path, app: &AcName, layers: &Layers) -> (Vec<Operation
     let image = pod_root.join("images").join(app.as_str());
     match &layers.image {
         ImageSource::Tree(tree) => (Vec::new(), tree.clone()),
-        ImageSource::File(source) | ImageSource::Pmem(source) => {
+        ImageSource::File(source) | ImageSource::Pmem(source) | ImageSource::Disk(source) => {
             let dax = matches!(layers.image, ImageSource::Pmem(_));
             let mount = Operation::Image { source: source.clone(), target: image.clone(), dax };
             (vec![directory(&image, 0o755), mount], image)

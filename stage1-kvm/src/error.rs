@@ -189,6 +189,20 @@ pub enum Error {
         /// The end of the console's output.
         console: String,
     },
+    /// The guest attacks its images. The pod runs on.
+    #[error(
+        "warning: the pod's guest writes to the memory of its images, which no honest program does: they are read-only, and nothing is changed; \
+         how often is told at the pod's end"
+    )]
+    ImageWritten,
+    /// The same, at the end.
+    #[error(
+        "warning: the pod's guest has tried {count} times to write to the memory of its images, to no effect"
+    )]
+    ImageWrites {
+        /// How often.
+        count: u64,
+    },
     /// The guest hangs.
     #[error("the guest has not {what} within {seconds} s; the last lines of its console:\n{console}")]
     Silent {

@@ -20,8 +20,8 @@ use crate::machine;
 use crate::running::Running;
 use crate::waiting::Waiting;
 
-/// The image's device in the guest, after its own root.
-const IMAGE_DEVICE: &str = "/dev/pmem1";
+/// The image in the guest, after its own root.
+const IMAGE_DEVICE: &str = "/dev/pmem0p2";
 /// Where the archive comes from.
 const ARCHIVE: StreamHello = StreamHello { app: 0, stream: Stream::Stdout };
 const CHUNK_BYTES: usize = 64 << 10;

@@ -4,12 +4,11 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
 
 use pod::disk_space;
 use pod::guest_network::GuestNetwork;
-use pod::limits::PodLimits;
-use pod::plan::{ImageSource, Isolation, Layers, OpenedVolume, VM_SCRATCH};
+use pod::limits::{GUEST_DESCRIPTORS_SHARE, PodLimits};
+use pod::plan::{Isolation, OpenedVolume};
 use stage1::pod::Pod;
 use vmm::virtio::block::BlockConfig;
 use vmm::virtio::fs::FsConfig;
@@ -18,16 +17,15 @@ use vmm::virtio::vsock::VsockConfig;
 use vmm::{Kvm, MachineConfig, VcpuCount};
 
 use crate::error::Error;
+use crate::images::Images;
 use crate::{kernel, writable};
 
-/// The guest's root file system with its init, beside this program's own file: the first of the persistent memory devices.
+/// The guest's root file system with its init, beside this program's own file: the first part of its persistent memory.
 const ROOT: &str = "guest.erofs";
-/// The guest's only disk.
+/// The guest's first disk.
 pub const SCRATCH_DEVICE: &str = "/dev/vda";
 /// What a guest has that packs a tree: its names, directory by directory, and what the kernel caches.
 const READER_BYTES: u64 = 256 << 20;
-/// A guest's kernel has 64 bytes for each page of an image.
-const MEMMAP_SHARE: u64 = 64;
 /// Guests reach nobody but the host, so that all can have the same number.
 const GUEST_CID: u32 = 3;
 
@@ -36,21 +34,12 @@ pub fn isolation(network: GuestNetwork, volumes: Vec<OpenedVolume>) -> Isolation
     Isolation::Vm { scratch: SCRATCH_DEVICE.into(), volumes, network }
 }
 
-/// Where each app's root comes from in the guest: the images are its persistent memory devices, in order, after its own root.
-pub fn layers(pod: &Pod) -> Vec<Layers> {
-    let apps = (1..).zip(&pod.manifest.apps);
-    apps.map(|(index, app)| Layers {
-        image: ImageSource::Pmem(format!("/dev/pmem{index}").into()),
-        writable: Path::new(VM_SCRATCH).join(app.name.as_str()),
-    })
-    .collect()
-}
-
 /// Opens what the machine is made of. `to_guest` takes connections to the guest; those from it have no ends yet.
 pub fn config(
     pod: &Pod,
     limits: &PodLimits,
     kvm: Kvm,
+    images: Images,
     nets: Vec<NetConfig>,
     file_systems: Vec<FsConfig>,
     to_guest: Vec<(UnixListener, u32)>,
@@ -58,13 +47,15 @@ pub fn config(
     let vcpus = limits.vcpus().map_err(Error::Limits)?;
     let vcpus = VcpuCount::new(vcpus)
         .ok_or_else(|| Error::Limits(pod::Error::Invalid(format!("a VM cannot have {vcpus} vCPUs"))))?;
-    let memory_bytes = limits.guest_memory_bytes().map_err(Error::Limits)?;
-    let bare = bare(kvm, vcpus, memory_bytes, images(pod)?)?;
+    let memory_bytes = limits.guest_memory_bytes(images.mapped_bytes).map_err(Error::Limits)?;
+    let bare = bare(kvm, vcpus, memory_bytes, images.mapped)?;
     let disk_bytes = disk_space::of(&pod.manifest).map_err(Error::Limits)?;
     let scratch = writable::make(&pod.directory.scratch(), disk_bytes, pod.arguments.uuid)?;
+    let mut blocks = vec![BlockConfig { file: scratch, read_only: false }];
+    blocks.extend(images.disks.into_iter().map(|file| BlockConfig { file, read_only: true }));
     Ok(MachineConfig {
         command_line: command_line(pod.arguments.debug),
-        blocks: vec![BlockConfig { file: scratch, read_only: false }],
+        blocks,
         nets,
         file_systems,
         vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host: Vec::new(), to_guest }),
@@ -77,7 +68,7 @@ pub fn config(
 /// read.
 pub fn reader(kvm: Kvm, image: File, scratch: Option<File>) -> Result<MachineConfig, Error> {
     let image_bytes = image.metadata().map_or(0, |image| image.len());
-    let memory_bytes = (READER_BYTES + image_bytes / MEMMAP_SHARE).next_multiple_of(1 << 20);
+    let memory_bytes = (READER_BYTES + image_bytes / GUEST_DESCRIPTORS_SHARE).next_multiple_of(1 << 20);
     let blocks = scratch.into_iter().map(|file| BlockConfig { file, read_only: true }).collect();
     let bare = bare(kvm, VcpuCount::ONE, memory_bytes, vec![image])?;
     Ok(MachineConfig { blocks, ..bare })
@@ -85,15 +76,16 @@ pub fn reader(kvm: Kvm, image: File, scratch: Option<File>) -> Result<MachineCon
 
 /// A machine that has nothing but images, and connects to nobody but its parent.
 fn bare(kvm: Kvm, vcpus: VcpuCount, memory_bytes: u64, images: Vec<File>) -> Result<MachineConfig, Error> {
-    let mut pmems = vec![open_part(ROOT)?];
-    pmems.extend(images);
+    let mut pmem = vec![open_part(ROOT)?];
+    pmem.extend(images);
     Ok(MachineConfig {
         kvm,
         vcpus,
         memory_bytes,
         kernel: open_part(kernel::name())?,
         command_line: command_line(false),
-        pmems,
+        pmem,
+        pmem_writes: None,
         blocks: Vec::new(),
         nets: Vec::new(),
         file_systems: Vec::new(),
@@ -106,19 +98,12 @@ fn bare(kvm: Kvm, vcpus: VcpuCount, memory_bytes: u64, images: Vec<File>) -> Res
 /// What a machine has open, but for its ends of the guest's connections.
 pub fn descriptors(config: &MachineConfig) -> Vec<RawFd> {
     let listeners = config.vsock.iter().flat_map(|vsock| &vsock.to_guest);
-    let files = config.pmems.iter().chain([&config.kernel]);
+    let files = config.pmem.iter().chain([&config.kernel]);
     let files = files.chain(config.blocks.iter().map(|block| &block.file));
     let files = files.chain(config.nets.iter().map(|net| &net.tap)).map(AsRawFd::as_raw_fd);
     let files = files.chain(config.file_systems.iter().map(|volume| volume.server.as_raw_fd()));
+    let files = files.chain(config.pmem_writes.iter().map(AsRawFd::as_raw_fd));
     files.chain(listeners.map(|(listener, _)| listener.as_raw_fd())).chain([config.kvm.as_raw_fd()]).collect()
-}
-
-fn images(pod: &Pod) -> Result<Vec<File>, Error> {
-    let open = |app: &pod::pod_manifest::RuntimeApp| {
-        let path = pod.directory.app_image(&app.name);
-        File::open(&path).map_err(|source| Error::NoImage { app: app.name.clone(), path, source })
-    };
-    pod.manifest.apps.iter().map(open).collect()
 }
 
 /// Opens a file beside this program's own, wherever the link to it is that it was started by.
@@ -140,7 +125,7 @@ fn open_part(name: &str) -> Result<File, Error> {
 /// - `quiet`: kernel messages cost more time than the whole boot. The last of them are wanted when something goes
 ///   wrong, and those are not kept quiet.
 fn command_line(debug: bool) -> String {
-    let root = "root=/dev/pmem0 rootfstype=erofs rootflags=dax=always";
+    let root = "root=/dev/pmem0p1 rootfstype=erofs rootflags=dax=always";
     format!(
         "{root} percpu_alloc=page rcupdate.rcu_expedited=1 noreplace-smp{}",
         if debug { "" } else { " quiet" }

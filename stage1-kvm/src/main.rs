@@ -4,6 +4,8 @@
 mod error;
 mod export;
 mod handshake;
+mod image_writes;
+mod images;
 mod jailed;
 mod kernel;
 mod machine;

@@ -8,7 +8,7 @@ use pod::limits::PodLimits;
 use pod::net::Net;
 use pod::plan::Plan;
 use pod::session::SESSION_PORT;
-use stage1::attend::{Connection, Control, Site, Streams, attend};
+use stage1::attend::{Alarm, Connection, Control, Site, Streams, attend};
 use stage1::clock::ClockWatch;
 use stage1::entrance::Entrance;
 use stage1::network::Network;
@@ -21,6 +21,8 @@ use vmm::probe;
 
 use crate::error::Error;
 use crate::handshake::{self, Doors};
+use crate::image_writes::ImageWrites;
+use crate::images::Images;
 use crate::running::Running;
 use crate::site::GuestSite;
 use crate::waiting::Refusal;
@@ -62,7 +64,8 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let volumes = volumes::open(&pod)?;
     let kinds = volumes.kinds.clone();
     let isolation = machine::isolation(cards.guest, kinds.clone());
-    let plan = pod.plan(isolation, machine::layers(&pod))?;
+    let images = Images::open(&pod, &limits)?;
+    let plan = pod.plan(isolation, images.layers(&pod))?;
     let terminal = pod.arguments.interactive.then(RawTerminal::take).transpose()?;
 
     let (doors, ends) = handshake::doors(handshake::streams_of(&plan))
@@ -70,14 +73,18 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let to_guest = vec![(sessions::listen(&pod.directory)?, SESSION_PORT)];
     let quota = quota::enter(&pod, &limits)?;
     let (servers, file_systems) = volumes.serve()?;
-    let config = machine::config(&pod, &limits, kvm, cards.host, file_systems, to_guest)?;
+    let mut config = machine::config(&pod, &limits, kvm, images, cards.host, file_systems, to_guest)?;
+    let image_writes = ImageWrites::new()?;
+    config.pmem_writes = Some(image_writes.counter()?);
     let running = Running::start(config, ends, pod.arguments.debug)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
     status::write_vmm_pid(&pod.directory, running.pid())?;
     let site = plan.mutable.then(|| Box::new(GuestSite::new(&pod, kinds)) as Box<dyn Site>);
     let caller = Caller { signals: &signals, terminal: terminal.as_ref() };
-    let result = accompany(&pod, &plan, site, doors, &running, caller, &mut timeline);
+    let machine = Machine { running: &running, doors, alarm: image_writes.alarm()? };
+    let result = accompany(&pod, &plan, site, machine, caller, &mut timeline);
     drop(terminal);
+    image_writes.tell();
     let status = match result {
         Ok(status) => status,
         Err(error) => return Err(running.explain(error)),
@@ -89,6 +96,13 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     drop(network);
     timeline.print();
     Ok(ExitCode::from(status.code()))
+}
+
+/// The machine as its parent has to do with it.
+struct Machine<'a> {
+    running: &'a Running,
+    doors: Doors,
+    alarm: Alarm,
 }
 
 /// What comes from whoever runs the pod.
@@ -103,11 +117,11 @@ fn accompany<'a>(
     pod: &'a Pod,
     plan: &'a Plan,
     site: Option<Box<dyn Site + 'a>>,
-    doors: Doors,
-    running: &Running,
+    machine: Machine<'_>,
     caller: Caller<'_>,
     timeline: &mut Timeline,
 ) -> Result<ExitStatus, Error> {
+    let Machine { running, doors, alarm } = machine;
     let Caller { signals, terminal } = caller;
     // By the time that somebody knows whom to enter, he can.
     let entrance = Entrance::open(&pod.directory)?;
@@ -126,6 +140,7 @@ fn accompany<'a>(
         entrance,
         door: Box::new(|session, streams| sessions::open(&pod.directory, session, streams)),
         site,
+        alarm: Some(alarm),
         // The supervisor counts them, in the guest.
         oom_kills: &|_| None,
         clock: Some(ClockWatch::new()?),

@@ -123,6 +123,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         entrance,
         door: Box::new(move |session, streams| door.open(session, streams)),
         site,
+        alarm: None,
         oom_kills: &|app| cgroups.borrow().oom_kills(app),
         // It is the host's.
         clock: None,

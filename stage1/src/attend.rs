@@ -79,10 +79,20 @@ pub struct Connection<'a> {
     pub door: Box<Door<'a>>,
     /// How apps come into the pod and leave it, if they do.
     pub site: Option<Box<dyn Site + 'a>>,
+    /// What else is to be told at once when it happens.
+    pub alarm: Option<Alarm>,
     /// How many of an app's processes were killed for want of memory, where that is counted outside.
     pub oom_kills: &'a dyn Fn(&AcName) -> Option<u64>,
     /// Tells when the pod's clock is to be set, if it has one of its own.
     pub clock: Option<ClockWatch>,
+}
+
+/// Something that is told when it happens for the first time.
+pub struct Alarm {
+    /// Becomes readable then.
+    pub descriptor: OwnedFd,
+    /// What is told.
+    pub error: Box<dyn std::error::Error>,
 }
 
 /// Attends to a pod until it has exited and all its output is delivered: carries streams between it and the caller's
@@ -100,7 +110,7 @@ pub fn attend(
     terminal: Option<&RawTerminal>,
     timeline: &mut Timeline,
 ) -> Result<ExitStatus, Error> {
-    let Connection { control, streams, ended, kill, entrance, door, site, oom_kills, clock } = connection;
+    let Connection { control, streams, ended, kill, entrance, door, site, alarm, oom_kills, clock } = connection;
     let mut attendant = Attendant {
         pod,
         plan,
@@ -110,6 +120,7 @@ pub fn attend(
         sessions: Sessions::new(entrance, door),
         alterations: Alterations::new(&pod.directory, &pod.manifest, site),
         ended: Some(ended),
+        alarm,
         ending: Ending::new(plan.grace_period_ms),
         kill,
         oom_kills,
@@ -134,6 +145,8 @@ struct Attendant<'a, 'k> {
     alterations: Alterations<'k>,
     /// Until it was readable.
     ended: Option<OwnedFd>,
+    /// Until it has been told.
+    alarm: Option<Alarm>,
     ending: Ending,
     kill: &'k mut dyn FnMut(),
     oom_kills: &'k dyn Fn(&AcName) -> Option<u64>,
@@ -181,6 +194,7 @@ impl Attendant<'_, '_> {
         let signalled = happened();
         let ended = self.ended.is_some() && happened();
         let clock_set = self.clock.is_some() && happened();
+        let alarmed = self.alarm.is_some() && happened();
         self.link.advance(&mut answers);
         // Listeners are asked about before the streams show them more.
         let mut messages = self.attachments.advance(&mut answers);
@@ -194,6 +208,9 @@ impl Attendant<'_, '_> {
             self.alterations.ask(session, change);
         }
         self.attachments.settle();
+        if let Some(alarm) = self.alarm.take_if(|_| alarmed) {
+            report(&*alarm.error);
+        }
         if signalled {
             self.take_signals();
         }
@@ -222,6 +239,7 @@ impl Attendant<'_, '_> {
         let mut set = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         set.extend(self.ended.iter().map(|ended| PollFd::new(ended.as_fd(), PollFlags::POLLIN)));
         set.extend(self.clock.iter().map(|clock| PollFd::new(clock.as_fd(), PollFlags::POLLIN)));
+        set.extend(self.alarm.iter().map(|alarm| PollFd::new(alarm.descriptor.as_fd(), PollFlags::POLLIN)));
         self.link.interests(&mut set);
         self.attachments.interests(&mut set);
         self.caller.interests(&mut set);

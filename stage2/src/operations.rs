@@ -37,6 +37,7 @@ fn carry_out_one(operation: &Operation, scope: &Scope, trees: &[OwnedFd]) -> Res
         }
         Operation::Merge { lower, upper, target } => overlay::merge(scope, lower, upper, target),
         Operation::Image { source, target, dax } => image::mount(scope, source, target, *dax),
+        Operation::ReadOnlyDisk { path } => image::make_read_only(path),
         Operation::Idmap { path } => mounts::idmap(scope, trees, path),
         Operation::Bind { source, target, flags } => mounts::bind(scope, source, target, *flags),
         Operation::Attach { tree, target } => volume::attach(scope, trees, *tree, target),

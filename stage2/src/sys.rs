@@ -287,6 +287,8 @@ mod ioctl {
     nix::ioctl_write_int_bad!(open_peer, libc::TIOCGPTPEER);
     nix::ioctl_write_int_bad!(control, libc::TIOCSCTTY);
     nix::ioctl_write_ptr_bad!(resize, libc::TIOCSWINSZ, libc::winsize);
+    // linux/fs.h: BLKROSET
+    nix::ioctl_write_ptr_bad!(block_read_only, 0x125d, libc::c_int);
 }
 
 /// The app's side of the terminal whose master side is given.
@@ -310,6 +312,13 @@ pub fn resize_terminal(master: impl AsFd, size: TerminalSize) -> nix::Result<()>
     let size = libc::winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the call reads one winsize.
     unsafe { ioctl::resize(master.as_fd().as_raw_fd(), &raw const size) }.map(drop)
+}
+
+/// Makes a block device and its partitions refuse writes.
+pub fn set_read_only(device: BorrowedFd<'_>) -> nix::Result<()> {
+    let read_only: libc::c_int = 1;
+    // SAFETY: the call reads one integer.
+    unsafe { ioctl::block_read_only(device.as_raw_fd(), &raw const read_only) }.map(drop)
 }
 
 /// Takes over a descriptor that a system call has just returned.

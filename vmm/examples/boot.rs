@@ -45,7 +45,8 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, B
         memory_bytes: 128 << 20,
         kernel,
         command_line: String::new(),
-        pmems: Vec::new(),
+        pmem: Vec::new(),
+        pmem_writes: None,
         blocks: Vec::new(),
         nets: Vec::new(),
         file_systems: Vec::new(),
@@ -56,7 +57,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, B
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
         match argument.as_str() {
-            "--pmem" => config.pmems.push(open(&value()?)?),
+            "--pmem" => config.pmem.push(open(&value()?)?),
             "--block" => {
                 config.blocks.push(BlockConfig { file: open_to_write(&value()?)?, read_only: false })
             }

@@ -1,7 +1,8 @@
 //! What answers when the guest touches an address or a port that is not memory.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::console::ConsoleLog;
@@ -16,29 +17,15 @@ const TRANSMITTER_EMPTY: u8 = 0x60;
 /// The machine's devices by address. What nobody answers reads as all ones, and writes to it are ignored, as on a PC.
 pub struct Bus {
     devices: Vec<Mutex<MmioTransport>>,
-    pmem: Range<u64>,
-    pmem_writes: AtomicU64,
-    pmem_write_noted: AtomicBool,
+    pmem: Rom,
     console: ConsoleLog,
     timeline: Arc<Timeline>,
 }
 
 impl Bus {
     /// A bus with `devices` in their windows, in order, and the read-only memory `pmem`.
-    pub fn new(
-        devices: Vec<MmioTransport>,
-        pmem: Range<u64>,
-        console: ConsoleLog,
-        timeline: Arc<Timeline>,
-    ) -> Self {
-        Self {
-            devices: devices.into_iter().map(Mutex::new).collect(),
-            pmem,
-            pmem_writes: AtomicU64::new(0),
-            pmem_write_noted: AtomicBool::new(false),
-            console,
-            timeline,
-        }
+    pub fn new(devices: Vec<MmioTransport>, pmem: Rom, console: ConsoleLog, timeline: Arc<Timeline>) -> Self {
+        Self { devices: devices.into_iter().map(Mutex::new).collect(), pmem, console, timeline }
     }
 
     /// The guest reads memory-mapped registers.
@@ -55,8 +42,8 @@ impl Bus {
     pub fn mmio_write(&self, address: u64, data: &[u8]) {
         if let Some((device, offset)) = self.window(address) {
             device.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
-        } else if self.pmem.contains(&address) {
-            self.count_pmem_write(address);
+        } else if self.pmem.range.contains(&address) {
+            self.pmem.note_write(address, &self.console);
         }
     }
 
@@ -74,33 +61,54 @@ impl Bus {
         }
     }
 
-    /// How often the guest has tried to write pmem.
-    pub fn pmem_writes(&self) -> u64 {
-        self.pmem_writes.load(Ordering::Relaxed)
-    }
-
     fn window(&self, address: u64) -> Option<(&Mutex<MmioTransport>, u64)> {
         let distance = address.checked_sub(MMIO_START)?;
         let index = usize::try_from(distance / MMIO_WINDOW).ok()?;
         Some((self.devices.get(index)?, distance % MMIO_WINDOW))
     }
+}
 
-    fn count_pmem_write(&self, address: u64) {
-        self.pmem_writes.fetch_add(1, Ordering::Relaxed);
-        if !self.pmem_write_noted.swap(true, Ordering::Relaxed) {
-            let index = address - self.pmem.start;
-            self.console
-                .note(&format!("dropped a write to read-only pmem at offset {index:#x}; later ones unsaid"));
+/// The read-only memory of the pmem device, and who learns of the guest's attempts to write it.
+pub struct Rom {
+    range: Range<u64>,
+    writes: Option<OwnedFd>,
+    noted: AtomicBool,
+}
+
+impl Rom {
+    /// At these addresses; each attempt adds 1 to the eventfd `writes`.
+    pub fn new(range: Range<u64>, writes: Option<OwnedFd>) -> Self {
+        Self { range, writes, noted: AtomicBool::new(false) }
+    }
+
+    fn note_write(&self, address: u64, console: &ConsoleLog) {
+        if let Some(writes) = &self.writes {
+            // A counter that is full says enough.
+            let _full = nix::unistd::write(writes, &1_u64.to_ne_bytes());
+        }
+        if !self.noted.swap(true, Ordering::Relaxed) {
+            let offset = address - self.range.start;
+            console
+                .note(&format!("dropped a write to read-only pmem at offset {offset:#x}; later ones unsaid"));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io::Read;
+
+    use nix::sys::eventfd::EventFd;
+
     use super::*;
 
+    fn bus_with(pmem: Rom) -> Bus {
+        Bus::new(Vec::new(), pmem, ConsoleLog::new(None), Arc::default())
+    }
+
     fn bus() -> Bus {
-        Bus::new(Vec::new(), 0x1_0000_0000..0x1_0020_0000, ConsoleLog::new(None), Arc::default())
+        bus_with(Rom::new(0x1_0000_0000..0x1_0020_0000, None))
     }
 
     #[test]
@@ -122,12 +130,16 @@ mod tests {
 
     #[test]
     fn pmem_writes_are_counted_and_noted_once() {
-        let bus = bus();
+        let writes = OwnedFd::from(EventFd::new().unwrap());
+        let counter = File::from(writes.try_clone().unwrap());
+        let bus = bus_with(Rom::new(0x1_0000_0000..0x1_0020_0000, Some(writes)));
         for _ in 0..3 {
             bus.mmio_write(0x1_0000_1000, &[1; 8]);
         }
         bus.mmio_write(0x1_0020_0000, &[1]);
-        assert_eq!(bus.pmem_writes(), 3);
+        let mut count = [0; 8];
+        (&counter).read_exact(&mut count).unwrap();
+        assert_eq!(u64::from_ne_bytes(count), 3);
         assert_eq!(bus.console.last_lines().matches("dropped a write").count(), 1);
     }
 

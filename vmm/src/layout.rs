@@ -10,7 +10,7 @@
 //! fee0_0000    local APICs       (in the kernel)
 //! fffb_c000    pages that KVM itself needs on Intel
 //! 1_0000_0000  RAM beyond 3 GiB
-//! ...        read-only memory of the pmem devices, from the next GiB
+//! ...        read-only memory of the pmem device, from the next GiB
 //! 80_0000_0000  end: 39 bits, which every processor with nested paging has
 //! ```
 
@@ -111,15 +111,16 @@ pub fn pmem_start(memory_bytes: u64) -> u64 {
     ram_end.max(GAP_END).next_multiple_of(PMEM_ALIGNMENT)
 }
 
-/// The size of guest-physical memory that a pmem device of `file_bytes` takes: Linux adds memory in units of 2 MiB.
+/// The size of guest-physical memory that a file of `file_bytes` takes in the pmem device, with zeros up to the next 2 MiB: Linux
+/// adds memory in such units, and a file that begins at one can be in huge pages in the host's tables and in the guest's.
 pub fn pmem_size(file_bytes: u64) -> Option<u64> {
     file_bytes.checked_next_multiple_of(HUGE_PAGE_SIZE).filter(|size| *size <= ADDRESS_END)
 }
 
-/// The end of a pmem device of `bytes` at `start`; an error if the address space ends before it does.
-pub fn pmem_end(start: u64, bytes: u64) -> Result<u64, MemoryError> {
-    let end = start.checked_add(bytes).filter(|end| *end <= ADDRESS_END);
-    end.ok_or(MemoryError::Size { what: "pmem", bytes })
+/// An error if the address space ends before a pmem device of `bytes` at `start` does.
+pub fn check_pmem(start: u64, bytes: u64) -> Result<(), MemoryError> {
+    let fits = start.checked_add(bytes).is_some_and(|end| end <= ADDRESS_END);
+    if fits { Ok(()) } else { Err(MemoryError::Size { what: "pmem", bytes }) }
 }
 
 #[cfg(test)]
@@ -158,6 +159,9 @@ mod tests {
         assert_eq!(pmem_size(1), Some(HUGE_PAGE_SIZE));
         assert_eq!(pmem_size(HUGE_PAGE_SIZE), Some(HUGE_PAGE_SIZE));
         assert_eq!(pmem_size(u64::MAX), None);
+        assert!(check_pmem(ADDRESS_END - HUGE_PAGE_SIZE, HUGE_PAGE_SIZE).is_ok());
+        assert!(check_pmem(ADDRESS_END - HUGE_PAGE_SIZE, 2 * HUGE_PAGE_SIZE).is_err());
+        assert!(check_pmem(ADDRESS_END, u64::MAX).is_err());
     }
 
     #[test]

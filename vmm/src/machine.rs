@@ -1,6 +1,7 @@
 //! A machine: from open files to a running guest, and to its end.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +12,7 @@ use vm_memory::GuestAddress;
 
 use crate::boot;
 use crate::boot::elf::{Image, Kernel};
-use crate::bus::Bus;
+use crate::bus::{Bus, Rom};
 use crate::confinement;
 use crate::console::{ConsoleLog, Sink};
 use crate::cpu::cpuid::Template;
@@ -27,7 +28,7 @@ use crate::virtio::block::{Block, BlockConfig};
 use crate::virtio::console::Console;
 use crate::virtio::fs::{Fs, FsConfig};
 use crate::virtio::net::{Net, NetConfig};
-use crate::virtio::pmem::{self, Pmem};
+use crate::virtio::pmem::{Files, Pmem};
 use crate::virtio::rng::Rng;
 use crate::virtio::vsock::{Vsock, VsockConfig};
 use crate::vm::{Access, Vm};
@@ -53,8 +54,10 @@ pub struct MachineConfig {
     pub kernel: File,
     /// The caller's kernel parameters; they come after the machine's own, so that what follows a `--` reaches init.
     pub command_line: String,
-    /// Files that the guest reads as `/dev/pmem0` and so on, in this order. They must not shrink while the machine runs.
-    pub pmems: Vec<File>,
+    /// Files that the guest reads as `/dev/pmem0p1` and so on, in this order. They must not shrink while the machine runs.
+    pub pmem: Vec<File>,
+    /// An eventfd to which each of the guest's attempts to write those adds 1.
+    pub pmem_writes: Option<OwnedFd>,
     /// Disks: `/dev/vda` and so on, in this order.
     pub blocks: Vec<BlockConfig>,
     /// Network cards: `eth0` and so on, in this order.
@@ -115,8 +118,10 @@ impl Ram {
 /// What is in a machine's memory before it runs.
 struct Contents {
     ram: Vec<Region>,
-    pmems: Vec<Region>,
+    pmem: Option<Region>,
     memory: DeviceMemory,
+    /// What tells the guest of its pmem's parts.
+    parameter: String,
     /// Where the kernel is entered.
     entry: u32,
 }
@@ -126,10 +131,12 @@ impl Contents {
         let kernel = Kernel::parse(&config.kernel)?;
         let image = Image::open(&config.kernel, &kernel)?;
         let ram = map_ram(&kernel, &image, config.memory_bytes)?;
-        let pmems = map_pmems(&config.pmems, config.memory_bytes)?;
-        let memory = DeviceMemory::new(ram.clone(), pmems.clone())?;
+        let files = Files::map(&config.pmem)?;
+        let parameter = files.as_ref().map(Files::kernel_parameter).unwrap_or_default();
+        let pmem = files.map(|files| place(files, config.memory_bytes)).transpose()?;
+        let memory = DeviceMemory::new(ram.clone(), pmem.iter().cloned().collect())?;
         image.load(&memory)?;
-        Ok(Self { ram, pmems, memory, entry: kernel.entry })
+        Ok(Self { ram, pmem, memory, parameter, entry: kernel.entry })
     }
 }
 
@@ -153,15 +160,15 @@ impl Machine {
         let timeline = Arc::new(Timeline::default());
 
         let (mut vm, contents) = create_vm(&config.kvm, || Contents::load(&config))?;
-        let Contents { ram, pmems, memory, entry } = contents;
+        let Contents { ram, pmem, memory, parameter, entry } = contents;
         ram.iter().try_for_each(|region| vm.add_memory(region, Access::ReadWrite))?;
-        pmems.iter().try_for_each(|region| vm.add_memory(region, Access::ReadOnly))?;
+        pmem.iter().try_for_each(|region| vm.add_memory(region, Access::ReadOnly))?;
 
         let events = EventLoop::new().map_err(Error::host("create the event loop"))?;
         let mut devices = Devices::new(&vm, &memory, events.handle(), &console);
         devices.attach(Console::new(console.clone()))?;
         devices.attach(Rng)?;
-        for region in &pmems {
+        if let Some(region) = &pmem {
             devices.attach(Pmem::new(region.start, region.mapping.bytes()))?;
         }
         for block in config.blocks {
@@ -178,14 +185,14 @@ impl Machine {
         }
         let transports = devices.into_transports();
 
-        let parameters = devices::kernel_parameters(transports.len());
+        let parameters = devices::kernel_parameters(transports.len()) + &parameter;
         let bounce = if config.memory_bytes > layout::GAP_START { NO_BOUNCE_BUFFERS } else { "" };
         let command_line = format!("{KERNEL_PARAMETERS}{bounce}{parameters} {}", config.command_line);
         boot::write_command_line(&memory, &command_line)?;
         boot::pvh::write_start_info(&memory, config.memory_bytes)?;
         boot::mp_table::write_mp_table(&memory, config.vcpus.get())?;
 
-        let bus = Bus::new(transports, span(&pmems), console.clone(), Arc::clone(&timeline));
+        let bus = Bus::new(transports, rom(pmem, config.pmem_writes), console.clone(), Arc::clone(&timeline));
         let vcpus = create_vcpus(&config.kvm, &vm, config.vcpus, entry)?;
         timeline.record(Phase::Built);
         let confined = config.confined;
@@ -297,23 +304,16 @@ fn map_ram(kernel: &Kernel, image: &Image, memory_bytes: u64) -> Result<Vec<Regi
     Ok(ram)
 }
 
-/// Maps the pmem files one after the other.
-fn map_pmems(files: &[File], memory_bytes: u64) -> Result<Vec<Region>, Error> {
-    let mut next = layout::pmem_start(memory_bytes);
-    let mut regions = Vec::new();
-    for file in files {
-        let mapping = pmem::map(file)?;
-        let start = GuestAddress(next);
-        next = layout::pmem_end(next, mapping.bytes())?;
-        regions.push(Region { start, mapping: Arc::new(mapping) });
-    }
-    Ok(regions)
+/// Gives the files of pmem their address.
+fn place(files: Files, memory_bytes: u64) -> Result<Region, Error> {
+    let start = layout::pmem_start(memory_bytes);
+    layout::check_pmem(start, files.mapping.bytes())?;
+    Ok(Region { start: GuestAddress(start), mapping: Arc::new(files.mapping) })
 }
 
-/// From the first address of `regions` to the end of the last.
-fn span(regions: &[Region]) -> std::ops::Range<u64> {
-    let start = regions.first().map_or(0, |first| first.start.0);
-    start..regions.last().map_or(0, |last| last.start.0 + last.mapping.bytes())
+fn rom(pmem: Option<Region>, writes: Option<OwnedFd>) -> Rom {
+    let range = pmem.map_or(0..0, |Region { start, mapping }| start.0..start.0 + mapping.bytes());
+    Rom::new(range, writes)
 }
 
 /// The processors: the first is to enter the kernel, the others wait until it starts them.

@@ -65,6 +65,11 @@ pub enum Operation {
         /// Whether the device is persistent memory that is mapped rather than read.
         dax: bool,
     },
+    /// Makes a block device and its partitions refuse writes.
+    ReadOnlyDisk {
+        /// The device.
+        path: PathBuf,
+    },
     /// Lays over a mount the same with its owners shifted into the pod's user namespace (namespaces), which is the first of
     /// the descriptors that were handed over.
     Idmap {

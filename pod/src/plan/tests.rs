@@ -36,7 +36,7 @@ fn vm() -> World {
     let network = GuestNetwork::default();
     world(
         Isolation::Vm { scratch: "/dev/vda".into(), volumes: Vec::new(), network },
-        ImageSource::Pmem("/dev/pmem0".into()),
+        ImageSource::Pmem("/dev/pmem0p2".into()),
     )
 }
 
@@ -101,7 +101,7 @@ fn only_a_guest_sets_its_network_up() {
     let network = GuestNetwork { interfaces: vec![interface] };
     let isolation =
         Isolation::Vm { scratch: "/dev/vda".into(), volumes: Vec::new(), network: network.clone() };
-    let plan = compute(&manifest(), &world(isolation, ImageSource::Pmem("/dev/pmem0".into()))).unwrap();
+    let plan = compute(&manifest(), &world(isolation, ImageSource::Pmem("/dev/pmem0p2".into()))).unwrap();
     assert_eq!(plan.network, network);
     let sent: Plan = serde_json::from_str(&serde_json::to_string(&plan).unwrap()).unwrap();
     assert_eq!(sent, plan);

@@ -37,7 +37,7 @@ pub(super) fn shifted_root(root: &Path, app: &AcName, layers: &Layers) -> Vec<Op
         directory(&image, 0o755),
         match &layers.image {
             ImageSource::Tree(tree) => bind(tree, &image),
-            ImageSource::File(source) | ImageSource::Pmem(source) => {
+            ImageSource::File(source) | ImageSource::Pmem(source) | ImageSource::Disk(source) => {
                 Operation::Image { source: source.clone(), target: image.clone(), dax: false }
             }
         },

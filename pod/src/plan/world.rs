@@ -94,8 +94,10 @@ pub struct Layers {
 pub enum ImageSource {
     /// An EROFS file of the host.
     File(PathBuf),
-    /// A device of the guest.
+    /// A device of the guest, which is mapped.
     Pmem(PathBuf),
+    /// A disk of the guest, which is read.
+    Disk(PathBuf),
     /// A rendered tree of the host, which has no EROFS.
     Tree(PathBuf),
 }

@@ -65,6 +65,7 @@ impl Machine {
             entrance,
             door: Box::new(pipes),
             site: None,
+            alarm: None,
             oom_kills: &|_| None,
             clock: None,
         };

@@ -1,5 +1,7 @@
 //! Mounting EROFS images.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -7,8 +9,9 @@ use pod::plan::MountFlags;
 
 use super::loop_device;
 use super::mounts::{Kind, try_mount};
-use crate::error::Error;
+use crate::error::{Error, errno};
 use crate::scope::Scope;
+use crate::sys;
 
 /// Nobody sees an image but through the overlay, which says for itself what its programs may.
 const FLAGS: MountFlags = MountFlags { read_only: true, no_suid: false, no_dev: true, no_exec: false };
@@ -22,6 +25,12 @@ pub fn mount(scope: &Scope, source: &Path, target: &Path, dax: bool) -> Result<(
         Err(Errno::ENOTBLK) => through_loop(scope, kind, target, &action),
         other => other.map_err(Error::path(action, target)),
     }
+}
+
+/// Makes a disk refuse writes, which the device itself has no bit to say of.
+pub fn make_read_only(disk: &Path) -> Result<(), Error> {
+    let open = File::open(disk).map_err(|error| Error::path("open", disk)(errno(&error)))?;
+    sys::set_read_only(open.as_fd()).map_err(Error::path("make read-only", disk))
 }
 
 fn through_loop(scope: &Scope, kind: Kind<'_>, target: &Path, action: &str) -> Result<(), Error> {

@@ -8,6 +8,7 @@
 mod measure;
 mod memory;
 mod namespaces;
+mod reading;
 mod report;
 mod sleeping;
 mod timeline;
@@ -63,7 +64,8 @@ impl Bench {
     fn run(&self) -> Result<(), Error> {
         measure::become_real_time()?;
         let namespaces = namespaces::compare(self)?;
-        let results = Results { namespaces, idle: namespaces::idle(self)?, vm: vm::measure(self)? };
+        let (idle, vm, reading) = (namespaces::idle(self)?, vm::measure(self)?, reading::measure(self)?);
+        let results = Results { namespaces, idle, vm, reading };
         print!("{}", report::table(&results));
         let json = serde_json::to_string_pretty(&report::json(&results))?;
         Ok(std::fs::write(&self.output, json + "\n")?)
@@ -76,6 +78,7 @@ struct Results {
     namespaces: namespaces::Rounds,
     idle: sleeping::Idle,
     vm: vm::Vm,
+    reading: reading::Reading,
 }
 
 fn main() -> ExitCode {

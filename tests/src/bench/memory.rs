@@ -55,6 +55,15 @@ pub fn beyond_guest(smaps: &str) -> Resident {
     sum(side_by_side(&mappings).into_iter().filter(|group| !is_guest(group)).flatten())
 }
 
+/// What is resident of the images that a guest has mapped.
+pub fn of_images(smaps: &str) -> Resident {
+    sum(parse(smaps).iter().filter(|mapping| is_image(mapping)))
+}
+
+fn is_image(mapping: &Mapping) -> bool {
+    mapping.path.ends_with(".erofs")
+}
+
 fn sum<'m>(mappings: impl IntoIterator<Item = &'m Mapping>) -> Resident {
     mappings.into_iter().fold(Resident::default(), |sum, mapping| Resident {
         rss_kib: sum.rss_kib + mapping.rss_kib,
@@ -66,7 +75,7 @@ fn sum<'m>(mappings: impl IntoIterator<Item = &'m Mapping>) -> Resident {
 fn is_guest(group: &[&Mapping]) -> bool {
     let kib: u64 = group.iter().map(|mapping| (mapping.end - mapping.start) >> 10).sum();
     let no_reserve = group.iter().all(|mapping| mapping.no_reserve);
-    no_reserve && (kib >= GUEST_KIB_MIN || group.iter().any(|mapping| mapping.path.ends_with(".erofs")))
+    no_reserve && (kib >= GUEST_KIB_MIN || group.iter().any(|mapping| is_image(mapping)))
 }
 
 /// Groups of mappings that follow each other without a gap and agree in their reservation.
@@ -146,5 +155,6 @@ mod tests {
             beyond_guest(&smaps.concat()),
             Resident { rss_kib: 1016, pss_kib: 1016, private_kib: 1016 }
         );
+        assert_eq!(of_images(&smaps.concat()), Resident { rss_kib: 700, pss_kib: 700, private_kib: 700 });
     }
 }

@@ -8,10 +8,11 @@ use crate::Results;
 use crate::measure::Summary;
 use crate::memory::Resident;
 use crate::namespaces::PEERS;
+use crate::reading::Speeds;
 
 /// The table.
 pub fn table(results: &Results) -> String {
-    let Results { namespaces, idle, vm } = results;
+    let Results { namespaces, idle, vm, reading } = results;
     let mut text = String::from("\nbusybox /bin/true, from start to exit\n");
     heading(&mut text, "ms");
     row(&mut text, "rkt run --stage1=nspawn", Summary::of(&namespaces.rkt));
@@ -32,6 +33,20 @@ pub fn table(results: &Results) -> String {
     row(&mut text, "formatting its disk", Summary::of(&vm.format_ms));
     text.push_str("\nthe memory of the pod's parent and the VMM beyond the guest's, while the pod sleeps\n");
     memory(&mut text, "resident", vm.resident);
+    text.push_str("\nreading in a VM what the host has in its page cache\n");
+    heading(&mut text, "MiB/s");
+    for (what, speeds) in [("random 4 KiB", &reading.random), ("sequential 1 MiB", &reading.sequential)] {
+        row(&mut text, &format!("{what}, image"), Summary::of(&speeds.image));
+        row(&mut text, &format!("{what}, volume"), Summary::of(&speeds.volume));
+        row(&mut text, "  image / volume, pair by pair", speeds.ratio());
+    }
+    text.push_str("\na second pod of the same image: what it has mapped of its images\n");
+    memory(&mut text, "resident", reading.second.images);
+    let _ = writeln!(
+        text,
+        "  {:<36}{:>10} KiB",
+        "growth of the host's page cache", reading.second.page_cache_kib
+    );
     text
 }
 
@@ -56,7 +71,7 @@ fn row(text: &mut String, name: &str, summary: Option<Summary>) {
 
 /// The same for programs; times in milliseconds of the clock that `tests/bench` sets.
 pub fn json(results: &Results) -> Value {
-    let Results { namespaces, idle, vm } = results;
+    let Results { namespaces, idle, vm, reading } = results;
     let summary = |values: &[f64]| Summary::of(values).map(Summary::json);
     let peers = PEERS.iter().zip(&namespaces.peers);
     let peers: serde_json::Map<String, Value> = peers
@@ -87,7 +102,23 @@ pub fn json(results: &Results) -> Value {
             "vmm_rss_beyond_guest_kib": vm.resident.rss_kib,
             "vmm_pss_beyond_guest_kib": vm.resident.pss_kib,
             "vmm_private_beyond_guest_kib": vm.resident.private_kib,
+            "random_4_kib_reads": speeds(&reading.random),
+            "sequential_1_mib_reads": speeds(&reading.sequential),
+            "second_pod": {
+                "mapped_images_rss_kib": reading.second.images.rss_kib,
+                "mapped_images_private_kib": reading.second.images.private_kib,
+                "page_cache_growth_kib": reading.second.page_cache_kib,
+            },
         },
+    })
+}
+
+fn speeds(speeds: &Speeds) -> Value {
+    let summary = |values: &[f64]| Summary::of(values).map(Summary::json);
+    json!({
+        "image_mib_a_second": summary(&speeds.image),
+        "volume_mib_a_second": summary(&speeds.volume),
+        "ratio": speeds.ratio().map(Summary::json),
     })
 }
 
@@ -95,6 +126,7 @@ pub fn json(results: &Results) -> Value {
 mod tests {
     use super::*;
     use crate::namespaces::Rounds;
+    use crate::reading::{Reading, SecondPod};
     use crate::sleeping::Idle;
     use crate::vm::Vm;
 
@@ -115,7 +147,13 @@ mod tests {
             format_ms: vec![0.5],
             resident: Resident { rss_kib: 2048, pss_kib: 1536, private_kib: 1024 },
         };
-        let results = Results { namespaces, idle, vm };
+        let images = Resident { rss_kib: 3072, pss_kib: 1536, private_kib: 0 };
+        let reading = Reading {
+            random: Speeds { image: vec![700.0], volume: vec![100.0] },
+            sequential: Speeds { image: vec![800.0], volume: vec![100.0] },
+            second: SecondPod { images, page_cache_kib: 0 },
+        };
+        let results = Results { namespaces, idle, vm, reading };
         let text = table(&results);
         assert!(text.contains("0.50      0.25      0.50"), "{text}");
         assert!(text.contains("2.00 MiB"), "{text}");
@@ -124,6 +162,9 @@ mod tests {
         assert_eq!(json.pointer("/nspawn/peers/crun/rkt_private_users_ratio/median"), Some(&json!(0.75)));
         assert_eq!(json.pointer("/nspawn/supervisor_private_kib"), Some(&json!(512)));
         assert_eq!(json.pointer("/kvm/format_disk_ms/median"), Some(&json!(0.5)));
+        assert!(text.contains("7.00      7.00      7.00"), "{text}");
+        assert_eq!(json.pointer("/kvm/random_4_kib_reads/ratio/median"), Some(&json!(7.0)));
+        assert_eq!(json.pointer("/kvm/second_pod/mapped_images_rss_kib"), Some(&json!(3072)));
         assert_eq!(json.pointer("/kvm/timeline/0/since_start_ms/max"), Some(&json!(91.0)));
     }
 }

@@ -1,9 +1,12 @@
-//! virtio-pmem (virtio 1.2, section 5.19): read-only memory backed by a file, for file systems with DAX.
+//! virtio-pmem (virtio 1.2, section 5.19): read-only memory backed by files, for file systems with DAX.
 //!
-//! The guest reads the file's pages in the host's page cache: all machines of a host share one copy, and the guest
+//! The guest reads the files' pages in the host's page cache: all machines of a host share one copy, and the guest
 //! keeps no second. Read-only is enforced three times, because the device itself has no such bit and its write
 //! path has been the way out of other sandboxes: the mapping is `PROT_READ`, KVM's slot is `KVM_MEM_READONLY` (a write is an exit
 //! that the [bus](crate::bus) drops and counts), and devices cannot write there ([`DeviceMemory`]).
+//!
+//! A machine has one such device, whatever the number of files: each would take a slot of KVM's, an interrupt, and the guest's time
+//! to find it. A file is a partition, of which the guest learns from its command line; nothing in the memory describes it.
 
 use std::fs::File;
 
@@ -24,21 +27,52 @@ const FLUSH: u32 = 0;
 const OK: u32 = 0;
 const FAILED: u32 = 1;
 
-/// Maps the whole of `file` for a pmem device, and pads it with zeros to the unit in which Linux adds memory.
-///
-/// The file must not shrink while it is mapped: reading a page that is gone ends the process.
-pub fn map(file: &File) -> Result<Mapping, MemoryError> {
+/// The memory of the device: files one after the other, each padded with zeros ([`layout::pmem_size`]).
+#[derive(Debug)]
+pub struct Files {
+    /// All of it.
+    pub mapping: Mapping,
+    /// The size of each file with its padding, in whole MiB.
+    parts: Vec<u64>,
+}
+
+impl Files {
+    /// Maps the whole of each of `files`; nothing, if there are none.
+    ///
+    /// A file must not shrink while it is mapped: reading a page that is gone ends the process.
+    pub fn map(files: &[File]) -> Result<Option<Self>, MemoryError> {
+        let sizes = files.iter().map(size).collect::<Result<Vec<_>, _>>()?;
+        let total = sizes.iter().try_fold(0_u64, |sum, (_, part)| sum.checked_add(*part));
+        let total = total.ok_or(MemoryError::Size { what: "pmem", bytes: u64::MAX })?;
+        if total == 0 {
+            return Ok(None);
+        }
+        let mut mapping = Mapping::anonymous(total, ProtFlags::PROT_READ)?;
+        let mut offset = 0;
+        for (file, (bytes, part)) in files.iter().zip(&sizes) {
+            mapping.overlay(offset, file, 0, bytes.next_multiple_of(PAGE_SIZE))?;
+            offset += part;
+        }
+        Ok(Some(Self { mapping, parts: sizes.into_iter().map(|(_, part)| part).collect() }))
+    }
+
+    /// The kernel parameter by which the guest finds each file as `/dev/pmem0p1` and so on (Linux's cmdline-partition.rst).
+    pub fn kernel_parameter(&self) -> String {
+        let sizes: Vec<String> = self.parts.iter().map(|bytes| format!("{}M", bytes >> 20)).collect();
+        format!(" blkdevparts=pmem0:{}", sizes.join(","))
+    }
+}
+
+/// A file's size, and that of its part of the memory.
+fn size(file: &File) -> Result<(u64, u64), MemoryError> {
     let failed = |source: std::io::Error| MemoryError::Map {
         what: "a pmem file",
         bytes: 0,
         source: nix::Error::from_raw(source.raw_os_error().unwrap_or_default()),
     };
-    let file_bytes = file.metadata().map_err(failed)?.len();
-    let does_not_fit = || MemoryError::Size { what: "a pmem file", bytes: file_bytes };
-    let size = layout::pmem_size(file_bytes).filter(|size| *size > 0).ok_or_else(does_not_fit)?;
-    let mut mapping = Mapping::anonymous(size, ProtFlags::PROT_READ)?;
-    mapping.overlay(0, file, 0, file_bytes.next_multiple_of(PAGE_SIZE))?;
-    Ok(mapping)
+    let bytes = file.metadata().map_err(failed)?.len();
+    let part = layout::pmem_size(bytes).filter(|part| *part > 0);
+    Ok((bytes, part.ok_or(MemoryError::Size { what: "a pmem file", bytes })?))
 }
 
 /// The device: where the memory is, and a queue for flushes.
@@ -111,19 +145,47 @@ fn answer(memory: &DeviceMemory, chain: &Chain) -> u32 {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::sync::Arc;
 
+    use vm_memory::Bytes;
     use vmm_sys_util::tempfile::TempFile;
 
     use super::super::testing::{Arena, Driver, Piece, Watched, drain};
     use super::*;
-    use crate::memory::HUGE_PAGE_SIZE;
+    use crate::memory::{HUGE_PAGE_SIZE, Region};
+
+    fn file_of(contents: &[u8]) -> File {
+        let mut file = TempFile::new().unwrap().into_file();
+        file.write_all(contents).unwrap();
+        file
+    }
 
     #[test]
-    fn a_file_is_padded_to_whole_huge_pages() {
-        let mut file = TempFile::new().unwrap().into_file();
-        assert!(map(&file).is_err(), "an empty file has nothing to map");
-        file.write_all(&[1; 5000]).unwrap();
-        assert_eq!(map(&file).unwrap().bytes(), HUGE_PAGE_SIZE);
+    fn files_follow_each_other_in_whole_huge_pages() {
+        let two = file_of(&vec![2; HUGE_PAGE_SIZE as usize + 1]);
+        let files = Files::map(&[file_of(b"one"), two, file_of(b"three")]).unwrap().unwrap();
+        assert_eq!(files.kernel_parameter(), " blkdevparts=pmem0:2M,4M,2M");
+        assert_eq!(files.mapping.bytes(), 4 * HUGE_PAGE_SIZE);
+        let region = Region { start: GuestAddress(1 << 32), mapping: Arc::new(files.mapping) };
+        let ram = Mapping::anonymous(HUGE_PAGE_SIZE, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE).unwrap();
+        let ram = Region { start: GuestAddress(0), mapping: Arc::new(ram) };
+        let memory = DeviceMemory::new(vec![ram], vec![region]).unwrap();
+        for (offset, expected) in [
+            (0, b"one\0\0"),
+            (HUGE_PAGE_SIZE, &[2; 5]),
+            (2 * HUGE_PAGE_SIZE, &[2, 0, 0, 0, 0]),
+            (3 * HUGE_PAGE_SIZE, b"three"),
+        ] {
+            let mut seen = [9; 5];
+            memory.read_slice(&mut seen, GuestAddress((1 << 32) + offset)).unwrap();
+            assert_eq!(&seen, expected, "at {offset:#x}");
+        }
+    }
+
+    #[test]
+    fn there_is_no_memory_without_a_file_and_no_empty_file() {
+        assert!(Files::map(&[]).unwrap().is_none());
+        assert!(Files::map(&[file_of(b"x"), file_of(b"")]).is_err());
     }
 
     #[test]

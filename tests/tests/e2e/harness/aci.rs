@@ -1,6 +1,7 @@
 //! Images that a test makes: busybox with a manifest and files of the test's own.
 
 use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -43,6 +44,15 @@ impl Aci {
 
     /// The same with annotations of the image.
     pub fn annotated(app: Value, annotations: Value, entries: &[Entry<'_>]) -> Self {
+        Self::make(app, annotations, None, entries)
+    }
+
+    /// The same with a file of so many zeros, which take no space in the archive.
+    pub fn with_hole(app: Value, hole: (&str, u64), entries: &[Entry<'_>]) -> Self {
+        Self::make(app, json!([]), Some(hole), entries)
+    }
+
+    fn make(app: Value, annotations: Value, hole: Option<(&str, u64)>, entries: &[Entry<'_>]) -> Self {
         let aci = Self { directory: tempfile::tempdir().unwrap() };
         let manifest = json!({
             "acKind": "ImageManifest", "acVersion": "0.8.11", "name": "example.com/ace",
@@ -54,6 +64,9 @@ impl Aci {
         let manifest = serde_json::to_vec(&manifest).unwrap();
         add(&mut archive, "manifest", &Entry::program("", &manifest));
         archive.append_dir_all("rootfs", image("rootfs")).unwrap();
+        if let Some((path, bytes)) = hole {
+            add_hole(&mut archive, &format!("rootfs/{path}"), bytes);
+        }
         for entry in entries {
             add(&mut archive, &format!("rootfs/{}", entry.path), entry);
         }
@@ -69,6 +82,16 @@ impl Aci {
     pub fn path(&self) -> String {
         self.file().to_str().unwrap().to_owned()
     }
+}
+
+fn add_hole(archive: &mut Builder<File>, path: &str, bytes: u64) {
+    let mut header = Header::new_gnu();
+    header.set_path(path).unwrap();
+    header.set_mode(0o644);
+    header.set_size(bytes);
+    header.set_cksum();
+    archive.append(&header, std::io::empty()).unwrap();
+    archive.get_mut().seek(SeekFrom::Current(bytes.cast_signed())).unwrap();
 }
 
 fn add(archive: &mut Builder<File>, path: &str, entry: &Entry<'_>) {
