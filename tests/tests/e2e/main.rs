@@ -41,6 +41,7 @@ mod life;
 mod lifecycle;
 mod limits;
 mod logs;
+mod memory;
 mod names;
 mod network;
 mod notify;
