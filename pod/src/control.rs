@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::plan::{Export, NewApp, Operation, Plan};
 use crate::session::{Session, SessionId};
-use crate::statistics::Statistics;
+use crate::statistics::{Measurement, Subject};
 use crate::types::AcName;
 
 /// The vsock port on the host that the supervisor's control connection goes to.
@@ -107,12 +107,12 @@ pub enum ToSupervisor {
         /// What is carried out once it has ended, in the pod's root.
         teardown: Vec<Operation>,
     },
-    /// Measure what an app uses; the answer is the session's last message.
+    /// Measure what an app or the guest uses; the answer is the session's last message.
     Measure {
         /// Who wants to know.
         session: SessionId,
-        /// Which app.
-        app: AcName,
+        /// Of what.
+        subject: Subject,
     },
     /// A session's client has gone: end what it has started.
     Hangup {
@@ -162,12 +162,12 @@ pub enum FromSupervisor {
         /// How many so far.
         kills: u64,
     },
-    /// What an app uses.
+    /// What an app or the guest uses.
     Measured {
         /// Who wanted to know.
         session: SessionId,
         /// It.
-        statistics: Box<Statistics>,
+        measurement: Measurement,
     },
     /// An app's main process has ended, and is not started again by itself.
     Exited {

@@ -15,7 +15,7 @@ use crate::Error;
 use crate::control::{ExitStatus, Stream, TerminalSize};
 use crate::image_manifest::EnvironmentVariable;
 use crate::plan::{Process, Stdio};
-use crate::statistics::Statistics;
+use crate::statistics::{Measurement, Subject};
 use crate::types::AcName;
 
 /// The most sessions that a pod has at a time.
@@ -142,8 +142,8 @@ pub enum FromClient {
     /// Instead of [`Self::Begin`]: attach to streams of an app's own process. The parent answers with the client's ends,
     /// in the order of [`Stream`], and tells how the app has ended when it has.
     Attach(Attach),
-    /// The first message instead, once: what an app uses.
-    Measure(AcName),
+    /// The first message instead, once: what an app or the guest uses.
+    Measure(Subject),
     /// The caller's terminal has changed its size.
     Resize(TerminalSize),
 }
@@ -160,7 +160,7 @@ pub enum ToClient {
     /// message.
     Exited(ExitStatus),
     /// The answer to [`FromClient::Measure`]. The last message.
-    Measured(Box<Statistics>),
+    Measured(Measurement),
 }
 
 /// A packet of this message.

@@ -117,6 +117,48 @@ pub struct AppStatistics {
     pub statistics: Statistics,
 }
 
+/// What can be measured of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Subject {
+    /// An app.
+    App(AcName),
+    /// The guest as a whole, where there is one.
+    Guest,
+}
+
+/// What a [`Subject`] uses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Measurement {
+    /// An app.
+    App(Box<Statistics>),
+    /// The guest.
+    Guest(GuestMemory),
+}
+
+/// A guest's memory as its kernel sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestMemory {
+    /// What nobody uses, not even as a cache.
+    pub free_bytes: u64,
+}
+
+/// Where the memory of a VM is, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestStatistics {
+    /// What the apps may use together.
+    pub limit_bytes: u64,
+    /// The guest's RAM: that, and room for its kernel.
+    pub ram_bytes: Option<u64>,
+    /// What of its RAM the host has in memory now.
+    pub resident_bytes: Option<u64>,
+    /// What of its RAM is free, as the guest says.
+    pub free_bytes: u64,
+    /// What the guest uses beside its apps, as it says: its kernel, the supervisor, and caches that are no app's.
+    pub kernel_bytes: Option<u64>,
+}
+
 /// What the process that is a VM costs its host, the guest included.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VmmStatistics {
@@ -130,6 +172,8 @@ pub struct VmmStatistics {
     pub resident_bytes: Option<u64>,
     /// The most of it so far.
     pub peak_bytes: Option<u64>,
+    /// What of it is resident now and neither the guest's RAM nor an image, which all VMs share.
+    pub own_bytes: Option<u64>,
     /// Threads.
     pub threads: Option<u64>,
 }
@@ -139,9 +183,12 @@ pub struct VmmStatistics {
 pub struct PodStatistics {
     /// In starting order.
     pub apps: Vec<AppStatistics>,
-    /// All apps together; only where they have a cgroup together.
+    /// The pod as its host sees it; only where it has a cgroup: all apps together, or all processes of its VM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<Statistics>,
+    /// Only of a VM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestStatistics>,
     /// Only of a VM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vmm: Option<VmmStatistics>,

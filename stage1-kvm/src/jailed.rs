@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use jail::{Jail, filter};
 use nix::sys::resource::Resource;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+use vmm::memory::HUGE_PAGE_SIZE;
 use vmm::{Machine, MachineConfig, Ram, StopHandle, confinement};
 
 use crate::handshake::Ends;
@@ -22,6 +23,8 @@ pub const STOP: u8 = b's';
 const STACK_BYTES: usize = 64 << 10;
 /// Devices, what they wait for, and the host's and the guest's connections, twice each.
 const MAX_DESCRIPTORS: u64 = 2048;
+/// What the process may map beside the guest's RAM and images: its program, stacks and buffers.
+const MAX_OWN_BYTES: u64 = 256 << 20;
 /// 32 processors, and a few threads more.
 const MAX_THREADS: u64 = 64;
 
@@ -81,6 +84,7 @@ fn attempt(
     let largest = config.blocks.iter().map(|block| block.file.metadata().map(|file| file.len()));
     let largest = largest.collect::<Result<Vec<_>, _>>()?.into_iter().max();
     let limits = [
+        (Resource::RLIMIT_AS, address_space(&config)?),
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_FSIZE, largest.unwrap_or_default()),
         (Resource::RLIMIT_MEMLOCK, 0),
@@ -99,6 +103,15 @@ fn attempt(
     filter::report_to(parent.try_clone()?)?;
     take_orders(parent.try_clone()?, machine.ram(), machine.stop_handle())?;
     Ok(Report::of(machine))
+}
+
+/// The most that the process may map: it has no other way to take memory of the host's.
+fn address_space(config: &MachineConfig) -> std::io::Result<u64> {
+    let files = config.pmems.iter().chain([&config.kernel]).map(File::metadata);
+    files.into_iter().try_fold(config.memory_bytes.saturating_add(MAX_OWN_BYTES), |sum, file| {
+        // Rounded up, and with room to be aligned in.
+        Ok(sum.saturating_add(file?.len()).saturating_add(2 * HUGE_PAGE_SIZE))
+    })
 }
 
 /// Starts the thread that does what the parent says.

@@ -69,6 +69,11 @@ fn late_images(pod: &Pod) -> Result<Served, Error> {
 }
 
 impl Volumes {
+    /// How many servers there will be.
+    pub fn servers(&self) -> usize {
+        self.served.len()
+    }
+
     /// Starts the servers. They end with this process, or when they are dropped. The process must have one thread.
     pub fn serve(self) -> Result<(Vec<VolumeServer>, Vec<FsConfig>), Error> {
         let started: Vec<_> = self.served.into_iter().map(VolumeServer::start).collect::<Result<_, _>>()?;

@@ -198,11 +198,11 @@ pub enum Error {
         #[source]
         source: Causes,
     },
-    /// An app could not be measured.
-    #[error("cannot measure app \"{app}\"")]
+    /// An app, or the guest, could not be measured.
+    #[error("cannot measure {what}")]
     NotMeasured {
         /// Which.
-        app: AcName,
+        what: String,
         /// The chain of causes.
         #[source]
         source: Causes,

@@ -1,18 +1,25 @@
 //! The `stats` entrypoint: what a running pod uses, as JSON ([`PodStatistics`]). In namespaces the host's cgroups tell it; of a
 //! guest's apps only the guest's supervisor knows, and is asked by way of the pod's parent.
 
+mod mappings;
+
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use ::pod::abi::{PodDirectory, StatsArguments};
+use ::pod::limits::PodLimits;
+use ::pod::pod_manifest::PodManifest;
 use ::pod::session::{FromClient, ToClient};
-use ::pod::statistics::{AppStatistics, PodStatistics, Statistics, VmmStatistics};
+use ::pod::statistics::{
+    AppStatistics, GuestStatistics, Measurement, PodStatistics, Statistics, Subject, VmmStatistics,
+};
 use ::pod::types::AcName;
 use nix::unistd::{SysconfVar, sysconf};
 use uuid::Uuid;
 
+use self::mappings::Ram;
 use crate::Error;
 use crate::error::Causes;
 use crate::parent::Parent;
@@ -23,37 +30,40 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Prints what the pod of namespaces in the working directory uses.
 pub fn of_namespaces(arguments: impl Iterator<Item = String>) -> Result<(), Error> {
-    let (directory, uuid, apps) = open(arguments)?;
+    let (directory, uuid, manifest) = open(arguments)?;
     let cgroups = cgroup::recorded(directory.path(), uuid)?;
     let measure = |name: AcName| {
         let statistics = Statistics::of(&|file| cgroup::read(&cgroups, Some(&name), file));
         AppStatistics { name, statistics }
     };
     let pod = Statistics::of(&|file| cgroup::read(&cgroups, None, file));
-    let apps = apps.into_iter().map(measure).collect();
-    print(&PodStatistics { apps, pod: Some(pod), vmm: None })
+    let apps = names(manifest).map(measure).collect();
+    print(&PodStatistics { apps, pod: Some(pod), guest: None, vmm: None })
 }
 
 /// Prints what the VM pod in the working directory uses.
 pub fn of_vm(arguments: impl Iterator<Item = String>) -> Result<(), Error> {
-    let (directory, uuid, apps) = open(arguments)?;
-    let vmm = vmm(&directory, uuid)?;
-    let measure = |name: AcName| {
-        let statistics = ask(&name)?;
-        Ok(AppStatistics { name, statistics })
-    };
-    let apps = apps.into_iter().map(measure).collect::<Result<_, Error>>()?;
-    print(&PodStatistics { apps, pod: None, vmm: Some(vmm) })
+    let (directory, uuid, manifest) = open(arguments)?;
+    let limits = PodLimits::of(&manifest)
+        .map_err(|source| Error::Pod { what: "cannot tell the pod's limits".into(), source })?;
+    let (vmm, ram) = vmm(&directory, uuid)?;
+    let apps: Vec<_> = names(manifest).map(ask_for_app).collect::<Result<_, Error>>()?;
+    let guest = guest(&limits, ram, &apps)?;
+    let cgroups = cgroup::recorded(directory.path(), uuid)?;
+    let pod = (!cgroups.is_empty()).then(|| Statistics::of(&|file| cgroup::read(&cgroups, None, file)));
+    print(&PodStatistics { apps, pod, guest: Some(guest), vmm: Some(vmm) })
 }
 
-fn open(
-    arguments: impl Iterator<Item = String>,
-) -> Result<(PodDirectory, Uuid, impl Iterator<Item = AcName>), Error> {
+fn open(arguments: impl Iterator<Item = String>) -> Result<(PodDirectory, Uuid, PodManifest), Error> {
     let arguments = StatsArguments::parse(arguments)
         .map_err(|source| Error::Pod { what: "cannot carry out these arguments".into(), source })?;
     let directory = PodDirectory::new(".");
     let manifest = pod::read_manifest(&directory)?;
-    Ok((directory, arguments.uuid, manifest.apps.into_iter().map(|app| app.name)))
+    Ok((directory, arguments.uuid, manifest))
+}
+
+fn names(manifest: PodManifest) -> impl Iterator<Item = AcName> {
+    manifest.apps.into_iter().map(|app| app.name)
 }
 
 fn print(statistics: &PodStatistics) -> Result<(), Error> {
@@ -62,20 +72,42 @@ fn print(statistics: &PodStatistics) -> Result<(), Error> {
     writeln!(std::io::stdout(), "{json}").map_err(Error::file("write", path))
 }
 
-/// Asks the pod's parent what an app uses.
-fn ask(app: &AcName) -> Result<Statistics, Error> {
+fn ask_for_app(name: AcName) -> Result<AppStatistics, Error> {
+    match ask(Subject::App(name.clone()), &format!("app \"{name}\""))? {
+        Measurement::App(statistics) => Ok(AppStatistics { name, statistics: *statistics }),
+        Measurement::Guest(_) => Err(Error::PodGone),
+    }
+}
+
+/// Where the guest's memory is. What it says of itself is believed, and contradicts what the host knows at no harm.
+fn guest(limits: &PodLimits, ram: Option<Ram>, apps: &[AppStatistics]) -> Result<GuestStatistics, Error> {
+    let Measurement::Guest(memory) = ask(Subject::Guest, "the guest")? else { return Err(Error::PodGone) };
+    let of_apps = apps.iter().filter_map(|app| app.statistics.memory.current_bytes);
+    let of_apps = of_apps.fold(memory.free_bytes, u64::saturating_add);
+    Ok(GuestStatistics {
+        // Apps that have come late have a machine that was there before.
+        limit_bytes: ram.map_or(u64::MAX, |ram| ram.bytes).min(limits.memory_bytes()),
+        ram_bytes: ram.map(|ram| ram.bytes),
+        resident_bytes: ram.map(|ram| ram.resident_bytes),
+        free_bytes: memory.free_bytes,
+        kernel_bytes: ram.map(|ram| ram.bytes.saturating_sub(of_apps)),
+    })
+}
+
+/// Asks the pod's parent what somebody uses.
+fn ask(subject: Subject, name: &str) -> Result<Measurement, Error> {
     let parent = Parent::call()?;
-    parent.say(&FromClient::Measure(app.clone()))?;
+    parent.say(&FromClient::Measure(subject))?;
     match parent.await_answer(Some(PATIENCE))? {
-        ToClient::Measured(statistics) => Ok(*statistics),
+        ToClient::Measured(measurement) => Ok(measurement),
         ToClient::Failed(causes) => Err(Causes::new(causes)
-            .map_or(Error::PodGone, |source| Error::NotMeasured { app: app.clone(), source })),
+            .map_or(Error::PodGone, |source| Error::NotMeasured { what: name.to_owned(), source })),
         ToClient::Connected | ToClient::Exited(_) => Err(Error::PodGone),
     }
 }
 
 /// What the process of the machine costs the host: a child of the pod's parent.
-fn vmm(directory: &PodDirectory, uuid: Uuid) -> Result<VmmStatistics, Error> {
+fn vmm(directory: &PodDirectory, uuid: Uuid) -> Result<(VmmStatistics, Option<Ram>), Error> {
     let (parent, _) = stop::living_parent(directory, uuid, "measured")?;
     let file = directory.vmm_pid();
     let pid = fs::read_to_string(&file).map_err(Error::file("read", &file))?;
@@ -92,7 +124,9 @@ fn vmm(directory: &PodDirectory, uuid: Uuid) -> Result<VmmStatistics, Error> {
         return Err(Error::PodGone);
     }
     let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|ticks| u64::try_from(ticks).ok());
-    Ok(parse_process(pid, &stat, &read("status")?, ticks.unwrap_or(100).max(1)))
+    let vmm = parse_process(pid, &stat, &read("status")?, ticks.unwrap_or(100).max(1));
+    let mappings = mappings::parse(&read("smaps")?);
+    Ok((VmmStatistics { own_bytes: Some(mappings.own_bytes), ..vmm }, mappings.ram))
 }
 
 /// From the text of `/proc/PID/stat`, where it is the fourth field.
@@ -121,6 +155,7 @@ fn parse_process(pid: u32, stat: &str, status: &str, ticks_per_second: u64) -> V
         system_us: time_us(15),
         resident_bytes: bytes("VmRSS:"),
         peak_bytes: bytes("VmHWM:"),
+        own_bytes: None,
         threads: row("Threads:"),
     }
 }

@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
+use nix::sys::sysinfo::sysinfo;
 use nix::sys::time::TimeSpec;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::time::{ClockId, clock_settime};
@@ -18,6 +19,7 @@ use pod::control::{ExitStatus, FromSupervisor, ToSupervisor};
 use pod::life::ExitPolicy;
 use pod::plan::{NewApp, Plan};
 use pod::session::SessionId;
+use pod::statistics::{GuestMemory, Measurement, Subject};
 use pod::types::AcName;
 use relay::Carrier;
 
@@ -57,6 +59,8 @@ struct Supervisor<'a> {
     exit_policy: ExitPolicy,
     /// Whether the pod goes on whatever becomes of its apps.
     mutable: bool,
+    /// Whether nothing else runs under this kernel.
+    own_kernel: bool,
     has_children: bool,
     has_parent: bool,
     first_failure: Option<ExitStatus>,
@@ -79,6 +83,7 @@ pub(crate) fn run(plan: &Plan, connections: Connections) -> ExitStatus {
         order: Order::Run,
         exit_policy: plan.exit_policy,
         mutable: plan.mutable,
+        own_kernel,
         has_children: true,
         has_parent: true,
         first_failure: None,
@@ -86,7 +91,7 @@ pub(crate) fn run(plan: &Plan, connections: Connections) -> ExitStatus {
     let sockets = sockets.into_iter();
     let places = streams.into_iter().zip(sockets.chain(std::iter::repeat_with(AppSockets::default)));
     supervisor.run(plan, places.collect(), cgroups, trees);
-    supervisor.say_farewell(own_kernel)
+    supervisor.say_farewell()
 }
 
 pub(crate) fn conclude(control: OwnedFd, error: Option<&dyn std::error::Error>) -> ExitStatus {
@@ -101,6 +106,11 @@ pub(crate) fn conclude(control: OwnedFd, error: Option<&dyn std::error::Error>) 
     control.send(&FromSupervisor::PodExited { status });
     control.await_farewell();
     status
+}
+
+fn measure_guest() -> Option<Measurement> {
+    let free_bytes = sysinfo().ok()?.ram_unused();
+    Some(Measurement::Guest(GuestMemory { free_bytes }))
 }
 
 fn take_signals() -> Result<SignalFd, Error> {
@@ -147,13 +157,13 @@ impl<'a> Supervisor<'a> {
         self.outputs.iter().all(Carrier::is_done) && self.sessions.are_delivered()
     }
 
-    fn say_farewell(self, own_kernel: bool) -> ExitStatus {
+    fn say_farewell(self) -> ExitStatus {
         let status = self.first_failure.unwrap_or(ExitStatus::SUCCESS);
-        if own_kernel {
+        if self.own_kernel {
             nix::unistd::sync();
         }
         self.control.send(&FromSupervisor::PodExited { status });
-        if own_kernel {
+        if self.own_kernel {
             // The machine that the last bytes are in must not go before they have.
             self.control.await_farewell();
         }
@@ -342,7 +352,7 @@ impl<'a> Supervisor<'a> {
                 self.changes.add(session, app, Wanted::Removal(teardown));
             }
             ToSupervisor::Add { session, new } => self.add(session, *new),
-            ToSupervisor::Measure { session, app } => self.measure(session, &app),
+            ToSupervisor::Measure { session, subject } => self.measure(session, &subject),
             ToSupervisor::ResizeSession { session, size } => self.sessions.resize(session, size),
             ToSupervisor::Hangup { session } => self.sessions.hang_up(session),
         }
@@ -368,13 +378,20 @@ impl<'a> Supervisor<'a> {
         self.tell(answer);
     }
 
-    fn measure(&mut self, session: SessionId, name: &AcName) {
-        let app = self.apps.iter().find(|app| app.plan.name == *name);
-        self.tell(match app.and_then(App::measure) {
-            Some(statistics) => FromSupervisor::Measured { session, statistics: Box::new(statistics) },
+    fn measure(&mut self, session: SessionId, subject: &Subject) {
+        let (measurement, name) = match subject {
+            Subject::App(name) => {
+                let app = self.apps.iter().find(|app| app.plan.name == *name);
+                let statistics = app.and_then(App::measure).map(Box::new);
+                (statistics.map(Measurement::App), format!("app \"{name}\""))
+            }
+            Subject::Guest => (self.own_kernel.then(measure_guest).flatten(), "the kernel".to_owned()),
+        };
+        self.tell(match measurement {
+            Some(measurement) => FromSupervisor::Measured { session, measurement },
             None => FromSupervisor::SessionFailed {
                 session,
-                causes: vec![format!("app \"{name}\" is not measured here")],
+                causes: vec![format!("{name} is not measured here")],
             },
         });
     }

@@ -9,6 +9,7 @@ const VCPU_IOCTLS: &[u32] = &[0xae80, 0x8090_ae81, 0x8138_ae83, 0x4004_54d0];
 /// asm-generic/ioctls.h: FIONBIO.
 const IO_IOCTLS: &[u32] = &[0x5421];
 const DUPLICATE: &[u32] = &[libc::F_DUPFD_CLOEXEC as u32];
+const DISCARD: &[u32] = &[libc::MADV_DONTNEED as u32];
 const NO_CODE: When = When::Without(2, libc::PROT_EXEC as u32);
 
 const fn rule(call: libc::c_long, why: &'static str) -> Rule {
@@ -68,6 +69,7 @@ pub const IO: &[Rule] = &[
     rule(libc::SYS_brk, "allocates"),
     rule_if(libc::SYS_mmap, NO_CODE, "allocates much"),
     rule(libc::SYS_mremap, "lets a large buffer grow"),
+    rule_if(libc::SYS_madvise, When::OneOf(2, DISCARD), "gives memory back that the guest has freed"),
     rule(libc::SYS_munmap, "frees it, and the machine's memory at the end"),
     rule_if(libc::SYS_tgkill, When::OneOf(0, OWN_PID), "gets the processors out of the guest at the end"),
     rule(libc::SYS_rt_sigreturn, "returns from a signal"),

@@ -39,7 +39,9 @@ pub enum Error {
         max: u64,
     },
     /// There are not enough interrupts for so many devices.
-    #[error("a machine has at most {max} devices, its console and its entropy source among them")]
+    #[error(
+        "a machine has at most {max} devices, its console, its entropy source and its balloon among them"
+    )]
     TooManyDevices {
         /// How many there can be.
         max: usize,

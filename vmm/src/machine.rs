@@ -24,6 +24,7 @@ use crate::event_loop::{EventLoop, LoopHandle};
 use crate::layout::{self, MEMORY_MAX, MEMORY_MIN};
 use crate::memory::{DeviceMemory, HUGE_PAGE_SIZE, Mapping, PAGE_SIZE, Region};
 use crate::timeline::{Phase, Timeline};
+use crate::virtio::balloon::Balloon;
 use crate::virtio::block::{Block, BlockConfig};
 use crate::virtio::console::Console;
 use crate::virtio::fs::{Fs, FsConfig};
@@ -168,6 +169,7 @@ impl Machine {
         let mut devices = Devices::new(&vm, &memory, events.handle(), &console);
         devices.attach(Console::new(console.clone()))?;
         devices.attach(Rng)?;
+        devices.attach(Balloon)?;
         if let Some(region) = &pmem {
             devices.attach(Pmem::new(region.start, region.mapping.bytes()))?;
         }

@@ -258,6 +258,28 @@ impl DeviceMemory {
         self.regions.get_slice(addr, count)
     }
 
+    /// Gives the whole pages among `count` bytes of RAM back to the host: they read as zeros until they are written again. A
+    /// range that is not all RAM is an error, and stays as it is.
+    pub fn discard(&self, addr: GuestAddress, count: usize) -> vm_memory::guest_memory::Result<()> {
+        if !self.check_range(addr, count, Permissions::Write) {
+            return Err(GuestMemoryError::InvalidGuestAddress(addr));
+        }
+        for slice in self.get_slices(addr, count, Permissions::Write)? {
+            let slice = slice?;
+            let (start, page) = (slice.ptr_guard_mut().as_ptr(), PAGE_SIZE as usize);
+            let lead = start.align_offset(page);
+            let Some(bytes) = slice.len().checked_sub(lead).map(|bytes| bytes / page * page) else {
+                continue;
+            };
+            if let Some(start) = NonNull::new(start.wrapping_add(lead)).filter(|_| bytes > 0) {
+                // SAFETY: the pages lie within the slice, which is the guest's RAM: its contents are anybody's at any time.
+                let _refusal_costs_memory =
+                    unsafe { nix::sys::mman::madvise(start.cast(), bytes, MmapAdvise::MADV_DONTNEED) };
+            }
+        }
+        Ok(())
+    }
+
     fn permits(&self, addr: GuestAddress, count: usize, access: Permissions) -> bool {
         !access.has_write() || addr.checked_add(count as u64).is_some_and(|end| end <= self.read_only_from)
     }

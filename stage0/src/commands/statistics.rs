@@ -1,10 +1,12 @@
 //! What a pod uses, as a table for people.
 
-use pod::statistics::{PodStatistics, Pressure, Statistics, VmmStatistics};
+use pod::statistics::{
+    Cpu, GuestStatistics, Memory, Pids, PodStatistics, Pressure, Statistics, VmmStatistics,
+};
 
 use super::table;
 
-/// A line for each app, one for the pod, and one for the process that is its VM.
+/// A line for each app, one for the pod where it has a cgroup, and those of a VM: its guest's kernel, all of the guest, and the VMM.
 pub fn rows(statistics: &PodStatistics) -> Vec<Vec<String>> {
     let titles = [
         "NAME",
@@ -23,8 +25,10 @@ pub fn rows(statistics: &PodStatistics) -> Vec<Vec<String>> {
     ];
     let apps = statistics.apps.iter().map(|app| row(app.name.as_str(), &app.statistics));
     let pod = statistics.pod.iter().map(|pod| row("(pod)", pod));
+    let guest = statistics.guest.iter().flat_map(guest);
     let vmm = statistics.vmm.iter().map(vmm);
-    std::iter::once(titles.map(str::to_owned).to_vec()).chain(apps).chain(pod).chain(vmm).collect()
+    let titles = std::iter::once(titles.map(str::to_owned).to_vec());
+    titles.chain(apps).chain(pod).chain(guest).chain(vmm).collect()
 }
 
 fn row(name: &str, statistics: &Statistics) -> Vec<String> {
@@ -38,6 +42,7 @@ fn row(name: &str, statistics: &Statistics) -> Vec<String> {
     };
     let waited =
         [&pressure.cpu, &pressure.memory, &pressure.io].map(|of| of.as_ref().map_or_else(none, share));
+    let waited = if waited.iter().all(|share| *share == none()) { none() } else { waited.join("/") };
     vec![
         name.to_owned(),
         time(cpu.usage_us),
@@ -51,30 +56,30 @@ fn row(name: &str, statistics: &Statistics) -> Vec<String> {
         bytes(read),
         bytes(written),
         pids,
-        waited.join("/"),
+        waited,
     ]
 }
 
-/// What the machine costs its host, the guest included.
+/// What the guest's kernel takes of its RAM, and what of all its RAM the host has in memory.
+fn guest(guest: &GuestStatistics) -> [Vec<String>; 2] {
+    let row_of = |name: &str, current_bytes, limit_bytes| {
+        let memory = Memory { current_bytes, limit_bytes, ..Memory::default() };
+        row(name, &Statistics { memory, ..Statistics::default() })
+    };
+    [row_of("(kernel)", guest.kernel_bytes, None), row_of("(guest)", guest.resident_bytes, guest.ram_bytes)]
+}
+
+/// The VMM: all of its time, the guest's included, and its own memory.
 fn vmm(vmm: &VmmStatistics) -> Vec<String> {
-    let mut row = vec![
-        "(vmm)".to_owned(),
-        time(Some(vmm.user_us.saturating_add(vmm.system_us))),
-        time(Some(vmm.user_us)),
-        time(Some(vmm.system_us)),
-        none(),
-        bytes(vmm.resident_bytes),
-        bytes(vmm.peak_bytes),
-    ];
-    row.extend([
-        none(),
-        none(),
-        none(),
-        none(),
-        vmm.threads.map_or_else(none, |threads| threads.to_string()),
-        none(),
-    ]);
-    row
+    let cpu = Cpu {
+        usage_us: Some(vmm.user_us.saturating_add(vmm.system_us)),
+        user_us: Some(vmm.user_us),
+        system_us: Some(vmm.system_us),
+        ..Cpu::default()
+    };
+    let memory = Memory { current_bytes: vmm.own_bytes, ..Memory::default() };
+    let pids = Pids { current: vmm.threads, limit: None };
+    row("(vmm)", &Statistics { cpu, memory, pids, ..Statistics::default() })
 }
 
 fn none() -> String {
@@ -100,19 +105,28 @@ fn share(pressure: &Pressure) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pod::statistics::{AppStatistics, Cpu};
+    use pod::statistics::AppStatistics;
 
     #[test]
     fn every_row_has_every_column() {
         let statistics =
             Statistics { cpu: Cpu { usage_us: Some(1_234_567), ..Cpu::default() }, ..Statistics::default() };
         let app = AppStatistics { name: "web".parse().unwrap(), statistics: statistics.clone() };
+        let guest =
+            GuestStatistics { ram_bytes: Some(64 << 20), kernel_bytes: Some(5 << 20), ..Default::default() };
+        let vmm = VmmStatistics { own_bytes: Some(2 << 20), user_us: 1000, ..Default::default() };
         let pod =
-            PodStatistics { apps: vec![app], pod: Some(statistics), vmm: Some(VmmStatistics::default()) };
+            PodStatistics { apps: vec![app], pod: Some(statistics), guest: Some(guest), vmm: Some(vmm) };
         let rows = rows(&pod);
-        assert_eq!(rows.len(), 4);
+        assert_eq!(rows.len(), 6);
         assert!(rows.iter().all(|row| row.len() == rows[0].len()), "{rows:?}");
         assert_eq!((rows[1][0].as_str(), rows[1][1].as_str(), rows[1][5].as_str()), ("web", "1.234s", "-"));
+        assert_eq!((rows[3][0].as_str(), rows[3][5].as_str()), ("(kernel)", "5.0 MiB"));
+        assert_eq!((rows[4][5].as_str(), rows[4][7].as_str()), ("-", "64.0 MiB"));
+        assert_eq!(
+            (rows[5][2].as_str(), rows[5][5].as_str(), rows[5][12].as_str()),
+            ("0.001s", "2.0 MiB", "-")
+        );
         assert_eq!(bytes(Some(i64::MAX as u64)), "-");
     }
 }

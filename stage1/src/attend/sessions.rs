@@ -10,6 +10,7 @@ use ::pod::session::{
     Action, Attach, Change, FromClient, MAX_PACKET_BYTES, MAX_SESSIONS, Session, SessionId, ToClient, decode,
     encode,
 };
+use ::pod::statistics::Subject;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 use relay::packets;
@@ -138,12 +139,14 @@ impl<'d> Sessions<'d> {
                 self.attaching.push((client.socket, request));
                 return None;
             }
-            (Some(FromClient::Measure(app)), State::Silent) => {
-                if !apps.has(&app) {
+            (Some(FromClient::Measure(subject)), State::Silent) => {
+                if let Subject::App(app) = &subject
+                    && !apps.has(app)
+                {
                     return client.refuse(format!("the pod has no app \"{app}\""));
                 }
                 client.state = State::Running;
-                messages.push(ToSupervisor::Measure { session: client.id, app });
+                messages.push(ToSupervisor::Measure { session: client.id, subject });
                 return Some(client);
             }
             (Some(FromClient::Resize(size)), State::Running) => {
@@ -242,8 +245,8 @@ impl<'d> Sessions<'d> {
                 self.finish(*session, &ToClient::Failed(causes.clone()));
                 return Vec::new();
             }
-            FromSupervisor::Measured { session, statistics } => {
-                self.finish(*session, &ToClient::Measured(statistics.clone()));
+            FromSupervisor::Measured { session, measurement } => {
+                self.finish(*session, &ToClient::Measured(measurement.clone()));
                 return Vec::new();
             }
             FromSupervisor::SessionExited { session, status } => {

@@ -44,6 +44,7 @@ mod life;
 mod lifecycle;
 mod limits;
 mod logs;
+mod memory;
 mod names;
 mod network;
 mod notify;

@@ -144,6 +144,15 @@ impl Buffers {
         }
         Ok(())
     }
+
+    /// Gives the whole pages among these bytes back to the host: they read as zeros until they are written again. What is no
+    /// memory that the device may write is left as it is.
+    pub fn discard(&self, memory: &DeviceMemory) {
+        for segment in &self.segments {
+            // It is the driver's loss: that memory was not its to give.
+            let _not_memory = memory.discard(segment.address, segment.len);
+        }
+    }
 }
 
 impl Segment {

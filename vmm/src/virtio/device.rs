@@ -23,6 +23,8 @@ pub enum DeviceKind {
     Console = 3,
     /// Entropy source.
     Rng = 4,
+    /// Memory balloon.
+    Balloon = 5,
     /// Socket device.
     Vsock = 19,
     /// File system device.

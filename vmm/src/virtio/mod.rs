@@ -1,5 +1,6 @@
 //! Virtio 1.2 devices and their transport.
 
+pub mod balloon;
 pub mod block;
 pub mod buffers;
 pub mod console;

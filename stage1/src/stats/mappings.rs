@@ -1,0 +1,141 @@
+//! What a VMM's memory is, by the text of its `/proc/PID/smaps` (proc_pid_smaps(5)).
+//!
+//! The guest's RAM is what the VMM has mapped without a file, writable, without a reservation of swap (`nr`), and with advice on
+//! huge pages (`hg`, `nh`); no allocator does all of that. Its images are the files that it shares (`r--s`).
+
+/// The guest's RAM, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ram {
+    /// Its size.
+    pub bytes: u64,
+    /// What of it is resident.
+    pub resident_bytes: u64,
+}
+
+/// What of a VMM is resident, and what for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mappings {
+    /// For the guest; nothing if this kernel does not show which mappings it has: with huge pages left out, or with strict
+    /// accounting of memory (`vm.overcommit_memory` 2).
+    pub ram: Option<Ram>,
+    /// For the VMM itself, and if there is no `ram`, for the guest as well.
+    pub own_bytes: u64,
+}
+
+/// From the whole text.
+pub fn parse(smaps: &str) -> Mappings {
+    let mut all = Mappings::default();
+    let mut mapping = Mapping::default();
+    for line in smaps.lines() {
+        mapping = match Mapping::begin(line) {
+            Some(next) => next,
+            None => mapping.with(line),
+        };
+        // The last line of a mapping.
+        if line.starts_with(FLAGS) {
+            all.add(&mapping);
+        }
+    }
+    all
+}
+
+const FLAGS: &str = "VmFlags:";
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Mapping {
+    private_writable: bool,
+    shared_read_only: bool,
+    has_file: bool,
+    guest_flags: bool,
+    bytes: u64,
+    resident_bytes: u64,
+}
+
+impl Mapping {
+    /// From a line like `7f00-7f10 rw-p 00000000 00:00 0   /path`.
+    fn begin(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        let (start, end) = words.next()?.split_once('-')?;
+        let address = |text| u64::from_str_radix(text, 16).ok();
+        let bytes = address(end)?.checked_sub(address(start)?)?;
+        let permissions = words.next()?;
+        let inode = words.nth(2)?;
+        Some(Self {
+            private_writable: permissions == "rw-p",
+            shared_read_only: permissions == "r--s",
+            has_file: inode != "0",
+            bytes,
+            ..Self::default()
+        })
+    }
+
+    /// With what a further line tells of it.
+    fn with(mut self, line: &str) -> Self {
+        let (name, value) = line.split_once(':').unwrap_or((line, ""));
+        match name {
+            "Rss" => {
+                let kib = value.trim().trim_end_matches("kB").trim_end().parse::<u64>();
+                self.resident_bytes = kib.unwrap_or_default().saturating_mul(1 << 10);
+            }
+            "VmFlags" => {
+                let has = |wanted: &str| value.split_whitespace().any(|flag| flag == wanted);
+                self.guest_flags = has("nr") && (has("hg") || has("nh"));
+            }
+            _ => {}
+        }
+        self
+    }
+}
+
+impl Mappings {
+    fn add(&mut self, mapping: &Mapping) {
+        let Mapping { bytes, resident_bytes, .. } = *mapping;
+        if mapping.private_writable && !mapping.has_file && mapping.guest_flags {
+            let ram = self.ram.get_or_insert_default();
+            ram.bytes = ram.bytes.saturating_add(bytes);
+            ram.resident_bytes = ram.resident_bytes.saturating_add(resident_bytes);
+        } else if !(mapping.shared_read_only && mapping.has_file) {
+            self.own_bytes = self.own_bytes.saturating_add(resident_bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapping(range: &str, permissions: &str, inode: u8, rss: u64, flags: &str) -> String {
+        format!(
+            "{range} {permissions} 00000000 00:00 {inode}   /x y\nSize:  4 kB\nRss:   {rss} kB\nPss: 1 kB\n\
+             VmFlags: rd wr mr {flags}\n"
+        )
+    }
+
+    #[test]
+    fn each_kind() {
+        let smaps = [
+            // RAM, in pieces.
+            mapping("200000-400000", "rw-p", 0, 100, "nr nh"),
+            mapping("400000-700000", "rw-p", 0, 11, "nr hg"),
+            // Stacks, heaps, the program, and what somebody has mapped of a file.
+            mapping("700000-800000", "rw-p", 0, 1, "ac nh"),
+            mapping("800000-900000", "rw-p", 0, 2, "nr"),
+            mapping("a00000-a01000", "r-xp", 5, 4, ""),
+            mapping("b00000-b01000", "rw-p", 5, 8, "nr nh"),
+            // An image, and what it does not fill.
+            mapping("c00000-e00000", "r--s", 7, 1000, "nr"),
+            mapping("e00000-f00000", "r--p", 0, 16, "nr"),
+        ];
+        let ram = Ram { bytes: 5 << 20, resident_bytes: 111 << 10 };
+        assert_eq!(parse(&smaps.concat()), Mappings { ram: Some(ram), own_bytes: 31 << 10 });
+    }
+
+    #[test]
+    fn nothing_and_nonsense() {
+        assert_eq!(parse(""), Mappings::default());
+        assert_eq!(
+            parse("x\n-\nVmFlags:\nRss: x\n9-8 rw-p 0 0 0\nRss: 1 MB\nVmFlags: nr nh"),
+            Mappings::default()
+        );
+    }
+}
