@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use pod::abi::CpuTemplate;
 use pod::guest_network::GuestNetwork;
 use pod::limits::PodLimits;
 use pod::plan::{ImageSource, Isolation, Layers, OpenedVolume, VM_SCRATCH};
@@ -14,7 +15,7 @@ use vmm::virtio::block::BlockConfig;
 use vmm::virtio::fs::FsConfig;
 use vmm::virtio::net::NetConfig;
 use vmm::virtio::vsock::VsockConfig;
-use vmm::{Kvm, MachineConfig, VcpuCount};
+use vmm::{Kvm, Level, MachineConfig, VcpuCount};
 
 use crate::error::Error;
 use crate::{kernel, writable};
@@ -61,6 +62,7 @@ pub fn config(
     Ok(MachineConfig {
         kvm,
         vcpus,
+        level: level(pod.arguments.cpu_template),
         memory_bytes,
         kernel,
         command_line: command_line(pod.arguments.debug),
@@ -82,6 +84,15 @@ pub fn descriptors(config: &MachineConfig) -> Vec<RawFd> {
     let files = files.chain(config.nets.iter().map(|net| &net.tap)).map(AsRawFd::as_raw_fd);
     let files = files.chain(config.file_systems.iter().map(|volume| volume.server.as_raw_fd()));
     files.chain(listeners.map(|(listener, _)| listener.as_raw_fd())).chain([config.kvm.as_raw_fd()]).collect()
+}
+
+fn level(template: CpuTemplate) -> Option<Level> {
+    match template {
+        CpuTemplate::Host => None,
+        CpuTemplate::V2 => Some(Level::V2),
+        CpuTemplate::V3 => Some(Level::V3),
+        CpuTemplate::V4 => Some(Level::V4),
+    }
 }
 
 fn images(pod: &Pod) -> Result<Vec<File>, Error> {

@@ -85,7 +85,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     drop(servers);
     drop(quota);
     drop(network);
-    timeline.print();
+    timeline.show();
     Ok(ExitCode::from(status.code()))
 }
 

@@ -42,6 +42,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, B
     let mut config = MachineConfig {
         kvm: probe::open_kvm()?,
         vcpus: VcpuCount::new(1).ok_or("one processor")?,
+        level: None,
         memory_bytes: 128 << 20,
         kernel,
         command_line: String::new(),

@@ -20,7 +20,7 @@ pub mod timeline;
 pub mod virtio;
 pub mod vm;
 
-pub use cpu::VcpuCount;
+pub use cpu::{Level, VcpuCount};
 pub use error::Error;
 pub use kvm_ioctls::Kvm;
 pub use machine::{Exit, Machine, MachineConfig, Ram, StopHandle};

@@ -14,9 +14,9 @@ use crate::boot::elf::{Image, Kernel};
 use crate::bus::Bus;
 use crate::confinement;
 use crate::console::{ConsoleLog, Sink};
-use crate::cpu::cpuid::Template;
+use crate::cpu::cpuid::Leaves;
 use crate::cpu::thread::{VcpuEnd, VcpuFailure, VcpuThread, install_kick_handler};
-use crate::cpu::{VcpuCount, registers};
+use crate::cpu::{Level, VcpuCount, registers};
 use crate::devices::{self, Devices};
 use crate::error::Error;
 use crate::event_loop::{EventLoop, LoopHandle};
@@ -46,6 +46,8 @@ pub struct MachineConfig {
     pub kvm: Kvm,
     /// How many processors.
     pub vcpus: VcpuCount,
+    /// What the guest sees of the processor; all that this machine can have if absent.
+    pub level: Option<Level>,
     /// How much memory, in whole pages.
     pub memory_bytes: u64,
     /// An uncompressed x86-64 ELF kernel with a PVH entry point. It must not change while the machine runs.
@@ -151,6 +153,7 @@ impl Machine {
         let console = ConsoleLog::new(config.console.take());
         let timeline = Arc::new(Timeline::default());
 
+        let cpuid = Leaves::from_kvm(&config.kvm, config.vcpus, config.level)?;
         let (mut vm, contents) = create_vm(&config.kvm, || Contents::load(&config))?;
         let Contents { ram, pmems, memory, entry } = contents;
         ram.iter().try_for_each(|region| vm.add_memory(region, Access::ReadWrite))?;
@@ -184,7 +187,7 @@ impl Machine {
         boot::mp_table::write_mp_table(&memory, config.vcpus.get())?;
 
         let bus = Bus::new(transports, span(&pmems), console.clone(), Arc::clone(&timeline));
-        let vcpus = create_vcpus(&config.kvm, &vm, config.vcpus, entry)?;
+        let vcpus = create_vcpus(&vm, &cpuid, config.vcpus, entry)?;
         timeline.record(Phase::Built);
         let confined = config.confined;
         Ok(Self { confined, vcpus, bus: Arc::new(bus), events, vm, ram: Ram(ram), console, timeline })
@@ -315,8 +318,7 @@ fn span(regions: &[Region]) -> std::ops::Range<u64> {
 }
 
 /// The processors: the first is to enter the kernel, the others wait until it starts them.
-fn create_vcpus(kvm: &Kvm, vm: &Vm, count: VcpuCount, entry: u32) -> Result<Vec<VcpuFd>, Error> {
-    let cpuid = Template::from_kvm(kvm, count).map_err(Error::kvm("tell what the processor supports"))?;
+fn create_vcpus(vm: &Vm, cpuid: &Leaves, count: VcpuCount, entry: u32) -> Result<Vec<VcpuFd>, Error> {
     let mut vcpus = Vec::with_capacity(count.get().into());
     for index in 0..count.get() {
         let vcpu = vm.create_vcpu(index)?;
