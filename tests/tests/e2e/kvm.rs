@@ -1,5 +1,7 @@
 //! What only a VM pod has.
 
+mod processor;
+
 use crate::harness::{BUSYBOX, Finished, Host, Process, image};
 
 fn with(options: &[&str], script: &str) -> Finished {
