@@ -15,8 +15,8 @@ use pod::plan::Plan;
 use vmm::virtio::vsock::HostEnds;
 
 /// How long a guest may take to say Ready, and again to connect its streams. Honest guests take a fraction of a second;
-/// this is for one that hangs, and long enough for a host that emulates its processor and is loaded.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+/// this is for one that hangs, and long enough for a host that emulates its processor and is loaded. One under a debugger has a day.
+pub const PATIENCE: Duration = Duration::from_secs(if cfg!(feature = "gdb") { 86_400 } else { 120 });
 /// How often a wait looks for signals.
 const SLICE: Duration = Duration::from_millis(50);
 

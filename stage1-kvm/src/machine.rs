@@ -72,6 +72,7 @@ pub fn config(
         file_systems,
         vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host: Vec::new(), to_guest }),
         confined: true,
+        gdb: None,
         console: pod.arguments.debug.then(|| Box::new(to_stderr) as vmm::console::Sink),
     })
 }
@@ -83,6 +84,7 @@ pub fn descriptors(config: &MachineConfig) -> Vec<RawFd> {
     let files = files.chain(config.blocks.iter().map(|block| &block.file));
     let files = files.chain(config.nets.iter().map(|net| &net.tap)).map(AsRawFd::as_raw_fd);
     let files = files.chain(config.file_systems.iter().map(|volume| volume.server.as_raw_fd()));
+    let files = files.chain(config.gdb.iter().map(AsRawFd::as_raw_fd));
     files.chain(listeners.map(|(listener, _)| listener.as_raw_fd())).chain([config.kvm.as_raw_fd()]).collect()
 }
 

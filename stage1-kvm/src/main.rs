@@ -2,6 +2,8 @@
 //! jailed (`jailed`); by the name that it is called by it is one of the stage1 interface's entrypoints.
 
 mod error;
+#[cfg(feature = "gdb")]
+mod gdb;
 mod handshake;
 mod jailed;
 mod kernel;

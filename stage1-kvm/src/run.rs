@@ -69,6 +69,8 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let quota = quota::enter(&pod, &limits)?;
     let (servers, file_systems) = volumes.serve()?;
     let config = machine::config(&pod, &limits, kvm, cards.host, file_systems, to_guest)?;
+    #[cfg(feature = "gdb")]
+    let (config, _socket) = crate::gdb::debug(config)?;
     let running = Running::start(config, ends, pod.arguments.debug)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
     status::write_vmm_pid(&pod.directory, running.pid())?;

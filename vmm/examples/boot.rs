@@ -52,6 +52,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, B
         file_systems: Vec::new(),
         vsock: None,
         confined: false,
+        gdb: None,
         console: Some(Box::new(|bytes| drop(std::io::stderr().write_all(bytes)))),
     };
     while let Some(argument) = arguments.next() {

@@ -12,6 +12,11 @@ pub mod cpu;
 pub mod devices;
 pub mod error;
 pub mod event_loop;
+#[cfg(feature = "gdb")]
+pub mod gdb;
+#[cfg(not(feature = "gdb"))]
+#[path = "gdb_absent.rs"]
+pub mod gdb;
 pub mod layout;
 pub mod machine;
 pub mod memory;

@@ -20,6 +20,7 @@ use crate::cpu::{Level, VcpuCount, registers};
 use crate::devices::{self, Devices};
 use crate::error::Error;
 use crate::event_loop::{EventLoop, LoopHandle};
+use crate::gdb::{Debugger, Gdb};
 use crate::layout::{self, MEMORY_MAX, MEMORY_MIN};
 use crate::memory::{DeviceMemory, HUGE_PAGE_SIZE, Mapping, PAGE_SIZE, Region};
 use crate::timeline::{Phase, Timeline};
@@ -67,6 +68,8 @@ pub struct MachineConfig {
     /// Whether its threads give up all system calls but those in [`crate::confinement`], for good. The process must be one that
     /// only runs the machine, and has no_new_privs.
     pub confined: bool,
+    /// Whose debuggers the machine waits for, and serves. One that has it is not confined.
+    pub gdb: Option<Gdb>,
     /// Where the guest's console output goes as it comes, beside the end of it that the machine keeps.
     pub console: Option<Sink>,
 }
@@ -145,6 +148,7 @@ pub struct Machine {
     ram: Ram,
     console: ConsoleLog,
     timeline: Arc<Timeline>,
+    debugger: Option<Debugger>,
 }
 
 impl Machine {
@@ -189,8 +193,19 @@ impl Machine {
         let bus = Bus::new(transports, span(&pmems), console.clone(), Arc::clone(&timeline));
         let vcpus = create_vcpus(&vm, &cpuid, config.vcpus, entry)?;
         timeline.record(Phase::Built);
-        let confined = config.confined;
-        Ok(Self { confined, vcpus, bus: Arc::new(bus), events, vm, ram: Ram(ram), console, timeline })
+        let confined = config.confined && config.gdb.is_none();
+        let debugger = config.gdb.map(|gdb| gdb.debugger(&memory));
+        Ok(Self {
+            debugger,
+            confined,
+            vcpus,
+            bus: Arc::new(bus),
+            events,
+            vm,
+            ram: Ram(ram),
+            console,
+            timeline,
+        })
     }
 
     /// A handle that ends the machine.
@@ -216,7 +231,10 @@ impl Machine {
     /// Runs the machine to its end. The calling thread does the I/O; each processor has a thread of its own, and no guest code
     /// runs before all of them are confined.
     pub fn run(self) -> Result<Exit, Error> {
-        let Self { confined, vcpus, bus, events, vm, ram: _, console, timeline } = self;
+        let stop = self.stop_handle();
+        let Self { confined, vcpus, bus, events, vm, ram: _, console, timeline, mut debugger } = self;
+        let debugged = debugger.as_mut().map(|debugger| debugger.processors(vcpus.len()));
+        let mut debugged = debugged.into_iter().flatten();
         install_kick_handler().map_err(Error::host("install a signal handler"))?;
         let stopping = Arc::new(AtomicBool::new(false));
         timeline.record(Phase::KernelEntry);
@@ -225,20 +243,25 @@ impl Machine {
         for (index, vcpu) in (0..).zip(vcpus) {
             let handle = events.handle();
             let on_end = move |end| report(&handle, end);
-            match VcpuThread::start(index, vcpu, Arc::clone(&bus), Arc::clone(&stopping), confined, on_end) {
+            let (bus, stopping) = (Arc::clone(&bus), Arc::clone(&stopping));
+            match VcpuThread::start(index, vcpu, bus, stopping, confined, debugged.next(), on_end) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => outcome = Err(error),
             }
         }
         // With the loop its commands end, so no processor's thread can wait for it any more.
         let outcome = outcome
+            .and_then(|()| match debugger {
+                Some(debugger) => debugger.start(threads.iter().map(VcpuThread::kick).collect(), stop),
+                None => Ok(()),
+            })
             .and_then(|()| if confined { Ok(filter::install(confinement::IO)?) } else { Ok(()) })
             .and_then(|()| {
                 threads.iter().for_each(VcpuThread::go);
                 events.run().map_err(Error::host("wait for events"))
             });
         stopping.store(true, Ordering::SeqCst);
-        threads.iter().for_each(VcpuThread::kick);
+        threads.iter().for_each(|thread| thread.kick().send());
         threads.into_iter().for_each(VcpuThread::wait);
         drop(vm);
         match outcome? {
