@@ -2,6 +2,7 @@
 //! image in the pod's directory with these arguments; the two meet in the files of that directory.
 
 mod cgroup_path;
+mod cpu_template;
 mod entrypoints;
 mod ipc;
 mod names;
@@ -16,6 +17,7 @@ use crate::types::AcName;
 use crate::users::UserRange;
 
 pub use cgroup_path::CgroupPath;
+pub use cpu_template::CpuTemplate;
 pub use entrypoints::{
     AppArguments, AttachArguments, EnterArguments, ExportArguments, StatsArguments, StopArguments,
 };
@@ -59,6 +61,8 @@ pub const ENV_SOCKETS: &str = "RKT_SOCKETS";
 /// The variable by which `--timeline` hands over when things happened: `<mark>=<microseconds of CLOCK_MONOTONIC>`,
 /// comma-separated. Present and maybe empty when a timeline is wanted.
 pub const ENV_TIMELINE: &str = "RKT_TIMELINE";
+/// The variable that names, by an absolute path, the file that a timeline is to be drawn into. Absent if it is only printed. Ours.
+pub const ENV_TIMELINE_FILE: &str = "RKT_TIMELINE_FILE";
 /// The exit status of rkt's own errors, as upstream's.
 pub const EXIT_ERROR: u8 = 254;
 
@@ -87,6 +91,8 @@ pub struct RunArguments {
     pub mutable: bool,
     /// The cgroup that the pod's is to be below; the caller's own if absent. Ours, not upstream's.
     pub cgroup_parent: Option<CgroupPath>,
+    /// What the guest of a VM sees of the processor. Ours, not upstream's.
+    pub cpu_template: CpuTemplate,
     /// The pod.
     pub uuid: Uuid,
 }
@@ -140,6 +146,8 @@ impl RunArguments {
         arguments.extend(self.mutable.then(|| "--mutable".to_owned()));
         arguments.extend((self.ipc != Ipc::Auto).then(|| format!("--ipc={}", self.ipc)));
         arguments.extend(self.cgroup_parent.iter().map(|path| format!("--cgroup-parent={path}")));
+        let template = self.cpu_template;
+        arguments.extend((template != CpuTemplate::Host).then(|| format!("--cpu-template={template}")));
         arguments.push(self.uuid.to_string());
         arguments
     }
@@ -159,6 +167,7 @@ impl RunArguments {
             ipc: Ipc::Auto,
             mutable: false,
             cgroup_parent: None,
+            cpu_template: CpuTemplate::Host,
             uuid: Uuid::nil(),
         };
         let mut uuid = None;
@@ -182,6 +191,7 @@ impl RunArguments {
                 }
                 ("--hostname", hostname) => parsed.hostname = hostname.to_owned(),
                 ("--cgroup-parent", path) => parsed.cgroup_parent = Some(path.parse()?),
+                ("--cpu-template", name) => parsed.cpu_template = name.parse()?,
                 (text, "") if !text.starts_with('-') && uuid.is_none() => {
                     uuid = Some(text.parse().map_err(|_| Error::syntax(text, "a pod's UUID"))?);
                 }
@@ -409,6 +419,7 @@ mod tests {
             ipc: Ipc::Parent,
             mutable: true,
             cgroup_parent: Some("/machine.slice/a".parse().unwrap()),
+            cpu_template: CpuTemplate::V3,
             uuid: Uuid::from_u128(7),
         };
         assert_eq!(RunArguments::parse(arguments.to_arguments()).unwrap(), arguments);
@@ -428,6 +439,7 @@ mod tests {
             "--ipc=host",
             "--dns-conf-mode=resolv=x",
             "--cgroup-parent=x",
+            "--cpu-template=x86-64-v1",
         ] {
             assert!(RunArguments::parse([bad.to_owned(), uuid.clone()]).is_err(), "{bad}");
         }

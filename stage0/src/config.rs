@@ -9,6 +9,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use pod::abi::CpuTemplate;
+
 use crate::cli::{Globals, Stage1};
 use file::{Content, KINDS};
 pub use merge::Config;
@@ -57,6 +59,11 @@ pub fn data_directory(globals: &Globals) -> Result<Option<PathBuf>, Error> {
 /// The isolation that is configured.
 pub fn stage1(globals: &Globals) -> Result<Option<Stage1>, Error> {
     load_kinds(globals, &["stage1.d"])?.stage1()
+}
+
+/// The processor that is configured for guests.
+pub fn cpu_template(globals: &Globals) -> Result<Option<CpuTemplate>, Error> {
+    Ok(load_kinds(globals, &["stage1.d"])?.cpu_template())
 }
 
 fn load_kinds(globals: &Globals, wanted: &[&str]) -> Result<Config, Error> {

@@ -4,6 +4,7 @@ mod apparmor;
 mod cli;
 mod commands;
 mod config;
+mod cpu_template;
 mod doctor;
 mod host;
 mod image;

@@ -12,8 +12,8 @@ use std::process::{Command, Stdio};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use pod::abi::{
     ANNOTATION_APP, ANNOTATION_ATTACH, ANNOTATION_ENTER, ANNOTATION_STATS, ANNOTATION_STOP, AppArguments,
-    AttachArguments, ENV_LOCK_FD, ENV_MOUNT_CONTEXT, ENV_SOCKETS, ENV_TIMELINE, ENV_USERS_LOCK_FD,
-    EnterArguments, PodDirectory, RunArguments, StopArguments,
+    AttachArguments, ENV_LOCK_FD, ENV_MOUNT_CONTEXT, ENV_SOCKETS, ENV_TIMELINE, ENV_TIMELINE_FILE,
+    ENV_USERS_LOCK_FD, EnterArguments, PodDirectory, RunArguments, StopArguments,
 };
 use pod::image_manifest::ImageManifest;
 use pod::selinux::Context;
@@ -25,7 +25,7 @@ pub use exporter::Exporter;
 
 use crate::cli::Stage1;
 use crate::sockets::Sockets;
-use crate::{host, kvm, read_only};
+use crate::{host, kvm, read_only, timeline};
 
 /// The entrypoints of our stage1s, all of them one binary under different names.
 pub const ENTRYPOINTS: [&str; 8] = ["init", "enter", "attach", "stats", "stop", "app", "export", "gc"];
@@ -219,7 +219,7 @@ pub fn exec(
     handed: Handed<'_>,
     arguments: &RunArguments,
     stage1: Stage1,
-    timeline: Option<String>,
+    timeline: Option<timeline::Handed>,
 ) -> Result<Infallible, Error> {
     let path = pod.join("stage1/rootfs").join("init");
     let Handed { lock, users, sockets, assigned, files } = handed;
@@ -250,10 +250,11 @@ pub fn exec(
     // Contexts are the apps', not the pod's: empty, as upstream has it without SELinux.
     command.env("RKT_SELINUX_CONTEXT", "");
     command.env(ENV_MOUNT_CONTEXT, files.map_or(String::new(), Context::to_string));
-    match timeline {
-        Some(marks) => command.env(ENV_TIMELINE, marks),
-        None => command.env_remove(ENV_TIMELINE),
-    };
+    command.env_remove(ENV_TIMELINE).env_remove(ENV_TIMELINE_FILE);
+    if let Some(timeline) = timeline {
+        command.env(ENV_TIMELINE, timeline.marks);
+        command.envs(timeline.file.map(|file| (ENV_TIMELINE_FILE, file)));
+    }
     Err(failed(command.exec()))
 }
 

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::os::fd::AsFd;
 
-use pod::abi::{Ipc, RunArguments};
+use pod::abi::{CpuTemplate, Ipc, RunArguments};
 use pod::net::Net;
 use pod::plan::Isolation;
 use stage1::error::report;
@@ -44,7 +44,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<Infallible, Error>
     alone::prepare(app, &|error| report(error)).map_err(failed)?;
     record::tell_ready(&lock)?;
     timeline.mark("exec");
-    timeline.print();
+    timeline.show();
     // The lock stays with the app's process, and with those that it starts: as long as one holds it, the pod runs.
     alone::become_process(&app.process, &AppSockets { sockets }, Some(lock.as_fd())).map_err(failed)
 }
@@ -55,6 +55,8 @@ fn check(arguments: &RunArguments) -> Result<(), Error> {
         (arguments.net != Net::Host).then(|| format!("--net={}", arguments.net)),
         arguments.private_users.as_ref().map(|users| format!("--private-users={users}")),
         arguments.cgroup_parent.as_ref().map(|path| format!("--cgroup-parent={path}")),
+        (arguments.cpu_template != CpuTemplate::Host)
+            .then(|| format!("--cpu-template={}", arguments.cpu_template)),
         (arguments.ipc == Ipc::Private).then(|| "--ipc=private".to_owned()),
     ];
     refused.into_iter().flatten().next().map_or(Ok(()), |argument| Err(Error::Argument(argument)))
@@ -78,6 +80,7 @@ mod tests {
             "--private-users=65536:65536",
             "--cgroup-parent=/a",
             "--ipc=private",
+            "--cpu-template=x86-64-v3",
         ] {
             let error = check(&["--net=host", refused]).unwrap_err().to_string();
             assert!(error.contains(refused), "{error}");

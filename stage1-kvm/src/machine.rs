@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 
+use pod::abi::CpuTemplate;
 use pod::disk_space;
 use pod::guest_network::GuestNetwork;
 use pod::limits::{GUEST_DESCRIPTORS_SHARE, PodLimits};
@@ -14,7 +15,7 @@ use vmm::virtio::block::BlockConfig;
 use vmm::virtio::fs::FsConfig;
 use vmm::virtio::net::NetConfig;
 use vmm::virtio::vsock::VsockConfig;
-use vmm::{Kvm, MachineConfig, VcpuCount};
+use vmm::{Kvm, Level, MachineConfig, VcpuCount};
 
 use crate::error::Error;
 use crate::images::Images;
@@ -54,6 +55,7 @@ pub fn config(
     let mut blocks = vec![BlockConfig { file: scratch, read_only: false }];
     blocks.extend(images.disks.into_iter().map(|file| BlockConfig { file, read_only: true }));
     Ok(MachineConfig {
+        level: level(pod.arguments.cpu_template),
         command_line: command_line(pod.arguments.debug),
         blocks,
         nets,
@@ -81,6 +83,7 @@ fn bare(kvm: Kvm, vcpus: VcpuCount, memory_bytes: u64, images: Vec<File>) -> Res
     Ok(MachineConfig {
         kvm,
         vcpus,
+        level: None,
         memory_bytes,
         kernel: open_part(kernel::name())?,
         command_line: command_line(false),
@@ -91,6 +94,7 @@ fn bare(kvm: Kvm, vcpus: VcpuCount, memory_bytes: u64, images: Vec<File>) -> Res
         file_systems: Vec::new(),
         vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host: Vec::new(), to_guest: Vec::new() }),
         confined: true,
+        gdb: None,
         console: None,
     })
 }
@@ -103,7 +107,17 @@ pub fn descriptors(config: &MachineConfig) -> Vec<RawFd> {
     let files = files.chain(config.nets.iter().map(|net| &net.tap)).map(AsRawFd::as_raw_fd);
     let files = files.chain(config.file_systems.iter().map(|volume| volume.server.as_raw_fd()));
     let files = files.chain(config.pmem_writes.iter().map(AsRawFd::as_raw_fd));
+    let files = files.chain(config.gdb.iter().map(AsRawFd::as_raw_fd));
     files.chain(listeners.map(|(listener, _)| listener.as_raw_fd())).chain([config.kvm.as_raw_fd()]).collect()
+}
+
+fn level(template: CpuTemplate) -> Option<Level> {
+    match template {
+        CpuTemplate::Host => None,
+        CpuTemplate::V2 => Some(Level::V2),
+        CpuTemplate::V3 => Some(Level::V3),
+        CpuTemplate::V4 => Some(Level::V4),
+    }
 }
 
 /// Opens a file beside this program's own, wherever the link to it is that it was started by.

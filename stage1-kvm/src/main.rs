@@ -3,6 +3,8 @@
 
 mod error;
 mod export;
+#[cfg(feature = "gdb")]
+mod gdb;
 mod handshake;
 mod image_writes;
 mod images;

@@ -76,6 +76,8 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let mut config = machine::config(&pod, &limits, kvm, images, cards.host, file_systems, to_guest)?;
     let image_writes = ImageWrites::new()?;
     config.pmem_writes = Some(image_writes.counter()?);
+    #[cfg(feature = "gdb")]
+    let (config, _socket) = crate::gdb::debug(config)?;
     let running = Running::start(config, ends, pod.arguments.debug)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
     status::write_vmm_pid(&pod.directory, running.pid())?;
@@ -94,7 +96,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     drop(servers);
     drop(quota);
     drop(network);
-    timeline.print();
+    timeline.show();
     Ok(ExitCode::from(status.code()))
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pod::abi::CpuTemplate;
 use stage1::error::Causes;
 
 /// Why a pod cannot run in namespaces.
@@ -36,6 +37,9 @@ pub enum Error {
         "--ipc=parent is not possible with --private-users: the pod's root is nobody to the host's objects"
     )]
     IpcOfUsers,
+    /// There is no guest.
+    #[error("--cpu-template={0} is not possible with --stage1=nspawn: its apps see the host's processor")]
+    CpuTemplate(CpuTemplate),
     /// A file or directory.
     #[error("cannot {action} {}", .path.display())]
     Path {

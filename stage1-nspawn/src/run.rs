@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use pod::abi::Ipc;
+use pod::abi::{CpuTemplate, Ipc};
 use pod::limits::PodLimits;
 use pod::net::Net;
 use pod::plan::{Isolation, Plan, PrivateUsers};
@@ -40,6 +40,9 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let mut timeline = Timeline::from_environment();
     timeline.mark("stage1");
     let mut pod = Pod::open(arguments)?;
+    if pod.arguments.cpu_template != CpuTemplate::Host {
+        return Err(Error::CpuTemplate(pod.arguments.cpu_template));
+    }
     let signals = Signals::block()?;
     status::write_parent(&pod.directory)?;
     if pod.arguments.private_users.is_some() && users_lock.is_none() {
@@ -133,7 +136,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     drop(cgroups);
     drop(network);
     timeline.mark("stage1 exits");
-    timeline.print();
+    timeline.show();
     Ok(ExitCode::from(status.code()))
 }
 

@@ -351,7 +351,7 @@ impl Attendant<'_, '_> {
 
     /// An app runs, which makes it ready unless it tells that itself.
     fn note_start(&mut self, app: &AcName) {
-        self.timeline.mark(&format!("{app} started"));
+        self.timeline.mark_start(&format!("{app} started"));
         if self.alterations.are_possible() && self.apps.has(app) {
             status::remove_exit(&self.pod.directory, app)
                 .and_then(|()| status::write_started(&self.pod.directory, app))

@@ -42,6 +42,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, B
     let mut config = MachineConfig {
         kvm: probe::open_kvm()?,
         vcpus: VcpuCount::new(1).ok_or("one processor")?,
+        level: None,
         memory_bytes: 128 << 20,
         kernel,
         command_line: String::new(),
@@ -52,6 +53,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, B
         file_systems: Vec::new(),
         vsock: None,
         confined: false,
+        gdb: None,
         console: Some(Box::new(|bytes| drop(std::io::stderr().write_all(bytes)))),
     };
     while let Some(argument) = arguments.next() {

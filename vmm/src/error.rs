@@ -1,6 +1,7 @@
 //! What can go wrong with a machine.
 
 use crate::boot::BootError;
+use crate::cpu::Level;
 use crate::cpu::thread::VcpuFailure;
 use crate::memory::MemoryError;
 
@@ -27,6 +28,14 @@ pub enum Error {
         /// Its answer.
         #[source]
         source: std::io::Error,
+    },
+    /// The host's processor is below the level that the guest is to see.
+    #[error("this host's processor is not {level}: it lacks {}", missing.join(", "))]
+    Level {
+        /// The level.
+        level: Level,
+        /// What is missing, by name.
+        missing: Vec<&'static str>,
     },
     /// The memory's size is impossible.
     #[error("a machine has between {min} and {max} bytes of memory in whole pages, not {wanted}")]

@@ -12,6 +12,11 @@ pub mod cpu;
 pub mod devices;
 pub mod error;
 pub mod event_loop;
+#[cfg(feature = "gdb")]
+pub mod gdb;
+#[cfg(not(feature = "gdb"))]
+#[path = "gdb_absent.rs"]
+pub mod gdb;
 pub mod layout;
 pub mod machine;
 pub mod memory;
@@ -20,7 +25,7 @@ pub mod timeline;
 pub mod virtio;
 pub mod vm;
 
-pub use cpu::VcpuCount;
+pub use cpu::{Level, VcpuCount};
 pub use error::Error;
 pub use kvm_ioctls::Kvm;
 pub use machine::{Exit, Machine, MachineConfig, Ram, StopHandle};

@@ -15,12 +15,13 @@ use crate::boot::elf::{Image, Kernel};
 use crate::bus::{Bus, Rom};
 use crate::confinement;
 use crate::console::{ConsoleLog, Sink};
-use crate::cpu::cpuid::Template;
+use crate::cpu::cpuid::Leaves;
 use crate::cpu::thread::{VcpuEnd, VcpuFailure, VcpuThread, install_kick_handler};
-use crate::cpu::{VcpuCount, registers};
+use crate::cpu::{Level, VcpuCount, registers};
 use crate::devices::{self, Devices};
 use crate::error::Error;
 use crate::event_loop::{EventLoop, LoopHandle};
+use crate::gdb::{Debugger, Gdb};
 use crate::layout::{self, MEMORY_MAX, MEMORY_MIN};
 use crate::memory::{DeviceMemory, HUGE_PAGE_SIZE, Mapping, PAGE_SIZE, Region};
 use crate::timeline::{Phase, Timeline};
@@ -49,6 +50,8 @@ pub struct MachineConfig {
     pub kvm: Kvm,
     /// How many processors.
     pub vcpus: VcpuCount,
+    /// What the guest sees of the processor; all that this machine can have if absent.
+    pub level: Option<Level>,
     /// How much memory, in whole pages.
     pub memory_bytes: u64,
     /// An uncompressed x86-64 ELF kernel with a PVH entry point. It must not change while the machine runs.
@@ -70,6 +73,8 @@ pub struct MachineConfig {
     /// Whether its threads give up all system calls but those in [`crate::confinement`], for good. The process must be one that
     /// only runs the machine, and has no_new_privs.
     pub confined: bool,
+    /// Whose debuggers the machine waits for, and serves. One that has it is not confined.
+    pub gdb: Option<Gdb>,
     /// Where the guest's console output goes as it comes, beside the end of it that the machine keeps.
     pub console: Option<Sink>,
 }
@@ -152,6 +157,7 @@ pub struct Machine {
     ram: Ram,
     console: ConsoleLog,
     timeline: Arc<Timeline>,
+    debugger: Option<Debugger>,
 }
 
 impl Machine {
@@ -160,6 +166,7 @@ impl Machine {
         let console = ConsoleLog::new(config.console.take());
         let timeline = Arc::new(Timeline::default());
 
+        let cpuid = Leaves::from_kvm(&config.kvm, config.vcpus, config.level)?;
         let (mut vm, contents) = create_vm(&config.kvm, || Contents::load(&config))?;
         let Contents { ram, pmem, memory, parameter, entry } = contents;
         ram.iter().try_for_each(|region| vm.add_memory(region, Access::ReadWrite))?;
@@ -195,10 +202,21 @@ impl Machine {
         boot::mp_table::write_mp_table(&memory, config.vcpus.get())?;
 
         let bus = Bus::new(transports, rom(pmem, config.pmem_writes), console.clone(), Arc::clone(&timeline));
-        let vcpus = create_vcpus(&config.kvm, &vm, config.vcpus, entry)?;
+        let vcpus = create_vcpus(&vm, &cpuid, config.vcpus, entry)?;
         timeline.record(Phase::Built);
-        let confined = config.confined;
-        Ok(Self { confined, vcpus, bus: Arc::new(bus), events, vm, ram: Ram(ram), console, timeline })
+        let confined = config.confined && config.gdb.is_none();
+        let debugger = config.gdb.map(|gdb| gdb.debugger(&memory));
+        Ok(Self {
+            debugger,
+            confined,
+            vcpus,
+            bus: Arc::new(bus),
+            events,
+            vm,
+            ram: Ram(ram),
+            console,
+            timeline,
+        })
     }
 
     /// A handle that ends the machine.
@@ -224,7 +242,10 @@ impl Machine {
     /// Runs the machine to its end. The calling thread does the I/O; each processor has a thread of its own, and no guest code
     /// runs before all of them are confined.
     pub fn run(self) -> Result<Exit, Error> {
-        let Self { confined, vcpus, bus, events, vm, ram: _, console, timeline } = self;
+        let stop = self.stop_handle();
+        let Self { confined, vcpus, bus, events, vm, ram: _, console, timeline, mut debugger } = self;
+        let debugged = debugger.as_mut().map(|debugger| debugger.processors(vcpus.len()));
+        let mut debugged = debugged.into_iter().flatten();
         install_kick_handler().map_err(Error::host("install a signal handler"))?;
         let stopping = Arc::new(AtomicBool::new(false));
         timeline.record(Phase::KernelEntry);
@@ -233,20 +254,25 @@ impl Machine {
         for (index, vcpu) in (0..).zip(vcpus) {
             let handle = events.handle();
             let on_end = move |end| report(&handle, end);
-            match VcpuThread::start(index, vcpu, Arc::clone(&bus), Arc::clone(&stopping), confined, on_end) {
+            let (bus, stopping) = (Arc::clone(&bus), Arc::clone(&stopping));
+            match VcpuThread::start(index, vcpu, bus, stopping, confined, debugged.next(), on_end) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => outcome = Err(error),
             }
         }
         // With the loop its commands end, so no processor's thread can wait for it any more.
         let outcome = outcome
+            .and_then(|()| match debugger {
+                Some(debugger) => debugger.start(threads.iter().map(VcpuThread::kick).collect(), stop),
+                None => Ok(()),
+            })
             .and_then(|()| if confined { Ok(filter::install(confinement::IO)?) } else { Ok(()) })
             .and_then(|()| {
                 threads.iter().for_each(VcpuThread::go);
                 events.run().map_err(Error::host("wait for events"))
             });
         stopping.store(true, Ordering::SeqCst);
-        threads.iter().for_each(VcpuThread::kick);
+        threads.iter().for_each(|thread| thread.kick().send());
         threads.into_iter().for_each(VcpuThread::wait);
         drop(vm);
         match outcome? {
@@ -319,8 +345,7 @@ fn rom(pmem: Option<Region>, writes: Option<OwnedFd>) -> Rom {
 }
 
 /// The processors: the first is to enter the kernel, the others wait until it starts them.
-fn create_vcpus(kvm: &Kvm, vm: &Vm, count: VcpuCount, entry: u32) -> Result<Vec<VcpuFd>, Error> {
-    let cpuid = Template::from_kvm(kvm, count).map_err(Error::kvm("tell what the processor supports"))?;
+fn create_vcpus(vm: &Vm, cpuid: &Leaves, count: VcpuCount, entry: u32) -> Result<Vec<VcpuFd>, Error> {
     let mut vcpus = Vec::with_capacity(count.get().into());
     for index in 0..count.get() {
         let vcpu = vm.create_vcpu(index)?;

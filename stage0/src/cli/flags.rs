@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser};
-use pod::abi::{CgroupPath, Ipc};
+use pod::abi::{CgroupPath, CpuTemplate, Ipc};
 use pod::image_manifest::{EnvironmentVariable, NameValue};
 use pod::isolator::RawIsolator;
 use pod::life::{ExitPolicy, KillSignal, Restart};
@@ -18,6 +18,7 @@ use pod::volumes::{Mount, Volume};
 
 use super::names::NameFlags;
 use super::{isolators, values};
+use crate::timeline::Wanted;
 
 /// The isolation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -100,16 +101,19 @@ pub struct RunFlags {
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub interactive: bool,
-    /// Print when what happened
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
-    #[arg(default_value = "false", default_missing_value = "true")]
-    pub timeline: bool,
+    /// Print when what happened; with a file's name, draw the phases of the start into it as well
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL|FILE.svg")]
+    #[arg(value_parser = values::timeline, default_value = "false", default_missing_value = "true")]
+    pub timeline: Wanted,
     /// Whose System V objects, message queues and /dev/shm the apps have: private (the pod's own), parent (the host's), or auto
     #[arg(long, value_parser = values::parsed::<Ipc>, value_name = "MODE", default_value = "auto")]
     pub ipc: Ipc,
     /// The cgroup that the pod's is to be below, instead of the caller's own: /machine.slice
     #[arg(long, value_name = "PATH", value_parser = values::parsed::<CgroupPath>)]
     pub cgroup_parent: Option<CgroupPath>,
+    /// The processor that a micro-VM sees: host, x86-64-v2, x86-64-v3 or x86-64-v4; what is configured by default, or host
+    #[arg(long, value_name = "NAME", value_parser = values::parsed::<CpuTemplate>)]
+    pub cpu_template: Option<CpuTemplate>,
 }
 
 impl RunFlags {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory};
-use pod::abi::CgroupPath;
+use pod::abi::{CgroupPath, CpuTemplate};
 use pod::isolator::RawIsolator;
 use pod::net::Net;
 use pod::ports::ExposedPort;
@@ -61,6 +61,9 @@ pub struct SandboxFlags {
     /// The cgroup that the pod's is to be below, instead of the caller's own: /machine.slice
     #[arg(long, value_name = "PATH", value_parser = values::parsed::<CgroupPath>)]
     cgroup_parent: Option<CgroupPath>,
+    /// The processor that a micro-VM sees: host, x86-64-v2, x86-64-v3 or x86-64-v4; what is configured by default, or host
+    #[arg(long, value_name = "NAME", value_parser = values::parsed::<CpuTemplate>)]
+    cpu_template: Option<CpuTemplate>,
 }
 
 impl SandboxFlags {
@@ -71,6 +74,7 @@ impl SandboxFlags {
             hostname: self.hostname,
             names: self.names,
             cgroup_parent: self.cgroup_parent,
+            cpu_template: self.cpu_template,
             ..RunFlags::default()
         };
         let limits = [("resource/cpu", self.cpu), ("resource/memory", self.memory)];

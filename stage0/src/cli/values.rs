@@ -13,6 +13,8 @@ use pod::streams::{InputMode, MIN_LOG_BYTES, OutputMode};
 use pod::types::AcName;
 use pod::volumes::{self, Mount};
 
+use crate::timeline::Wanted;
+
 /// Units of a duration, in milliseconds.
 const UNITS: [(&str, u64); 4] = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
 
@@ -41,6 +43,16 @@ pub fn variable(text: &str) -> Result<EnvironmentVariable, String> {
 /// What has a parser of its own.
 pub fn parsed<T: FromStr<Err = pod::Error>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: pod::Error| error.to_string())
+}
+
+/// `true`, `false`, or a file's name.
+pub fn timeline(text: &str) -> Result<Wanted, String> {
+    match text {
+        "false" => Ok(Wanted::No),
+        "true" => Ok(Wanted::Printed),
+        name if name.ends_with(".svg") => Ok(Wanted::Drawn(name.into())),
+        _ => Err("it must be true, false, or the name of a file that ends in .svg".into()),
+    }
 }
 
 /// How long an app may take to end.

@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use pod::abi::{Insecure, Ipc, PodDirectory, RunArguments, default_hostname};
+use pod::abi::{CpuTemplate, Insecure, Ipc, PodDirectory, RunArguments, default_hostname};
 use pod::net::Net;
 use pod::pod_manifest::PodManifest;
 use pod::ports;
@@ -25,8 +25,9 @@ use crate::pods::create::NewPod;
 use crate::pods::startable::Startable;
 use crate::sockets::Sockets;
 use crate::stage1::{Handed, Installed};
+use crate::timeline::{self, Wanted};
 use crate::users::{self, Reserved};
-use crate::{config, network, stage1, timeline};
+use crate::{config, cpu_template, network, stage1};
 
 /// What is wrong with a command line that is right by itself.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,11 @@ enum Refused {
     )]
     ParentIpcOfUsers,
     #[error(
+        "--timeline={} is not possible with --stage1=fly, which has become the app by then, with its root: --timeline prints it",
+        .0.display()
+    )]
+    DrawnByFly(PathBuf),
+    #[error(
         "how apps are confined is settled when the pod is run: give the insecure options capabilities, paths and seccomp \
         to rkt run-prepared (all-fetch is all that concerns rkt prepare)"
     )]
@@ -67,7 +73,7 @@ pub fn run(
     let sockets = Sockets::take()?;
     let uuid = begin(&line.flags)?;
     let stage1 = stage1_of(globals, &line.flags)?;
-    let names = check(globals, flags, stage1)?;
+    let Checked { names, cpu_template, chart } = check(globals, flags, stage1)?;
     let running = Running::new(flags.interactive, &flags.net(stage1));
     let content = Content::gather(globals, line, stage1, running)?;
     let images_done = timeline::now_us();
@@ -81,7 +87,8 @@ pub fn run(
     content.fill(&pod)?;
     let (mutable, label) = (content.manifest.is_mutable(), content.label);
     let marks = (started, images_done);
-    Start { uuid, stage1, mutable, users, names, sockets, assigned, label, marks }.exec(globals, flags, pod)
+    Start { uuid, stage1, mutable, users, names, cpu_template, sockets, assigned, label, marks, chart }
+        .exec(globals, flags, pod)
 }
 
 /// Makes a pod, and prints its UUID.
@@ -118,7 +125,7 @@ pub fn run_prepared(
     let manifest = pod.manifest()?;
     let (stage1, installed) = Stage1::of_pod(&directory)?;
     let private_users = directory.private_users().exists();
-    let names = check(globals, flags, stage1)?;
+    let Checked { names, cpu_template, chart } = check(globals, flags, stage1)?;
     check_stage1(stage1, &installed, private_users)?;
     let running = Running::new(flags.interactive, &flags.net(stage1));
     let label = content::check_again(&manifest, &directory, stage1, private_users, running)?;
@@ -130,7 +137,8 @@ pub fn run_prepared(
     check_ipc(flags, private_users)?;
     let users = private_users.then(|| users::reserve(&globals.local_config, uuid)).transpose()?;
     let (mutable, marks) = (manifest.is_mutable(), (started, images_done));
-    Start { uuid, stage1, mutable, users, names, sockets, assigned, label, marks }.exec(globals, flags, pod)
+    Start { uuid, stage1, mutable, users, names, cpu_template, sockets, assigned, label, marks, chart }
+        .exec(globals, flags, pod)
 }
 
 /// A pod's UUID, which is in its file before anything else happens.
@@ -155,8 +163,16 @@ fn check_root() -> Result<(), Refused> {
     if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Refused::Unprivileged) }
 }
 
-/// How the pod is to be run, as far as that does not depend on what it is.
-fn check(globals: &Globals, flags: &RunFlags, stage1: Stage1) -> Result<Names, Box<dyn Error>> {
+/// How a pod is to be run, as far as that does not depend on what it is.
+struct Checked {
+    names: Names,
+    cpu_template: CpuTemplate,
+    /// The file that the timeline is drawn into.
+    chart: Option<PathBuf>,
+}
+
+/// Checks what the flags say of that.
+fn check(globals: &Globals, flags: &RunFlags, stage1: Stage1) -> Result<Checked, Box<dyn Error>> {
     let names = flags.names.names()?;
     if flags.interactive && !io::stdin().is_terminal() {
         return Err(Refused::NoTerminal.into());
@@ -165,14 +181,20 @@ fn check(globals: &Globals, flags: &RunFlags, stage1: Stage1) -> Result<Names, B
     match stage1 {
         Stage1::Kvm if net == Net::Host => return Err(Refused::HostNetOfVm.into()),
         Stage1::Kvm if flags.ipc == Ipc::Parent => return Err(Refused::ParentIpcOfVm.into()),
-        Stage1::Fly => check_fly(flags, &net)?,
+        Stage1::Fly => {
+            check_fly(flags, &net)?;
+            if let Wanted::Drawn(path) = &flags.timeline {
+                return Err(Refused::DrawnByFly(path.clone()).into());
+            }
+        }
         Stage1::Kvm | Stage1::Nspawn => {}
     }
     network::check(&net, &globals.local_config, &[])?;
     if stage1 == Stage1::Kvm && net != Net::None {
         network::check_for_vm()?;
     }
-    Ok(names)
+    let cpu_template = cpu_template::choose(globals, flags.cpu_template, stage1)?;
+    Ok(Checked { names, cpu_template, chart: flags.timeline.file()? })
 }
 
 /// A user namespace rules no IPC namespace but its own.
@@ -221,6 +243,7 @@ struct Start {
     mutable: bool,
     users: Option<Reserved>,
     names: Names,
+    cpu_template: CpuTemplate,
     sockets: Sockets,
     /// Which app gets which of them.
     assigned: Vec<Vec<Passed>>,
@@ -228,6 +251,8 @@ struct Start {
     label: Option<Context>,
     /// When rkt started, and when it had the images (`--timeline`).
     marks: (u64, u64),
+    /// What that is drawn into.
+    chart: Option<PathBuf>,
 }
 
 impl Start {
@@ -255,10 +280,14 @@ impl Start {
             ipc: flags.ipc,
             mutable: self.mutable,
             cgroup_parent: flags.cgroup_parent.clone(),
+            cpu_template: self.cpu_template,
             uuid: self.uuid,
         };
         let (started, images_done) = self.marks;
-        let marks = flags.timeline.then(|| timeline::marks(started, images_done, timeline::now_us()));
+        let timeline = (flags.timeline != Wanted::No).then(|| timeline::Handed {
+            marks: timeline::marks(started, images_done, timeline::now_us()),
+            file: self.chart,
+        });
         let handed = Handed {
             lock: pod.lock(),
             users: users.map(Reserved::lock),
@@ -266,6 +295,6 @@ impl Start {
             assigned: &self.assigned,
             files: self.label.as_ref(),
         };
-        Ok(stage1::exec(&pod.path(), handed, &arguments, self.stage1, marks)?)
+        Ok(stage1::exec(&pod.path(), handed, &arguments, self.stage1, timeline)?)
     }
 }

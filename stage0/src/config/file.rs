@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use pod::abi::CpuTemplate;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::Error;
@@ -77,7 +79,16 @@ pub struct Paths {
 #[serde(deny_unknown_fields)]
 pub struct Stage1Choice {
     /// `kvm` or `nspawn`.
-    pub name: String,
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The processor that guests see; ours, not upstream's.
+    #[serde(rename = "cpuTemplate", default, deserialize_with = "cpu_template")]
+    pub cpu_template: Option<CpuTemplate>,
+}
+
+fn cpu_template<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<CpuTemplate>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    name.parse().map(Some).map_err(D::Error::custom)
 }
 
 impl Content {
@@ -110,6 +121,9 @@ impl Content {
                 if names.is_empty() =>
             {
                 Err(invalid("it is for no server".into()))
+            }
+            Self::Stage1(Stage1Choice { name: None, cpu_template: None }) => {
+                Err(invalid("it has neither name nor cpuTemplate".into()))
             }
             Self::Paths(Paths { data: Some(data) }) if !data.is_absolute() => {
                 Err(invalid(format!("{} is not absolute", data.display())))

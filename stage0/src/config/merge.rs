@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use pod::abi::CpuTemplate;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -26,6 +27,7 @@ pub struct Config {
     docker_auth: BTreeMap<String, Said<Login>>,
     data: Option<Said<PathBuf>>,
     stage1: Option<Said<String>>,
+    cpu_template: Option<Said<CpuTemplate>>,
 }
 
 impl Config {
@@ -60,10 +62,16 @@ impl Config {
                 self.data = said.or(self.data.take());
             }
             Content::Stage1(stage1) => {
-                let said = Said { value: stage1.name, by: path.into() };
-                if let Some(old) = self.stage1.replace(said) {
+                let name = stage1.name.map(|value| Said { value, by: path.into() });
+                if let (Some(old), Some(_)) = (&self.stage1, &name) {
                     return Err(twice("the stage1", &old.by));
                 }
+                self.stage1 = name.or(self.stage1.take());
+                let template = stage1.cpu_template.map(|value| Said { value, by: path.into() });
+                if let (Some(old), Some(_)) = (&self.cpu_template, &template) {
+                    return Err(twice("cpuTemplate", &old.by));
+                }
+                self.cpu_template = template.or(self.cpu_template.take());
             }
         }
         Ok(())
@@ -75,6 +83,7 @@ impl Config {
         self.docker_auth.extend(other.docker_auth);
         self.data = other.data.or(self.data.take());
         self.stage1 = other.stage1.or(self.stage1.take());
+        self.cpu_template = other.cpu_template.or(self.cpu_template.take());
     }
 
     /// Where images and pods are.
@@ -94,6 +103,11 @@ impl Config {
         }
     }
 
+    /// The processor that guests see.
+    pub fn cpu_template(&self) -> Option<CpuTemplate> {
+        self.cpu_template.as_ref().map(|said| said.value)
+    }
+
     /// Upstream's form, `{"stage0": [...]}`: an entry for each thing that is said, in the form of a file, with the file that says
     /// it in `source`.
     pub fn to_json(&self) -> Value {
@@ -107,7 +121,12 @@ impl Config {
         });
         let data = self.data.iter().map(|said| entry("paths", said, &json!({ "data": said.value })));
         let stage1 = self.stage1.iter().map(|said| entry("stage1", said, &json!({ "name": said.value })));
-        json!({ "stage0": auth.chain(docker_auth).chain(data).chain(stage1).collect::<Vec<_>>() })
+        let template = self
+            .cpu_template
+            .iter()
+            .map(|said| entry("stage1", said, &json!({ "cpuTemplate": said.value.to_string() })));
+        let all = auth.chain(docker_auth).chain(data).chain(stage1).chain(template);
+        json!({ "stage0": all.collect::<Vec<_>>() })
     }
 }
 

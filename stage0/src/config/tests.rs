@@ -43,6 +43,7 @@ fn nothing_is_configured() {
     assert_eq!(load(&world.globals()).unwrap().to_json().to_string(), r#"{"stage0":[]}"#);
     assert_eq!(data_directory(&world.globals()).unwrap(), None);
     assert_eq!(stage1(&world.globals()).unwrap(), None);
+    assert_eq!(cpu_template(&world.globals()).unwrap(), None);
 }
 
 #[test]
@@ -73,6 +74,21 @@ fn later_directories_win() {
 }
 
 #[test]
+fn the_processor_is_said_apart_from_the_isolation() {
+    let stage1d = |what: &str| format!(r#"{{"rktKind":"stage1","rktVersion":"v1",{what}}}"#);
+    let world = World::new(&[
+        ("system/stage1.d/s.json", &stage1d(r#""name":"kvm","cpuTemplate":"x86-64-v2""#)),
+        ("local/stage1.d/processor.json", &stage1d(r#""cpuTemplate":"x86-64-v3""#)),
+        ("user/stage1.d/isolation.json", &stage1d(r#""name":"nspawn""#)),
+    ]);
+    assert_eq!(stage1(&world.globals()).unwrap(), Some(Stage1::Nspawn));
+    assert_eq!(cpu_template(&world.globals()).unwrap(), Some(CpuTemplate::V3));
+    let json = load(&world.globals()).unwrap().to_json();
+    assert_eq!(json["stage0"][1]["cpuTemplate"], "x86-64-v3");
+    assert_eq!(json["stage0"][1]["source"], world.path("local/stage1.d/processor.json").to_str().unwrap());
+}
+
+#[test]
 fn files_that_are_not_good() {
     for (name, json, expected) in [
         ("local/paths.d/p.json", "{", "not a good configuration file"),
@@ -86,6 +102,12 @@ fn files_that_are_not_good() {
             r#"{"rktKind":"paths","rktVersion":"v1","stage1-images":"/x"}"#,
             "stage1-images",
         ),
+        (
+            "local/stage1.d/s.json",
+            r#"{"rktKind":"stage1","rktVersion":"v1"}"#,
+            "neither name nor cpuTemplate",
+        ),
+        ("local/stage1.d/s.json", r#"{"rktKind":"stage1","rktVersion":"v1","cpuTemplate":"v3"}"#, "v3"),
         ("local/auth.d/a.json", &auth("a", "u").replace("basic", "magic"), "magic"),
         ("local/auth.d/a.json", &auth("a", "u").replace(r#"["a","x.a"]"#, "[]"), "no server"),
         ("local/auth.d/a.json", &auth("a", "u").replace("x.a", "a"), "of a already"),

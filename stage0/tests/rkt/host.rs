@@ -12,6 +12,7 @@ echo "arguments: $*"
 echo "directory: $(pwd)"
 echo "lock: $(readlink /proc/self/fd/"$RKT_LOCK_FD")"
 echo "timeline: ${RKT_TIMELINE-unset}"
+echo "drawn into: ${RKT_TIMELINE_FILE-unset}"
 case "$0" in */gc | */stop) exit 0 ;; esac
 exit 7
 "#;

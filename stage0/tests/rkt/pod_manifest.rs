@@ -79,3 +79,22 @@ fn what_cannot_be() {
     }
     host.rkt(&["run", "--pod-manifest=/nowhere/manifest"]).refused(&["/nowhere/manifest"]);
 }
+
+/// The machine that a pod runs in is whoever runs it to say.
+#[test]
+fn no_manifest_says_anything_of_the_machine() {
+    if !is_root() {
+        return;
+    }
+    let (host, id) = host();
+    let names = ["rkt/cpu-template", "rkt/stage1/cpu-template", "coreos.com/rkt/stage1/cpu-template"];
+    let annotations = names.map(|name| json!({ "name": name, "value": "x86-64-v2" }));
+    let app = json!({ "exec": ["/bin/app"], "user": "0", "group": "0", "annotations": annotations });
+    let mut given =
+        manifest(json!([{ "name": "a", "image": { "id": id }, "app": app, "annotations": annotations }]));
+    given["annotations"] = json!(annotations);
+    let finished = host.rkt(&["run", &flag(&host, &given)]);
+    assert_eq!(finished.code, 7, "{}", finished.stderr);
+    let arguments = finished.stdout.lines().find(|line| line.starts_with("arguments: ")).unwrap();
+    assert!(!arguments.contains("cpu-template") && !arguments.contains("x86-64"), "{arguments}");
+}

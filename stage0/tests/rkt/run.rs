@@ -73,11 +73,32 @@ fn nothing_is_made_for_what_cannot_run() {
         (&["run", "/nowhere/image.aci"], &["/nowhere/image.aci"]),
         (&["run", "/dev/null"], &["/dev/null"]),
         (&["run", "--uuid-file-save=/nowhere/uuid", &path], &["/nowhere/uuid"]),
+        (&["run", "--timeline=/nowhere/start.svg", &path], &["timeline", "/nowhere/start.svg"]),
+        (&["run", "--stage1=fly", "--timeline=start.svg", &path], &["--timeline=start.svg", "--stage1=fly"]),
+        (&["run", "--cpu-template=x86-64-v2", &path], &["--cpu-template=x86-64-v2", "--stage1=nspawn"]),
+        (&["run", "--stage1=fly", "--cpu-template=host", &path], &["--cpu-template=host", "--stage1=fly"]),
         (&["run", &path, &path], &["\"test\" stands twice"]),
     ] {
         host.rkt(arguments).refused(words).refused(&["run: "]);
         assert!(host.pods("run").is_empty() && host.pods("prepare").is_empty(), "{arguments:?}");
     }
+}
+
+#[test]
+fn a_timeline_is_drawn_where_the_caller_means() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::new();
+    let directory = host.path("charts");
+    fs::create_dir(&directory).unwrap();
+    let mut command = host.command(&["run", "--timeline=start.svg", &image(&host)]);
+    let output = command.current_dir(&directory).output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let told = format!("drawn into: {}\n", directory.canonicalize().unwrap().join("start.svg").display());
+    assert!(stdout.contains(&told), "{stdout}");
+    let printed = host.rkt(&["run", "--timeline", &image(&host)]);
+    assert!(printed.stdout.contains("drawn into: unset\n"), "{}", printed.stdout);
 }
 
 #[test]

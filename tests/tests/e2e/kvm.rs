@@ -1,6 +1,7 @@
 //! What only a VM pod has.
 
 mod guest_images;
+mod processor;
 
 use crate::harness::{BUSYBOX, Finished, Host, Process, image};
 

@@ -60,4 +60,5 @@ mod statistics;
 mod streams;
 mod system_calls;
 mod terminal;
+mod timeline;
 mod volumes;

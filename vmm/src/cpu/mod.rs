@@ -1,8 +1,14 @@
 //! The virtual processors: what they are (CPUID), how they start (registers), and the threads that run them.
 
 pub mod cpuid;
+mod feature;
+mod level;
 pub mod registers;
+mod state;
 pub mod thread;
+mod topology;
+
+pub use level::Level;
 
 /// The most processors a machine can have.
 pub const VCPUS_MAX: u8 = 32;

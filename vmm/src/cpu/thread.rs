@@ -20,6 +20,7 @@ use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 use crate::bus::Bus;
 use crate::confinement;
 use crate::error::Error;
+use crate::gdb::Debugged;
 
 /// What a processor's thread needs for its stack: exits are handled without recursion and without large buffers.
 const STACK_BYTES: usize = 128 << 10;
@@ -46,25 +47,49 @@ pub struct VcpuFailure {
     pub registers: String,
 }
 
-/// A processor's thread.
-#[derive(Debug)]
-pub struct VcpuThread {
+/// What a debugger has had a processor leave the guest for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trap {
+    /// The exception's number.
+    pub exception: u32,
+    /// DR6 as the processor would have it.
+    pub dr6: u64,
+}
+
+/// Gets a thread out of the guest.
+#[derive(Clone, Copy, Debug)]
+pub struct Kick {
     /// Who kicks it may not ask for the number any more.
     process_id: libc::pid_t,
     thread_id: libc::pid_t,
+}
+
+impl Kick {
+    /// Does so.
+    pub fn send(&self) {
+        // SAFETY: the call takes numbers; the thread is there until the process ends, and the signal has a handler.
+        unsafe { libc::syscall(libc::SYS_tgkill, self.process_id, self.thread_id, kick_signal()) };
+    }
+}
+
+/// A processor's thread.
+#[derive(Debug)]
+pub struct VcpuThread {
+    kick: Kick,
     go: Sender<()>,
     ended: Receiver<()>,
 }
 
 impl VcpuThread {
     /// Starts a thread that takes its filter if it is to be `confined`, waits for [`VcpuThread::go`], and then runs `vcpu`, number
-    /// `index`, until it ends or `stopping` is set and [`VcpuThread::kick`] called; then it calls `on_end`.
+    /// `index`, until it ends or `stopping` is set and it is [kicked](Self::kick); then it calls `on_end`.
     pub fn start(
         index: u8,
         vcpu: VcpuFd,
         bus: Arc<Bus>,
         stopping: Arc<AtomicBool>,
         confined: bool,
+        debugged: Option<Debugged>,
         on_end: impl FnOnce(VcpuEnd) + Send + 'static,
     ) -> Result<Self, Error> {
         let (report, reported) = channel();
@@ -77,9 +102,9 @@ impl VcpuThread {
             let _nobody_waits = report.send(result.map(|()| thread_id));
             let mut vcpu = Enrolled::new(vcpu);
             if !failed && started.recv().is_ok() {
-                on_end(run(index, &mut vcpu, &bus, &stopping));
+                on_end(run(index, &mut vcpu, &bus, &stopping, debugged.as_ref()));
             }
-            drop(end);
+            drop((debugged, end));
             loop {
                 std::thread::park();
             }
@@ -91,7 +116,8 @@ impl VcpuThread {
             .map_err(Error::host("start a processor's thread"))?;
         let gone = |_| Error::host("start a processor's thread")(io::ErrorKind::BrokenPipe.into());
         let process_id = getpid().as_raw();
-        Ok(Self { process_id, thread_id: reported.recv().map_err(gone)??, go, ended })
+        let thread_id = reported.recv().map_err(gone)??;
+        Ok(Self { kick: Kick { process_id, thread_id }, go, ended })
     }
 
     /// Lets it run.
@@ -99,10 +125,9 @@ impl VcpuThread {
         let _ended_already = self.go.send(());
     }
 
-    /// Gets the thread out of the guest, so that it sees that it is to stop.
-    pub fn kick(&self) {
-        // SAFETY: the call takes numbers; the thread is there until the process ends, and the signal has a handler.
-        unsafe { libc::syscall(libc::SYS_tgkill, self.process_id, self.thread_id, kick_signal()) };
+    /// What gets the thread out of the guest, so that it sees that it is to stop.
+    pub fn kick(&self) -> Kick {
+        self.kick
     }
 
     /// Waits until the processor has ended, or will never run.
@@ -123,7 +148,7 @@ pub(crate) fn kick_signal() -> libc::c_int {
     SIGRTMIN()
 }
 
-/// Installs the handler of the signal that [`VcpuThread::kick`] sends.
+/// Installs the handler of the signal that a [`Kick`] is.
 pub fn install_kick_handler() -> io::Result<()> {
     register_signal_handler(kick_signal(), on_kick)
         .map_err(|error| io::Error::from_raw_os_error(error.errno()))
@@ -165,14 +190,29 @@ impl Drop for Enrolled {
 /// What to do after an exit.
 enum Next {
     Enter,
+    Trapped(Trap),
     Reset,
     Fail(String),
 }
 
-fn run(index: u8, vcpu: &mut Enrolled, bus: &Bus, stopping: &AtomicBool) -> VcpuEnd {
-    while !stopping.load(Ordering::SeqCst) {
+fn run(
+    index: u8,
+    vcpu: &mut Enrolled,
+    bus: &Bus,
+    stopping: &AtomicBool,
+    debugged: Option<&Debugged>,
+) -> VcpuEnd {
+    let mut trap = None;
+    loop {
+        if let Some(debugged) = debugged {
+            debugged.attend(vcpu.vcpu(), trap.take(), stopping);
+        }
+        if stopping.load(Ordering::SeqCst) {
+            return VcpuEnd::Stopped;
+        }
         match enter(vcpu.vcpu(), bus) {
             Next::Enter => {}
+            Next::Trapped(into) => trap = Some(into),
             Next::Reset => return VcpuEnd::Reset,
             Next::Fail(reason) => {
                 let registers = registers(vcpu.vcpu());
@@ -180,7 +220,6 @@ fn run(index: u8, vcpu: &mut Enrolled, bus: &Bus, stopping: &AtomicBool) -> Vcpu
             }
         }
     }
-    VcpuEnd::Stopped
 }
 
 fn enter(vcpu: &mut VcpuFd, bus: &Bus) -> Next {
@@ -190,6 +229,8 @@ fn enter(vcpu: &mut VcpuFd, bus: &Bus) -> Next {
         Ok(VcpuExit::IoIn(port, data)) => bus.port_read(port, data),
         Ok(VcpuExit::IoOut(port, data)) => bus.port_write(port, data),
         Ok(VcpuExit::Shutdown) => return Next::Reset,
+        // Only a debugger's doing.
+        Ok(VcpuExit::Debug(exit)) => return Next::Trapped(Trap { exception: exit.exception, dr6: exit.dr6 }),
         Ok(VcpuExit::InternalError) => return Next::Fail(internal_error(vcpu)),
         Ok(VcpuExit::FailEntry(reason, _)) => {
             return Next::Fail(format!(
