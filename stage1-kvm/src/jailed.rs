@@ -107,7 +107,7 @@ fn attempt(
 
 /// The most that the process may map: it has no other way to take memory of the host's.
 fn address_space(config: &MachineConfig) -> std::io::Result<u64> {
-    let files = config.pmems.iter().chain([&config.kernel]).map(File::metadata);
+    let files = config.pmem.iter().chain([&config.kernel]).map(File::metadata);
     files.into_iter().try_fold(config.memory_bytes.saturating_add(MAX_OWN_BYTES), |sum, file| {
         // Rounded up, and with room to be aligned in.
         Ok(sum.saturating_add(file?.len()).saturating_add(2 * HUGE_PAGE_SIZE))

@@ -24,14 +24,19 @@ const PAGE_TABLES_SHARE: u64 = 64;
 const SERVER_BYTES: u64 = 64 << 20;
 
 /// Puts this process into the pod's scope, if the host has such, and into a cgroup of the pod's, if it needs one. Call it before
-/// any thread or child is started. `servers` is how many of the children will serve volumes.
-pub fn enter(pod: &Pod, limits: &PodLimits, servers: usize) -> Result<Option<Cgroups>, Error> {
+/// any thread or child is started. The guest has `mapped_bytes` of images mapped, and `servers` of the children will serve volumes.
+pub fn enter(
+    pod: &Pod,
+    limits: &PodLimits,
+    mapped_bytes: u64,
+    servers: usize,
+) -> Result<Option<Cgroups>, Error> {
     let parent = pod.arguments.cgroup_parent.as_ref();
     scope::enter(pod.arguments.uuid, parent)?;
     if limits.cpu_milli().is_multiple_of(1000) && parent.is_none() {
         return Ok(None);
     }
-    let machine = machine(limits, servers).map_err(Error::Limits)?;
+    let machine = machine(limits, mapped_bytes, servers).map_err(Error::Limits)?;
     let machine = AppCgroup { limits: &machine, devices: None };
     let controllers = &["cpu", "memory"];
     let mut cgroups =
@@ -41,8 +46,8 @@ pub fn enter(pod: &Pod, limits: &PodLimits, servers: usize) -> Result<Option<Cgr
 }
 
 /// The limits of the machine as a whole. That of its memory is for a VMM gone wild: what apps may use is the guest's RAM.
-fn machine(limits: &PodLimits, servers: usize) -> Result<AppLimits, pod::Error> {
-    let ram_bytes = limits.guest_memory_bytes()?;
+fn machine(limits: &PodLimits, mapped_bytes: u64, servers: usize) -> Result<AppLimits, pod::Error> {
+    let ram_bytes = limits.guest_memory_bytes(mapped_bytes)?;
     let servers = SERVER_BYTES.saturating_mul(servers as u64);
     let amount = [ram_bytes / PAGE_TABLES_SHARE, OVERHEAD_BYTES, servers];
     let amount = amount.into_iter().fold(ram_bytes, u64::saturating_add);
@@ -68,12 +73,12 @@ mod tests {
             pids: Limit { amount: DEFAULT_PIDS, explicit: false },
         };
         let limits = PodLimits { apps: vec![app("a", 500), app("b", 1000)], pod: None };
-        let settings = machine(&limits, 0).unwrap().cgroup_settings(CgroupVersion::V2);
+        let settings = machine(&limits, 1 << 30, 0).unwrap().cgroup_settings(CgroupVersion::V2);
         assert_eq!(settings[0].value, "150000 100000");
         assert!(settings[0].required);
-        let ram = limits.guest_memory_bytes().unwrap();
+        let ram = limits.guest_memory_bytes(1 << 30).unwrap();
         assert_eq!(settings[1].value, (ram + ram / 64 + (128 << 20)).to_string());
-        let two = machine(&limits, 2).unwrap().cgroup_settings(CgroupVersion::V1);
+        let two = machine(&limits, 1 << 30, 2).unwrap().cgroup_settings(CgroupVersion::V1);
         assert_eq!((two[2].file.as_str(), two[2].required), ("memory.limit_in_bytes", false));
         assert_eq!(two[2].value, (ram + ram / 64 + (256 << 20)).to_string());
     }

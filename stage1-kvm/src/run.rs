@@ -71,7 +71,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let (doors, ends) = handshake::doors(handshake::streams_of(&plan))
         .map_err(|source| Error::System { action: "make the guest's connections", source })?;
     let to_guest = vec![(sessions::listen(&pod.directory)?, SESSION_PORT)];
-    let quota = quota::enter(&pod, &limits, volumes.servers())?;
+    let quota = quota::enter(&pod, &limits, images.mapped_bytes, volumes.servers())?;
     let (servers, file_systems) = volumes.serve()?;
     let mut config = machine::config(&pod, &limits, kvm, images, cards.host, file_systems, to_guest)?;
     let image_writes = ImageWrites::new()?;

@@ -110,7 +110,8 @@ pub fn attend(
     terminal: Option<&RawTerminal>,
     timeline: &mut Timeline,
 ) -> Result<ExitStatus, Error> {
-    let Connection { control, streams, ended, kill, entrance, door, site, alarm, oom_kills, clock } = connection;
+    let Connection { control, streams, ended, kill, entrance, door, site, alarm, oom_kills, clock } =
+        connection;
     let mut attendant = Attendant {
         pod,
         plan,
