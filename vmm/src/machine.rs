@@ -166,8 +166,11 @@ impl Machine {
         let console = ConsoleLog::new(config.console.take());
         let timeline = Arc::new(Timeline::default());
 
-        let cpuid = Leaves::from_kvm(&config.kvm, config.vcpus, config.level)?;
-        let (mut vm, contents) = create_vm(&config.kvm, || Contents::load(&config))?;
+        let prepare = || {
+            let cpuid = Leaves::from_kvm(&config.kvm, config.vcpus, config.level)?;
+            Ok((cpuid, Contents::load(&config)?))
+        };
+        let (mut vm, (cpuid, contents)) = create_vm(&config.kvm, prepare)?;
         let Contents { ram, pmem, memory, parameter, entry } = contents;
         ram.iter().try_for_each(|region| vm.add_memory(region, Access::ReadWrite))?;
         pmem.iter().try_for_each(|region| vm.add_memory(region, Access::ReadOnly))?;

@@ -1,4 +1,5 @@
 //! A debugger at a guest kernel's first instructions. `RKT_TEST_KERNEL` names the kernel; it needs KVM.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail")]
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -36,10 +36,10 @@ const ROW: u64 = 24;
 const BAR: u64 = 18;
 /// What a name and a time need beside a bar.
 const LABEL: u64 = 260;
-/// Into how many parts the axis is divided.
+/// Into how many parts the axis is divided at most.
 const TICKS: u64 = 8;
 /// Bars take turns.
-const COLOURS: [&str; 2] = ["#4878a8", "#7ba3cc"];
+const COLOURS: [&str; 2] = ["#8fb4d8", "#b9d2ea"];
 
 /// Draws them under `title`.
 pub fn draw(title: &str, phases: &[Phase]) -> String {
@@ -54,7 +54,11 @@ pub fn draw(title: &str, phases: &[Phase]) -> String {
         escape(title),
         milliseconds(total),
     );
-    let x = |us: u64| (us * (WIDTH - 2 * MARGIN)).checked_div(total).unwrap_or(0) + MARGIN;
+    // Times that a machine's process tells may be anything.
+    let x = |us: u64| {
+        let pixels = u128::from(us.min(total)) * u128::from(WIDTH - 2 * MARGIN) / u128::from(total.max(1));
+        pixels as u64 + MARGIN
+    };
     draw_axis(&mut svg, total, height, x);
     for (row, phase) in (0..).zip(phases) {
         draw_phase(&mut svg, row, phase, x);
@@ -65,18 +69,24 @@ pub fn draw(title: &str, phases: &[Phase]) -> String {
 
 fn draw_axis(svg: &mut String, total: u64, height: u64, x: impl Fn(u64) -> u64) {
     let (top, bottom) = (HEADER - 8, height - MARGIN);
-    for tick in 0..=TICKS {
-        let us = total * tick / TICKS;
-        let anchor = if tick == TICKS { "end" } else { "start" };
+    let step = step(total);
+    for us in (0..=total / step).map(|tick| tick * step) {
         let _ = writeln!(
             svg,
             "<path d=\"M{x} {top}V{bottom}\" stroke=\"#dddddd\"/>\
-             <text x=\"{x}\" y=\"{}\" fill=\"#777777\" text-anchor=\"{anchor}\" font-size=\"10\">{}</text>",
+             <text x=\"{x}\" y=\"{}\" fill=\"#777777\" font-size=\"10\">{} ms</text>",
             top - 4,
-            milliseconds(us),
+            us as f64 / 1000.0,
             x = x(us),
         );
     }
+}
+
+/// The microseconds between two ticks: 1, 2 or 5, and zeros.
+fn step(total: u64) -> u64 {
+    let powers = std::iter::successors(Some(1_u64), |power| power.checked_mul(10));
+    let steps = powers.flat_map(|power| [1, 2, 5].map(|digit| power.saturating_mul(digit)));
+    steps.into_iter().find(|step| step.saturating_mul(TICKS) >= total).unwrap_or(u64::MAX)
 }
 
 /// A bar, with its name and its time where there is room: after it, else before it.
@@ -156,11 +166,26 @@ mod tests {
     }
 
     #[test]
+    fn the_axis_has_round_numbers() {
+        for (total, expected) in [(0, 1), (8, 1), (9, 2), (270_687, 50_000), (16_314_896, 5_000_000)] {
+            assert_eq!(step(total), expected, "{total}");
+        }
+        assert!(step(u64::MAX) > 0);
+    }
+
+    #[test]
     fn names_cannot_break_out() {
         let mark = ("</title><script>\"&\u{1b}".to_owned(), 5);
         let svg = draw("<a>", &phases(&[("rkt".into(), 1), mark], u64::MAX));
         assert!(svg.contains("&lt;/title&gt;&lt;script&gt;&quot;&amp;\u{fffd} 0.004 ms"), "{svg}");
         assert!(!svg.contains("<script") && !svg.contains("<a>"));
+    }
+
+    #[test]
+    fn times_may_be_anything() {
+        let marks = [("a".to_owned(), 0), ("b".to_owned(), 7), ("c".to_owned(), u64::MAX)];
+        let svg = draw("x", &phases(&marks, u64::MAX));
+        assert!(svg.contains(&format!("width=\"{}\"", WIDTH - 2 * MARGIN)), "{svg}");
     }
 
     #[test]
