@@ -68,7 +68,7 @@ impl Dns {
 
 impl CniResult {
     /// Parses a result; `spoken` is the version that the plugin was asked in, for results without a version.
-    pub(super) fn parse(result: &Value, spoken: SpecVersion) -> Result<Self, String> {
+    pub fn parse(result: &Value, spoken: SpecVersion) -> Result<Self, String> {
         if !result.is_object() {
             return Err("it is not an object".into());
         }

@@ -171,7 +171,7 @@ impl MmioTransport {
             0x60 => self.interrupt_status.load(Ordering::SeqCst),
             0x70 => self.status | self.trouble.load(Ordering::SeqCst),
             // SHMLen and SHMBase: a region that does not exist has all ones (section 4.2.2).
-            0xb0..=0xbc => u32::MAX,
+            0xb0 | 0xb4 | 0xb8 | 0xbc => u32::MAX,
             // ConfigGeneration: no configuration here changes while the machine runs.
             _ => 0,
         }

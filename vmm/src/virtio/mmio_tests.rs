@@ -345,3 +345,12 @@ fn the_configuration_is_read_at_any_width_and_ends_in_zeros() {
     driver.transport.read(CONFIG, &mut data);
     assert_eq!(data, [1, 2, 3, 0]);
 }
+
+#[test]
+fn a_word_between_registers_reads_as_zeros() {
+    let mut driver = Driver::new();
+    for offset in (0..CONFIG - 4).filter(|offset| offset % 4 != 0) {
+        assert_eq!(driver.read(offset), 0, "{offset:#x}");
+    }
+    assert_eq!(driver.read(0xb0), u32::MAX);
+}

@@ -1,0 +1,74 @@
+//! Any access of any width, anywhere on the machine's bus.
+
+use std::sync::Arc;
+
+use arbitrary::{Arbitrary, Unstructured};
+use vmm::bus::Bus;
+use vmm::console::ConsoleLog;
+use vmm::layout::{MMIO_START, MMIO_WINDOW};
+use vmm::virtio::console::Console;
+use vmm::virtio::device::VirtioDevice;
+use vmm::virtio::rng::Rng;
+
+use crate::machine::{Bench, ROM_BYTES, ROM_START, memory, transport};
+
+#[derive(Arbitrary, Debug)]
+enum Where {
+    /// A device's window; there are fewer devices than this can say.
+    Window(u8, u16),
+    Pmem(u16),
+    Anywhere(u64),
+}
+
+#[derive(Arbitrary, Debug)]
+enum Access {
+    Read(Where, u8),
+    Write(Where, [u8; 8], u8),
+    PortRead(u16, u8),
+    PortWrite(u16, Vec<u8>),
+    /// The status register, as drivers write it.
+    Status(u8, u8),
+}
+
+fn address(place: &Where) -> u64 {
+    match place {
+        Where::Window(device, offset) => {
+            MMIO_START + u64::from(device % 4) * MMIO_WINDOW + u64::from(*offset) % MMIO_WINDOW
+        }
+        Where::Pmem(offset) => ROM_START + u64::from(*offset) % (ROM_BYTES + 8),
+        Where::Anywhere(address) => *address,
+    }
+}
+
+/// The target.
+pub fn run(data: &[u8]) {
+    let Ok(accesses) = Vec::<Access>::arbitrary_take_rest(Unstructured::new(data)) else { return };
+    let console = ConsoleLog::new(None);
+    let benches = [Bench::default(), Bench::default()];
+    let memory = memory();
+    let devices: [Box<dyn VirtioDevice>; 2] = [Box::new(Rng), Box::new(Console::new(console.clone()))];
+    let windows =
+        devices.into_iter().zip(&benches).map(|(device, bench)| transport(device, &memory, bench).0);
+    let pmem = ROM_START..ROM_START + ROM_BYTES;
+    let bus = Bus::new(windows.collect(), pmem.clone(), console, Arc::default());
+    for access in accesses {
+        match access {
+            Access::Read(place, width) => {
+                bus.mmio_read(address(&place), &mut [0; 8][..usize::from(width) % 9]);
+            }
+            Access::Write(place, bytes, width) => {
+                let before = bus.pmem_writes();
+                bus.mmio_write(address(&place), &bytes[..usize::from(width) % 9]);
+                let counted = u64::from(pmem.contains(&address(&place)));
+                assert_eq!(bus.pmem_writes(), before + counted, "pmem's writes are counted, and no others");
+            }
+            Access::PortRead(port, width) => bus.port_read(port, &mut [0; 4][..usize::from(width) % 5]),
+            Access::PortWrite(port, bytes) => bus.port_write(port, &bytes),
+            Access::Status(device, value) => {
+                let register = MMIO_START + u64::from(device % 4) * MMIO_WINDOW + 0x70;
+                bus.mmio_write(register, &u32::from(value).to_le_bytes());
+            }
+        }
+        benches.iter().for_each(Bench::settle);
+    }
+}
