@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::plan::{Export, NewApp, Operation, Plan};
 use crate::session::{Session, SessionId};
-use crate::statistics::{Measurement, Subject};
+use crate::statistics::{Measurement, OomKills, Subject};
 use crate::types::AcName;
 
 /// The vsock port on the host that the supervisor's control connection goes to.
@@ -159,8 +159,8 @@ pub enum FromSupervisor {
     OutOfMemory {
         /// Which app.
         app: AcName,
-        /// How many so far.
-        kills: u64,
+        /// How many so far, and why.
+        kills: OomKills,
     },
     /// What an app or the guest uses.
     Measured {

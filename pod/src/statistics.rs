@@ -211,10 +211,23 @@ impl Statistics {
     }
 }
 
-/// How many processes of a cgroup were killed for want of memory.
-pub fn oom_kills(read: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
-    let files = ["memory.events", "memory.oom_control"];
-    files.iter().find_map(|file| row(&read(file)?, "oom_kill"))
+/// Processes of a cgroup that were killed for want of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OomKills {
+    /// How many.
+    pub count: u64,
+    /// Whether the cgroup has ever reached its own limit. If not, there was no memory left in what it is a part of.
+    pub own_limit: bool,
+}
+
+/// What was killed for want of memory.
+pub fn oom_kills(read: &dyn Fn(&str) -> Option<String>) -> Option<OomKills> {
+    if let Some(events) = read("memory.events") {
+        let count = row(&events, "oom_kill")?;
+        return Some(OomKills { count, own_limit: row(&events, "oom") != Some(0) });
+    }
+    let count = row(&read("memory.oom_control")?, "oom_kill")?;
+    Some(OomKills { count, own_limit: number(read, "memory.failcnt") != Some(0) })
 }
 
 const NS_PER_US: u64 = 1000;
@@ -241,7 +254,7 @@ impl Memory {
             current_bytes: either("memory.current", "memory.usage_in_bytes"),
             peak_bytes: either("memory.peak", "memory.max_usage_in_bytes"),
             limit_bytes: either("memory.max", "memory.limit_in_bytes"),
-            oom_kills: oom_kills(read),
+            oom_kills: oom_kills(read).map(|kills| kills.count),
         }
     }
 }

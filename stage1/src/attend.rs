@@ -19,6 +19,7 @@ use ::pod::control::{ExitStatus, FromSupervisor, StreamHello, ToSupervisor};
 use ::pod::limits::PodLimits;
 use ::pod::plan::Plan;
 use ::pod::session::{Action, Change, SessionId};
+use ::pod::statistics::OomKills;
 use ::pod::types::AcName;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -35,7 +36,7 @@ use self::sessions::Sessions;
 use crate::Error;
 use crate::clock::ClockWatch;
 use crate::entrance::Entrance;
-use crate::error::{Causes, report};
+use crate::error::{Causes, WantOfMemory, report};
 use crate::notify;
 use crate::pod::Pod;
 use crate::signals::{Meaning, Signals};
@@ -81,8 +82,8 @@ pub struct Connection<'a> {
     pub site: Option<Box<dyn Site + 'a>>,
     /// What else is to be told at once when it happens.
     pub alarm: Option<Alarm>,
-    /// How many of an app's processes were killed for want of memory, where that is counted outside.
-    pub oom_kills: &'a dyn Fn(&AcName) -> Option<u64>,
+    /// What of an app was killed for want of memory, where that is counted outside.
+    pub oom_kills: &'a dyn Fn(&AcName) -> Option<OomKills>,
     /// Tells when the pod's clock is to be set, if it has one of its own.
     pub clock: Option<ClockWatch>,
 }
@@ -150,7 +151,7 @@ struct Attendant<'a, 'k> {
     alarm: Option<Alarm>,
     ending: Ending,
     kill: &'k mut dyn FnMut(),
-    oom_kills: &'k dyn Fn(&AcName) -> Option<u64>,
+    oom_kills: &'k dyn Fn(&AcName) -> Option<OomKills>,
     clock: Option<ClockWatch>,
     signals: &'a Signals,
     terminal: Option<&'a RawTerminal>,
@@ -377,12 +378,13 @@ impl Attendant<'_, '_> {
     }
 
     /// Tells that the kernel has killed processes of an app for want of memory, if it has.
-    fn note_oom_kills(&mut self, app: &AcName, kills: u64) {
-        if self.apps.count_oom_kills(app, kills) {
-            let limit =
-                PodLimits::of(self.alterations.manifest()).ok().and_then(|limits| limits.memory_of(app));
-            report(&Error::OutOfMemory { app: app.clone(), kills, limit });
-            status::write_oom_kills(&self.pod.directory, app, kills).unwrap_or_else(|error| report(&error));
+    fn note_oom_kills(&mut self, app: &AcName, kills: OomKills) {
+        if self.apps.count_oom_kills(app, kills.count) {
+            let limit = || PodLimits::of(self.alterations.manifest()).ok()?.memory_of(app);
+            let want = if kills.own_limit { WantOfMemory::OfApp(limit()) } else { WantOfMemory::OfPod };
+            report(&Error::OutOfMemory { app: app.clone(), kills: kills.count, want });
+            status::write_oom_kills(&self.pod.directory, app, kills.count)
+                .unwrap_or_else(|error| report(&error));
         }
     }
 

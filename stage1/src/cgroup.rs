@@ -14,7 +14,7 @@ use std::time::Duration;
 use ::pod::abi::{CgroupPath, PodDirectory};
 use ::pod::devices::{self as policy, DevicePolicy};
 use ::pod::limits::{AppLimits, CgroupSetting, CgroupVersion, Limit};
-use ::pod::statistics;
+use ::pod::statistics::{self, OomKills};
 use ::pod::types::AcName;
 use uuid::Uuid;
 
@@ -160,8 +160,8 @@ impl Cgroups {
         Ok(())
     }
 
-    /// How many of an app's processes were killed for want of memory, if that is counted here.
-    pub fn oom_kills(&self, app: &AcName) -> Option<u64> {
+    /// What of an app was killed for want of memory, if that is counted here.
+    pub fn oom_kills(&self, app: &AcName) -> Option<OomKills> {
         statistics::oom_kills(&|file| read(&self.directories, Some(app), file))
     }
 

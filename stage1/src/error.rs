@@ -1,5 +1,6 @@
 //! The crate's one error type, and how a stage1 tells of errors.
 
+use std::fmt;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,6 +9,25 @@ use ::pod::seccomp::KERNEL_TAKES_FILTERS;
 use ::pod::session::Action;
 use ::pod::types::AcName;
 use uuid::Uuid;
+
+/// Where there was no memory left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WantOfMemory {
+    /// The app had used up its own, of so many bytes if that is known.
+    OfApp(Option<u64>),
+    /// The app was within its limit; all that the pod has was used up.
+    OfPod,
+}
+
+impl fmt::Display for WantOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OfApp(Some(bytes)) => write!(f, "; its limit is {bytes} bytes (--memory)"),
+            Self::OfApp(None) => Ok(()),
+            Self::OfPod => f.write_str(", within its limit, since the pod as a whole had no memory left"),
+        }
+    }
+}
 
 /// Why a pod cannot be run, or how it ended against expectation.
 #[derive(Debug, thiserror::Error)]
@@ -153,15 +173,15 @@ pub enum Error {
     /// The kernel has killed processes of an app.
     #[error(
         "app \"{app}\" ran out of memory: the kernel has killed {kills} of its processes{}",
-        .limit.map(|bytes| format!("; its limit is {bytes} bytes (--memory)")).unwrap_or_default()
+        .want
     )]
     OutOfMemory {
         /// Which.
         app: AcName,
         /// How many.
         kills: u64,
-        /// Its limit, in bytes.
-        limit: Option<u64>,
+        /// Why.
+        want: WantOfMemory,
     },
     /// There is nobody behind the pod's socket.
     #[error("cannot reach the pod: it does not run, or its stage1 is not this one")]

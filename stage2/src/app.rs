@@ -372,7 +372,7 @@ impl<'a> App<'a> {
 
     /// What the parent is to be told of processes that were killed for want of memory.
     fn oom_kills(&self) -> Option<FromSupervisor> {
-        let kills = cgroup::oom_kills(&self.cgroups).filter(|kills| *kills > 0)?;
+        let kills = cgroup::oom_kills(&self.cgroups).filter(|kills| kills.count > 0)?;
         Some(FromSupervisor::OutOfMemory { app: self.plan.name.clone(), kills })
     }
 

@@ -14,7 +14,7 @@ use nix::sys::uio::pread;
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 use pod::limits::CgroupSetting;
 use pod::plan::{AppPlan, Plan};
-use pod::statistics::{self, Statistics};
+use pod::statistics::{self, OomKills, Statistics};
 
 use crate::error::Error;
 use crate::{AppCgroups, sys};
@@ -90,8 +90,8 @@ fn make_one(root: &OwnedFd, app: &AppPlan) -> Result<AppCgroups, Error> {
     Ok(AppCgroups { procs: vec![procs], directory: Some(cgroup), counts_here: true })
 }
 
-/// How many processes of an app were killed for want of memory, where that is counted here.
-pub fn oom_kills(cgroups: &AppCgroups) -> Option<u64> {
+/// What of an app was killed for want of memory, where that is counted here.
+pub fn oom_kills(cgroups: &AppCgroups) -> Option<OomKills> {
     let directory = counted(cgroups)?;
     statistics::oom_kills(&|file| read(directory, file))
 }

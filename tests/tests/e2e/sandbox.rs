@@ -244,6 +244,23 @@ fn what_the_pod_as_a_whole_may_use() {
     sandbox.stop();
 }
 
+/// An app may have as much as the pod, but not if another one has it already: then its limit is not to blame.
+#[test]
+fn an_app_that_is_killed_for_what_another_has() {
+    let mut sandbox = Sandbox::start(&["--memory=96Mi"]);
+    let keep = "dd if=/dev/zero of=/dev/shm/kept bs=1M count=60 2>/dev/null; echo has kept; sleep 1000";
+    sandbox.add("keeper", &[], keep).success();
+    sandbox.app("start", "keeper").success();
+    sandbox.pod.wait_for_line("keeper: has kept");
+    sandbox.add("hog", &[], "tail /dev/zero; echo ended by $?").success();
+    sandbox.app("start", "hog").success();
+    sandbox.pod.wait_for_line("hog: ended by 137");
+    wait_until("the app has ended", || sandbox.apps().contains("hog exited"));
+    let stderr = sandbox.stop().1.stderr;
+    let told = "app \"hog\" ran out of memory: the kernel has killed 1 of its processes, within its limit, since the pod as a whole had";
+    assert!(stderr.contains(told), "{stderr}");
+}
+
 /// What an app has left ends with it, its handler runs, and no process of it is there when it is gone.
 #[test]
 fn an_apps_end_is_the_end_of_all_it_has_started() {
