@@ -16,8 +16,10 @@ pub fn serve(listener: &UnixListener, mut target: Target) {
     for connection in listener.incoming() {
         let Ok(connection) = connection else { return };
         target.stop_all();
-        // Whatever has gone wrong between the two, the debugger shows it.
         let ended = GdbStub::new(connection).run_blocking::<Events>(&mut target);
+        if let Err(error) = &ended {
+            eprintln!("gdb: {error}");
+        }
         if matches!(ended, Ok(DisconnectReason::Kill)) {
             target.end_machine();
         }

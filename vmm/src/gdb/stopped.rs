@@ -87,7 +87,8 @@ enum State {
 }
 
 /// The processor does not run any more, or KVM cannot debug it.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("a processor does not run any more, or KVM cannot debug it")]
 pub struct Ended;
 
 impl Processor {

@@ -9,7 +9,8 @@ use gdbstub::common::{Signal, Tid};
 use gdbstub::stub::MultiThreadStopReason;
 use gdbstub::target::ext::base::BaseOps;
 use gdbstub::target::ext::base::multithread::{
-    MultiThreadBase, MultiThreadResume, MultiThreadResumeOps, MultiThreadSingleStep, MultiThreadSingleStepOps,
+    MultiThreadBase, MultiThreadResume, MultiThreadResumeOps, MultiThreadSchedulerLocking,
+    MultiThreadSchedulerLockingOps, MultiThreadSingleStep, MultiThreadSingleStepOps,
 };
 use gdbstub::target::ext::breakpoints::{
     Breakpoints, BreakpointsOps, HwBreakpoint, HwBreakpointOps, SwBreakpoint, SwBreakpointOps,
@@ -55,6 +56,9 @@ pub struct Target {
     software: BTreeMap<u64, u8>,
     /// The processor that is to execute one instruction when the guest goes on.
     stepping: Option<usize>,
+    /// Which processors go on then; all of them, unless others are to stay stopped.
+    going: Vec<usize>,
+    others_stay: bool,
 }
 
 impl Target {
@@ -65,7 +69,17 @@ impl Target {
         stop: StopHandle,
     ) -> Self {
         let (hardware, software) = (Vec::new(), BTreeMap::new());
-        Self { processors, told, memory, stop, hardware, software, stepping: None }
+        Self {
+            processors,
+            told,
+            memory,
+            stop,
+            hardware,
+            software,
+            stepping: None,
+            going: Vec::new(),
+            others_stay: false,
+        }
     }
 
     /// Stops all processors that run. A trap that another one runs into meanwhile comes again when that goes on.
@@ -283,20 +297,30 @@ impl MultiThreadResume for Target {
     fn resume(&mut self) -> Result<(), Ended> {
         let alive = self.processors.iter().enumerate().filter(|(_, processor)| !processor.has_ended());
         alive.map(|(index, _)| index).try_for_each(|index| self.debug(index, 0))?;
-        (0..self.processors.len()).for_each(|index| self.go(index));
+        for index in 0..self.processors.len() {
+            if !self.others_stay || self.going.contains(&index) {
+                self.go(index);
+            }
+        }
         Ok(())
     }
 
     fn clear_resume_actions(&mut self) -> Result<(), Ended> {
-        self.stepping = None;
+        (self.stepping, self.others_stay) = (None, false);
+        self.going.clear();
         Ok(())
     }
 
-    fn set_resume_action_continue(&mut self, _: Tid, _: Option<Signal>) -> Result<(), Ended> {
+    fn set_resume_action_continue(&mut self, tid: Tid, _: Option<Signal>) -> Result<(), Ended> {
+        self.going.push(index(tid));
         Ok(())
     }
 
     fn support_single_step(&mut self) -> Option<MultiThreadSingleStepOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_scheduler_locking(&mut self) -> Option<MultiThreadSchedulerLockingOps<'_, Self>> {
         Some(self)
     }
 }
@@ -304,6 +328,14 @@ impl MultiThreadResume for Target {
 impl MultiThreadSingleStep for Target {
     fn set_resume_action_step(&mut self, tid: Tid, _: Option<Signal>) -> Result<(), Ended> {
         self.stepping = Some(index(tid));
+        self.going.push(index(tid));
+        Ok(())
+    }
+}
+
+impl MultiThreadSchedulerLocking for Target {
+    fn set_resume_action_scheduler_lock(&mut self) -> Result<(), Ended> {
+        self.others_stay = true;
         Ok(())
     }
 }
