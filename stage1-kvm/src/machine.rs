@@ -13,6 +13,7 @@ use stage1::pod::Pod;
 use vmm::virtio::block::BlockConfig;
 use vmm::virtio::fs::FsConfig;
 use vmm::virtio::net::NetConfig;
+use vmm::virtio::throttle::Throttle;
 use vmm::virtio::vsock::VsockConfig;
 use vmm::{Kvm, MachineConfig, VcpuCount};
 
@@ -65,7 +66,7 @@ pub fn config(
         kernel,
         command_line: command_line(pod.arguments.debug),
         pmems,
-        blocks: vec![BlockConfig { file: scratch, read_only: false }],
+        blocks: vec![BlockConfig { file: scratch, read_only: false, throttle: Throttle::default() }],
         nets,
         file_systems,
         vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host: Vec::new(), to_guest }),

@@ -4,7 +4,7 @@
 use net::{InterfaceName, handover, redirect};
 use pod::guest_network::{GuestNetwork, MacAddress};
 use stage1::network::Network;
-use vmm::virtio::net::{NetConfig, tap};
+use vmm::virtio::net::{NetConfig, Throttles, tap};
 
 use crate::error::Error;
 
@@ -30,7 +30,7 @@ fn attach_here(interfaces: &[InterfaceName]) -> Result<NetworkCards, Error> {
         let tap = tap::open(&name)?;
         redirect::join(&handover, &name)?;
         let MacAddress(mac) = handover.interface.mac;
-        cards.host.push(NetConfig { tap, mac });
+        cards.host.push(NetConfig { tap, mac, throttles: Throttles::default() });
         cards.guest.interfaces.push(handover.interface);
     }
     Ok(cards)
