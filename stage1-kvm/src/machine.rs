@@ -9,16 +9,16 @@ use std::path::Path;
 use pod::guest_network::GuestNetwork;
 use pod::limits::PodLimits;
 use pod::plan::{ImageSource, Isolation, Layers, OpenedVolume, VM_SCRATCH};
+use pod::rates::MachineRates;
 use stage1::pod::Pod;
 use vmm::virtio::block::BlockConfig;
 use vmm::virtio::fs::FsConfig;
 use vmm::virtio::net::NetConfig;
-use vmm::virtio::throttle::Throttle;
 use vmm::virtio::vsock::VsockConfig;
 use vmm::{Kvm, MachineConfig, VcpuCount};
 
 use crate::error::Error;
-use crate::{kernel, writable};
+use crate::{kernel, throttles, writable};
 
 /// The guest's root file system with its init, beside this program's own file: the first of the persistent memory devices.
 const ROOT: &str = "guest.erofs";
@@ -46,6 +46,7 @@ pub fn layers(pod: &Pod) -> Vec<Layers> {
 pub fn config(
     pod: &Pod,
     limits: &PodLimits,
+    rates: &MachineRates,
     kvm: Kvm,
     nets: Vec<NetConfig>,
     file_systems: Vec<FsConfig>,
@@ -66,7 +67,7 @@ pub fn config(
         kernel,
         command_line: command_line(pod.arguments.debug),
         pmems,
-        blocks: vec![BlockConfig { file: scratch, read_only: false, throttle: Throttle::default() }],
+        blocks: vec![BlockConfig { file: scratch, read_only: false, throttle: throttles::of_disk(rates) }],
         nets,
         file_systems,
         vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host: Vec::new(), to_guest }),

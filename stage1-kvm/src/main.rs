@@ -13,6 +13,7 @@ mod run;
 mod running;
 mod sessions;
 mod site;
+mod throttles;
 mod volume_server;
 mod volumes;
 mod writable;

@@ -7,6 +7,7 @@ use pod::control::ExitStatus;
 use pod::limits::PodLimits;
 use pod::net::Net;
 use pod::plan::Plan;
+use pod::rates::MachineRates;
 use pod::session::SESSION_PORT;
 use stage1::attend::{Connection, Control, Site, Streams, attend};
 use stage1::clock::ClockWatch;
@@ -23,7 +24,7 @@ use crate::error::Error;
 use crate::handshake::{self, Doors, PATIENCE, Refusal};
 use crate::running::Running;
 use crate::site::GuestSite;
-use crate::{machine, network_cards, quota, sessions, volumes};
+use crate::{machine, network_cards, quota, sessions, throttles, volumes};
 
 /// What `flavor` says.
 const FLAVOR: &str = "kvm";
@@ -47,6 +48,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     status::write_parent(&pod.directory)?;
     let limits = PodLimits::of(&pod.manifest).map_err(Error::Limits)?;
     limits.check_for_vm().map_err(Error::Limits)?;
+    let rates = MachineRates::of(&pod.manifest).map_err(Error::Limits)?;
     // Whether it runs a guest shows soon: rkt has tried that before it made the pod, and `Running::explain` does if the
     // guest does not get far.
     let kvm = probe::open_checked().map_err(Error::Kvm)?;
@@ -54,7 +56,9 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         Err(error) if error.is_interruption() => return Ok(ExitCode::from(ENDED_BEFORE_ITS_START.code())),
         network => network?,
     };
-    let cards = network.as_ref().map(network_cards::attach).transpose()?.unwrap_or_default();
+    let throttles = throttles::of_cards(&rates);
+    let attach = |network| network_cards::attach(network, &throttles);
+    let cards = network.as_ref().map(attach).transpose()?.unwrap_or_default();
     if network.is_some() {
         timeline.mark("network");
     }
@@ -69,7 +73,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let to_guest = vec![(sessions::listen(&pod.directory)?, SESSION_PORT)];
     let quota = quota::enter(&pod, &limits)?;
     let (servers, file_systems) = volumes.serve()?;
-    let config = machine::config(&pod, &limits, kvm, cards.host, file_systems, to_guest)?;
+    let config = machine::config(&pod, &limits, &rates, kvm, cards.host, file_systems, to_guest)?;
     let running = Running::start(config, ends, pod.arguments.debug)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
     status::write_vmm_pid(&pod.directory, running.pid())?;
