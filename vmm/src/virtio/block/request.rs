@@ -61,9 +61,9 @@ impl Request {
         Ok(Self { kind, sector, from_driver, to_driver, status })
     }
 
-    /// How many bytes of data it has, in either direction.
+    /// How many bytes of data it has, in either direction, up to what any request may move.
     pub fn bytes(&self) -> usize {
-        self.from_driver.len().saturating_add(self.to_driver.len())
+        self.from_driver.len().saturating_add(self.to_driver.len()).min(MAX_TRANSFER_BYTES)
     }
 
     /// Carries the request out, writes its status, and returns the number of bytes written to the driver's buffers.

@@ -115,7 +115,8 @@ impl Worker {
         let throttle = &throttles.from_guest;
         let admits = || throttle.admits(registry);
         from_guest.serve_while(memory, admits, |chain| {
-            throttle.charge(chain.readable.len().saturating_sub(HEADER_BYTES));
+            // One that claims to be longer is lost.
+            throttle.charge(chain.readable.len().min(MAX_FRAME_BYTES).saturating_sub(HEADER_BYTES));
             transmit(memory, tap, chain)
         })
     }
