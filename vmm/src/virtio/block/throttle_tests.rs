@@ -94,6 +94,18 @@ fn a_large_request_passes_and_those_after_it_wait_as_long_as_it_takes() {
 }
 
 #[test]
+fn a_request_that_claims_more_than_any_may_move_owes_no_more_than_that() {
+    let mut disk = Limited::new(MAX_TRANSFER_BYTES as u64, 0);
+    disk.ask(u32::MAX - 511);
+    disk.ask(u32::MAX - 511);
+    disk.ask(512);
+    assert_eq!(disk.done(Duration::ZERO), 1);
+    assert_eq!(disk.done(Duration::from_nanos(1)), 1);
+    assert_eq!(disk.done(SECOND), 0);
+    assert_eq!(disk.done(SECOND + Duration::from_nanos(1)), 1);
+}
+
+#[test]
 fn notifications_do_not_get_around_the_limit_nor_keep_the_loop_busy() {
     let mut disk = Limited::new(0, 1);
     disk.ask(512);
