@@ -1,6 +1,8 @@
 //! Isolators (appc spec, "Isolators"): what an app may use. Known ones parse into types; an unknown name in an app is
 //! an error, as upstream's schema has it.
 
+use std::num::NonZeroU64;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -10,6 +12,7 @@ use crate::disk_space;
 use crate::landlock::Landlock;
 use crate::limits::{CPU_SHARES, MAX_PIDS};
 use crate::quantity::Quantity;
+use crate::rates::RateKind;
 use crate::rlimit::Rlimit;
 use crate::seccomp::{self, SystemCallSet};
 use crate::selinux::Context;
@@ -84,6 +87,8 @@ pub enum Isolator {
     Pids(u64),
     /// `resource/disk-space`, in bytes ([`crate::disk_space`]).
     DiskSpace(u64),
+    /// `resource/block-bandwidth`, `resource/block-iops` or `resource/network-bandwidth`: so much a second.
+    Rate(RateKind, NonZeroU64),
     /// `os/linux/capabilities-retain-set`.
     CapabilitiesRetain(CapabilitySet),
     /// `os/linux/capabilities-remove-set`.
@@ -110,8 +115,7 @@ pub enum Isolator {
 
 /// Isolators of the specification that are refused until they are carried out: running an app without the
 /// confinement that its manifest asks for would be a silent fall-back.
-const NOT_YET: [&str; 4] =
-    ["os/unix/sysctl", "resource/block-bandwidth", "resource/block-iops", "resource/network-bandwidth"];
+const NOT_YET: [&str; 1] = ["os/unix/sysctl"];
 
 impl TryFrom<&RawIsolator> for Isolator {
     type Error = Error;
@@ -134,7 +138,10 @@ impl TryFrom<&RawIsolator> for Isolator {
             names::CPU_SHARES => Self::CpuShares(cpu_shares(value(raw)?)?),
             names::OOM_SCORE_ADJ => Self::OomScoreAdj(oom_score(value(raw)?)?),
             name if NOT_YET.contains(&name) => return Err(Error::Unsupported(format!("isolator {name}"))),
-            name => return Err(Error::Invalid(format!("unknown isolator {name}"))),
+            name => match RateKind::of_name(name) {
+                Some(kind) => Self::Rate(kind, rate(kind, value(raw)?)?),
+                None => return Err(Error::Invalid(format!("unknown isolator {name}"))),
+            },
         };
         isolator.check_request(&raw.name)?;
         Ok(isolator)
@@ -191,6 +198,25 @@ fn pids(limit: u64) -> Result<u64, Error> {
         Ok(limit)
     } else {
         Err(Error::syntax(limit.to_string(), "a number of processes from 1 to 4194304"))
+    }
+}
+
+/// A limit of all devices of a kind, which is what the specification has.
+#[derive(Deserialize)]
+struct DefaultLimit {
+    default: bool,
+    limit: Quantity,
+}
+
+fn rate(kind: RateKind, DefaultLimit { default, limit }: DefaultLimit) -> Result<NonZeroU64, Error> {
+    let invalid = |why| Error::Invalid(format!("{}: {why}", kind.name()));
+    if !default {
+        return Err(invalid("\"default\" has to be true: the limit is every device's".into()));
+    }
+    match limit.units().map(NonZeroU64::new) {
+        Some(Some(rate)) if rate.get() >= kind.least() => Ok(rate),
+        Some(_) => Err(invalid(format!("{limit} a second is too little; is a unit missing?"))),
+        None => Err(invalid(format!("{limit} a second is too much"))),
     }
 }
 

@@ -22,6 +22,7 @@ pub mod plan;
 pub mod pod_manifest;
 pub mod ports;
 pub mod quantity;
+pub mod rates;
 pub mod rlimit;
 pub mod seccomp;
 pub mod selinux;

@@ -164,7 +164,11 @@ fn of_whole_pod(manifest: &PodManifest) -> Result<Option<AppLimits>, Error> {
     }
     for raw in &manifest.isolators {
         match Isolator::try_from(raw)? {
-            Isolator::Cpu(_) | Isolator::Memory(_) | Isolator::Pids(_) | Isolator::DiskSpace(_) => {}
+            Isolator::Cpu(_)
+            | Isolator::Memory(_)
+            | Isolator::Pids(_)
+            | Isolator::DiskSpace(_)
+            | Isolator::Rate(..) => {}
             _ => return Err(Error::Unsupported(format!("isolator {} of a whole pod", raw.name))),
         }
     }

@@ -25,6 +25,7 @@ use crate::image_manifest::Event;
 use crate::life::{ExitPolicy, Life, Restart};
 use crate::limits::{AppLimits, CgroupSetting, CgroupVersion, PodLimits};
 use crate::pod_manifest::{PodManifest, RuntimeApp};
+use crate::rates;
 use crate::streams::{InputMode, StreamModes};
 use crate::types::AcName;
 
@@ -196,6 +197,9 @@ pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
             manifest.apps.len(),
             world.layers.len()
         )));
+    }
+    if !matches!(world.isolation, Isolation::Vm { .. }) {
+        rates::refuse(manifest)?;
     }
     let limits = PodLimits::of(manifest)?;
     let volumes = Volumes::of(manifest, world)?;

@@ -10,16 +10,19 @@ use pod::disk_space;
 use pod::guest_network::GuestNetwork;
 use pod::limits::{GUEST_DESCRIPTORS_SHARE, PodLimits};
 use pod::plan::{Isolation, OpenedVolume};
+use pod::rates::MachineRates;
 use stage1::pod::Pod;
+
 use vmm::virtio::block::BlockConfig;
 use vmm::virtio::fs::FsConfig;
 use vmm::virtio::net::NetConfig;
+use vmm::virtio::throttle::Throttle;
 use vmm::virtio::vsock::VsockConfig;
 use vmm::{Kvm, Level, MachineConfig, VcpuCount};
 
 use crate::error::Error;
 use crate::images::Images;
-use crate::{kernel, writable};
+use crate::{kernel, throttles, writable};
 
 /// The guest's root file system with its init, beside this program's own file: the first part of its persistent memory.
 const ROOT: &str = "guest.erofs";
@@ -52,8 +55,10 @@ pub fn config(
     let bare = bare(kvm, vcpus, memory_bytes, images.mapped)?;
     let disk_bytes = disk_space::of(&pod.manifest).map_err(Error::Limits)?;
     let scratch = writable::make(&pod.directory.scratch(), disk_bytes, pod.arguments.uuid)?;
-    let mut blocks = vec![BlockConfig { file: scratch, read_only: false }];
-    blocks.extend(images.disks.into_iter().map(|file| BlockConfig { file, read_only: true }));
+    let rates = MachineRates::of(&pod.manifest).map_err(Error::Limits)?;
+    let throttle = throttles::of_disk(&rates);
+    let mut blocks = vec![BlockConfig { file: scratch, read_only: false, throttle }];
+    blocks.extend(images.disks.into_iter().map(read_only));
     Ok(MachineConfig {
         level: level(pod.arguments.cpu_template),
         command_line: command_line(pod.arguments.debug),
@@ -71,9 +76,13 @@ pub fn config(
 pub fn reader(kvm: Kvm, image: File, scratch: Option<File>) -> Result<MachineConfig, Error> {
     let image_bytes = image.metadata().map_or(0, |image| image.len());
     let memory_bytes = (READER_BYTES + image_bytes / GUEST_DESCRIPTORS_SHARE).next_multiple_of(1 << 20);
-    let blocks = scratch.into_iter().map(|file| BlockConfig { file, read_only: true }).collect();
+    let blocks = scratch.into_iter().map(read_only).collect();
     let bare = bare(kvm, VcpuCount::ONE, memory_bytes, vec![image])?;
     Ok(MachineConfig { blocks, ..bare })
+}
+
+fn read_only(file: File) -> BlockConfig {
+    BlockConfig { file, read_only: true, throttle: Throttle::default() }
 }
 
 /// A machine that has nothing but images, and connects to nobody but its parent.

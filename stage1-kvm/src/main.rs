@@ -18,6 +18,7 @@ mod run;
 mod running;
 mod sessions;
 mod site;
+mod throttles;
 mod volume_server;
 mod volumes;
 mod waiting;

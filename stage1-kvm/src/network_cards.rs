@@ -4,7 +4,7 @@
 use net::{InterfaceName, handover, redirect};
 use pod::guest_network::{GuestNetwork, MacAddress};
 use stage1::network::Network;
-use vmm::virtio::net::{NetConfig, tap};
+use vmm::virtio::net::{NetConfig, Throttles, tap};
 
 use crate::error::Error;
 
@@ -18,19 +18,19 @@ pub struct NetworkCards {
 }
 
 /// Attaches a machine that is yet to be made to the pod's networks. The taps are gone with the machine and the namespace.
-pub fn attach(network: &Network) -> Result<NetworkCards, Error> {
+pub fn attach(network: &Network, throttles: &Throttles) -> Result<NetworkCards, Error> {
     let interfaces = network.interfaces();
-    network.within(|| attach_here(&interfaces))?
+    network.within(|| attach_here(&interfaces, throttles))?
 }
 
-fn attach_here(interfaces: &[InterfaceName]) -> Result<NetworkCards, Error> {
+fn attach_here(interfaces: &[InterfaceName], throttles: &Throttles) -> Result<NetworkCards, Error> {
     let mut cards = NetworkCards::default();
     for (number, handover) in handover::read(interfaces)?.into_iter().enumerate() {
         let name = format!("tap{number}");
         let tap = tap::open(&name)?;
         redirect::join(&handover, &name)?;
         let MacAddress(mac) = handover.interface.mac;
-        cards.host.push(NetConfig { tap, mac });
+        cards.host.push(NetConfig { tap, mac, throttles: throttles.clone() });
         cards.guest.interfaces.push(handover.interface);
     }
     Ok(cards)

@@ -7,6 +7,7 @@ use pod::control::{ExitStatus, ToSupervisor};
 use pod::limits::PodLimits;
 use pod::net::Net;
 use pod::plan::Plan;
+use pod::rates::MachineRates;
 use pod::session::SESSION_PORT;
 use stage1::attend::{Alarm, Connection, Control, Site, Streams, attend};
 use stage1::clock::ClockWatch;
@@ -26,7 +27,7 @@ use crate::images::Images;
 use crate::running::Running;
 use crate::site::GuestSite;
 use crate::waiting::Refusal;
-use crate::{machine, network_cards, quota, sessions, volumes};
+use crate::{machine, network_cards, quota, sessions, throttles, volumes};
 
 /// What `flavor` says.
 const FLAVOR: &str = "kvm";
@@ -50,6 +51,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     status::write_parent(&pod.directory)?;
     let limits = PodLimits::of(&pod.manifest).map_err(Error::Limits)?;
     limits.check_for_vm().map_err(Error::Limits)?;
+    let rates = MachineRates::of(&pod.manifest).map_err(Error::Limits)?;
     // Whether it runs a guest shows soon: rkt has tried that before it made the pod, and `Running::explain` does if the
     // guest does not get far.
     let kvm = probe::open_checked().map_err(Error::Kvm)?;
@@ -57,7 +59,9 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         Err(error) if error.is_interruption() => return Ok(ExitCode::from(ENDED_BEFORE_ITS_START.code())),
         network => network?,
     };
-    let cards = network.as_ref().map(network_cards::attach).transpose()?.unwrap_or_default();
+    let throttles = throttles::of_cards(&rates);
+    let attach = |network| network_cards::attach(network, &throttles);
+    let cards = network.as_ref().map(attach).transpose()?.unwrap_or_default();
     if network.is_some() {
         timeline.mark("network");
     }

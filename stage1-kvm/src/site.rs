@@ -8,6 +8,7 @@ use pod::guest_network::GuestNetwork;
 use pod::limits::PodLimits;
 use pod::plan::{Addition, Layers, OpenedVolume, VM_SCRATCH, addition, vm_late_image};
 use pod::pod_manifest::PodManifest;
+use pod::rates::MachineRates;
 use pod::session::SessionId;
 use pod::types::AcName;
 use pod::volumes::assign;
@@ -41,6 +42,8 @@ impl<'a> GuestSite<'a> {
         let limits = PodLimits::of(after).map_err(Error::Limits)?;
         disk_space::of(after).map_err(Error::App)?;
         limits.apps.last().map_or(Ok(()), |limits| machine.admit(limits)).map_err(Error::Limits)?;
+        let rates = MachineRates::of(&self.pod.manifest).map_err(Error::Limits)?;
+        rates.admit(app).map_err(Error::Limits)?;
         // Whatever comes with an app is made in the guest.
         let mut kinds = self.kinds.clone();
         let volumes = assign(after).map_err(Error::Volumes)?.volumes;

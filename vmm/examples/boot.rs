@@ -10,6 +10,7 @@ use std::io::Write;
 
 use vmm::virtio::block::BlockConfig;
 use vmm::virtio::net::{self, NetConfig};
+use vmm::virtio::throttle::Throttle;
 use vmm::{Machine, MachineConfig, VcpuCount, probe};
 
 /// The guest's address on a tap: locally administered.
@@ -60,10 +61,16 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, B
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
         match argument.as_str() {
             "--pmem" => config.pmem.push(open(&value()?)?),
-            "--block" => {
-                config.blocks.push(BlockConfig { file: open_to_write(&value()?)?, read_only: false })
-            }
-            "--tap" => config.nets.push(NetConfig { tap: net::tap::open(&value()?)?, mac: MAC }),
+            "--block" => config.blocks.push(BlockConfig {
+                file: open_to_write(&value()?)?,
+                read_only: false,
+                throttle: Throttle::default(),
+            }),
+            "--tap" => config.nets.push(NetConfig {
+                tap: net::tap::open(&value()?)?,
+                mac: MAC,
+                throttles: net::Throttles::default(),
+            }),
             "--vcpus" => config.vcpus = VcpuCount::new(value()?.parse()?).ok_or("1 to 32 processors")?,
             "--memory-mib" => config.memory_bytes = value()?.parse::<u64>()? << 20,
             "--quiet" => config.console = None,

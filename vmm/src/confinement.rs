@@ -65,7 +65,10 @@ pub const IO: &[Rule] = &[
     rule(libc::SYS_getrandom, "is the guest's entropy"),
     rule(libc::SYS_futex, "waits for locks, and for the processors at the end"),
     rule(libc::SYS_sched_yield, "gives way while a channel is busy"),
-    rule(libc::SYS_clock_gettime, "limits the console's rate; where the clock cannot be read without a call"),
+    rule(
+        libc::SYS_clock_gettime,
+        "limits the rates of console, disk and cards; where the clock cannot be read without a call",
+    ),
     rule(libc::SYS_brk, "allocates"),
     rule_if(libc::SYS_mmap, NO_CODE, "allocates much"),
     rule(libc::SYS_mremap, "lets a large buffer grow"),

@@ -3,17 +3,22 @@
 //! Other threads talk to it through a [`LoopHandle`]: commands go through a channel, and an eventfd wakes the loop.
 //! A handler only ever runs on the loop's thread, so taking it off the loop and waiting for that is enough to know
 //! that nothing of the device runs any more.
+//!
+//! A handler that has to wait for a time tells the loop, which bounds its wait for events by it: a timer takes no descriptor and
+//! no further system call.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Bound;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-/// What a handler may do to its own descriptors. Tokens are the handler's own; the loop tells handlers apart.
+/// What a handler may do to its own descriptors, and the loop's clock. Tokens are the handler's own; the loop tells handlers apart.
 pub trait Registry {
     /// Watches `fd` for `events`, reported with `token`.
     fn add(&mut self, fd: RawFd, events: EventSet, token: u32) -> io::Result<()>;
@@ -21,6 +26,10 @@ pub trait Registry {
     fn modify(&mut self, fd: RawFd, events: EventSet, token: u32) -> io::Result<()>;
     /// Stops watching `fd`; call it before the descriptor is closed.
     fn remove(&mut self, fd: RawFd) -> io::Result<()>;
+    /// The time since the loop was made.
+    fn now(&self) -> Duration;
+    /// Has [`EventHandler::wake`] called once, when [`Registry::now`] has reached `at`; of several times the first counts.
+    fn wake_at(&mut self, at: Duration);
 }
 
 /// Why a handler cannot go on: the device is taken off the loop and marked as needing a reset; the machine runs on.
@@ -57,6 +66,11 @@ pub trait EventHandler: Send {
         events: EventSet,
         registry: &mut dyn Registry,
     ) -> Result<(), HandlerError>;
+    /// Called at the time that was asked for with [`Registry::wake_at`]. What has asked for another one that has not come
+    /// asks again.
+    fn wake(&mut self, _registry: &mut dyn Registry) -> Result<(), HandlerError> {
+        Ok(())
+    }
 }
 
 /// What is called, on the I/O thread, when a handler fails; the handler is gone by then.
@@ -73,6 +87,7 @@ const EVENTS_PER_WAIT: usize = 32;
 /// How often the loop looks for events once it has been stopped.
 const TURNS_AFTER_STOP: usize = 16;
 const FOREVER: i32 = -1;
+const NOT_AT_ALL: i32 = 0;
 
 enum Command<E> {
     Add { handler: Box<dyn EventHandler>, on_failure: OnFailure, reply: Sender<WorkerId> },
@@ -134,11 +149,14 @@ struct Worker {
     /// What it watches. The kernel forgets a closed descriptor only when its last duplicate is closed, and devices
     /// watch duplicates; so the loop has to know them to take them off.
     watched: Vec<RawFd>,
+    /// When it wants to be woken.
+    wake_at: Option<Duration>,
 }
 
 /// The loop itself. It runs where [`EventLoop::run`] is called, and `E` is what it is stopped with.
 pub struct EventLoop<E> {
     epoll: Epoll,
+    started: Instant,
     wake: Arc<EventFd>,
     commands: Receiver<Command<E>>,
     sender: Sender<Command<E>>,
@@ -153,7 +171,8 @@ impl<E> EventLoop<E> {
         let wake = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         epoll.ctl(ControlOperation::Add, wake.as_raw_fd(), event(EventSet::IN, WAKE, 0))?;
         let (sender, commands) = channel();
-        Ok(Self { epoll, wake, commands, sender, workers: BTreeMap::new(), last_id: WAKE })
+        let started = Instant::now();
+        Ok(Self { epoll, started, wake, commands, sender, workers: BTreeMap::new(), last_id: WAKE })
     }
 
     /// A handle for other threads.
@@ -165,16 +184,47 @@ impl<E> EventLoop<E> {
     /// bounds: its last words must not be lost because it reset right after them. All handlers are dropped with the loop.
     pub fn run(mut self) -> io::Result<E> {
         let outcome = loop {
-            if let (_, Some(outcome)) = self.turn(FOREVER)? {
+            let turn = self.turn(self.patience())?;
+            self.wake_workers();
+            if let (_, Some(outcome)) = turn {
                 break outcome;
             }
         };
         for _ in 0..TURNS_AFTER_STOP {
-            if self.turn(0)?.0 == 0 {
+            if self.turn(NOT_AT_ALL)?.0 == 0 {
                 break;
             }
         }
         Ok(outcome)
+    }
+
+    /// How long events may be waited for, in whole milliseconds: never shorter than until the first handler wants to be
+    /// woken, which would be looking at the clock again and again.
+    fn patience(&self) -> i32 {
+        let Some(first) = self.workers.values().filter_map(|worker| worker.wake_at).min() else {
+            return FOREVER;
+        };
+        let wait = first.saturating_sub(self.started.elapsed());
+        i32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+    }
+
+    /// Wakes the handlers whose time has come, each at most once.
+    fn wake_workers(&mut self) {
+        let mut last = WAKE;
+        while let Some(id) = self.due_after(last) {
+            if let Some(worker) = self.workers.get_mut(&id) {
+                worker.wake_at = None;
+            }
+            self.dispatch(id, |handler, registry| handler.wake(registry));
+            last = id;
+        }
+    }
+
+    /// The next handler, in the order of their ids, that is to be woken now. The clock is only looked at if one wants to be.
+    fn due_after(&self, last: WorkerId) -> Option<WorkerId> {
+        let later = self.workers.range((Bound::Excluded(last), Bound::Unbounded));
+        let is_due = |at: Duration| at <= self.started.elapsed();
+        later.filter(|(_, worker)| worker.wake_at.is_some_and(is_due)).map(|(id, _)| *id).next()
     }
 
     /// Waits at most `timeout_ms` for events and handles them; how many there were, and the outcome if told to stop.
@@ -221,7 +271,7 @@ impl<E> EventLoop<E> {
         // Ids last for four thousand million activations; after that devices no longer start.
         let id = WorkerId(self.last_id.0.checked_add(1)?);
         self.last_id = id;
-        self.workers.insert(id, Worker { handler, on_failure, watched: Vec::new() });
+        self.workers.insert(id, Worker { handler, on_failure, watched: Vec::new(), wake_at: None });
         self.dispatch(id, |handler, registry| handler.start(registry));
         Some(id)
     }
@@ -232,8 +282,9 @@ impl<E> EventLoop<E> {
         F: FnOnce(&mut dyn EventHandler, &mut dyn Registry) -> Result<(), HandlerError>,
     {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        let mut watch = Watch { epoll: &self.epoll, id, watched: &mut worker.watched };
-        if let Err(error) = call(worker.handler.as_mut(), &mut watch)
+        let Worker { handler, watched, wake_at, .. } = worker;
+        let mut watch = Watch { epoll: &self.epoll, started: self.started, id, watched, wake_at };
+        if let Err(error) = call(handler.as_mut(), &mut watch)
             && let Some(on_failure) = self.take_off(id)
         {
             on_failure(error);
@@ -254,8 +305,10 @@ impl<E> EventLoop<E> {
 /// The registry of one handler.
 struct Watch<'a> {
     epoll: &'a Epoll,
+    started: Instant,
     id: WorkerId,
     watched: &'a mut Vec<RawFd>,
+    wake_at: &'a mut Option<Duration>,
 }
 
 impl Registry for Watch<'_> {
@@ -273,6 +326,14 @@ impl Registry for Watch<'_> {
         self.watched.retain(|watched| *watched != fd);
         self.epoll.ctl(ControlOperation::Delete, fd, EpollEvent::default())
     }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn wake_at(&mut self, at: Duration) {
+        *self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
 }
 
 fn event(events: EventSet, id: WorkerId, token: u32) -> EpollEvent {
@@ -281,8 +342,6 @@ fn event(events: EventSet, id: WorkerId, token: u32) -> EpollEvent {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(10);
@@ -392,6 +451,64 @@ mod tests {
         handle.stop(0);
         thread.join().unwrap().unwrap();
         assert_eq!(seen.recv(), Ok((7, 3)));
+    }
+
+    /// Asks to be woken after some time, twice, and tells when it is.
+    struct Alarm {
+        after: [Duration; 2],
+        wakes: Sender<Duration>,
+    }
+
+    impl EventHandler for Alarm {
+        fn start(&mut self, registry: &mut dyn Registry) -> Result<(), HandlerError> {
+            let now = registry.now();
+            for after in self.after {
+                registry.wake_at(now + after);
+            }
+            Ok(())
+        }
+
+        fn handle(&mut self, _: u32, _: EventSet, _: &mut dyn Registry) -> Result<(), HandlerError> {
+            panic!("it watches nothing")
+        }
+
+        fn wake(&mut self, registry: &mut dyn Registry) -> Result<(), HandlerError> {
+            let _test_ended = self.wakes.send(registry.now());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn handlers_are_woken_at_the_first_time_that_they_asked_for_and_once() {
+        let Running { handle, thread } = start();
+        let (wakes, woken) = channel();
+        let started = Instant::now();
+        let alarm = |milliseconds: [u64; 2]| {
+            Box::new(Alarm { after: milliseconds.map(Duration::from_millis), wakes: wakes.clone() })
+        };
+        handle.add(alarm([3_600_000, 30]), no_failure()).unwrap();
+        handle.add(alarm([60, 60]), no_failure()).unwrap();
+        let late = handle.add(alarm([3_600_000, 3_600_000]), no_failure()).unwrap();
+        let first = woken.recv_timeout(PATIENCE).unwrap();
+        assert!(first >= Duration::from_millis(30));
+        let second = woken.recv_timeout(PATIENCE).unwrap();
+        assert!(second >= Duration::from_millis(60) && started.elapsed() >= Duration::from_millis(60));
+        handle.remove(late);
+        assert!(woken.recv_timeout(Duration::from_millis(50)).is_err(), "each is woken once");
+        handle.stop(0);
+        thread.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_handler_that_is_taken_off_is_not_woken() {
+        let Running { handle, thread } = start();
+        let (wakes, woken) = channel();
+        let alarm = Alarm { after: [Duration::from_millis(50); 2], wakes };
+        let id = handle.add(Box::new(alarm), no_failure()).unwrap();
+        handle.remove(id);
+        assert_eq!(woken.recv_timeout(PATIENCE), Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
+        handle.stop(0);
+        thread.join().unwrap().unwrap();
     }
 
     #[test]

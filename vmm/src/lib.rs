@@ -21,6 +21,7 @@ pub mod layout;
 pub mod machine;
 pub mod memory;
 pub mod probe;
+pub mod rate_limiter;
 pub mod timeline;
 pub mod virtio;
 pub mod vm;

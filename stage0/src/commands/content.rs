@@ -11,6 +11,7 @@ use pod::net::Net;
 use pod::plan::{self, ImageSource, Isolation, Layers, OpenedVolume, Plan, PrivateUsers, World};
 use pod::pod_manifest::PodManifest;
 use pod::ports;
+use pod::rates::MachineRates;
 use pod::selinux::Context;
 use pod::types::{AcName, ImageId};
 use pod::users::{COUNT, UserRange};
@@ -216,6 +217,7 @@ pub fn check(
         limits.check_for_vm()?;
         limits.vcpus()?;
         limits.guest_memory_bytes(0)?;
+        MachineRates::of(manifest)?;
     }
     let plan = plan_of(manifest, stage1, private_users, running)?;
     let label = check_labels(&plan, stage1)?;

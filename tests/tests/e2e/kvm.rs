@@ -3,7 +3,11 @@
 mod guest_images;
 mod processor;
 
-use crate::harness::{BUSYBOX, Finished, Host, Process, image};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{Aci, BUSYBOX, Finished, Host, Process, image};
 
 fn with(options: &[&str], script: &str) -> Finished {
     Process::start(&mut Host::new().shell(options, script)).finish()
@@ -49,4 +53,21 @@ fn the_hosts_network_is_not_a_guests() {
 fn more_cpus_than_a_guest_can_have() {
     let finished = with(&["--cpu=33"], "exit 0").exited(254);
     assert!(finished.stderr.contains("32"), "{}", finished.stderr);
+}
+
+/// Four MiB at one a second take no less than that, but for the first tenth of a second's and one request.
+#[test]
+fn a_disk_moves_no_more_than_its_bandwidth() {
+    let host = Host::empty();
+    let script = "read a _ </proc/uptime; dd if=/dev/zero of=/x bs=64K count=64 conv=fsync 2>/dev/null; \
+        read b _ </proc/uptime; echo $a $b";
+    let isolators =
+        json!([{ "name": "resource/block-bandwidth", "value": { "default": true, "limit": "1Mi" } }]);
+    let exec = ["/bin/sh", "-c", script];
+    let aci = Aci::new(json!({ "exec": exec, "user": "0", "group": "0", "isolators": isolators }), &[]);
+    let finished = Process::start(&mut host.run(&[&aci.path()])).finish().success();
+    let times: Vec<f64> = finished.text().split_whitespace().map(|time| time.parse().unwrap()).collect();
+    let [before, after] = times[..] else { panic!("{times:?}") };
+    let took = Duration::from_secs_f64(after - before);
+    assert!(took >= Duration::from_millis(2500), "{took:?}");
 }

@@ -1,6 +1,8 @@
 //! The effects of limits on what an app can use.
 
-use crate::harness::{Finished, Host, Process};
+use serde_json::json;
+
+use crate::harness::{Aci, Finished, Host, Process, stage1};
 
 fn with(options: &[&str], script: &str) -> Finished {
     Process::start(&mut Host::new().shell(options, script)).finish()
@@ -63,4 +65,23 @@ fn limits_without_sense_are_refused() {
         assert!(finished.stderr.contains(value.trim_start_matches('-')), "{option}: {}", finished.stderr);
         assert!(host.pods().is_empty(), "{option}");
     }
+}
+
+#[test]
+fn rates_take_a_machine_of_ones_own() {
+    let host = Host::empty();
+    if stage1() == "kvm" {
+        return;
+    }
+    for name in ["resource/block-bandwidth", "resource/block-iops", "resource/network-bandwidth"] {
+        let isolators = json!([{ "name": name, "value": { "default": true, "limit": "2M" } }]);
+        let app = json!({ "exec": ["/bin/true"], "user": "0", "group": "0", "isolators": isolators });
+        let finished = Process::start(&mut host.run(&[&Aci::new(app, &[]).path()])).finish().exited(254);
+        assert!(
+            finished.stderr.contains(name) && finished.stderr.contains("--stage1=kvm"),
+            "{}",
+            finished.stderr
+        );
+    }
+    assert!(host.pods().is_empty());
 }

@@ -11,6 +11,7 @@ pub mod net;
 pub mod pmem;
 pub mod queue;
 pub mod rng;
+pub mod throttle;
 pub mod vsock;
 
 #[cfg(test)]

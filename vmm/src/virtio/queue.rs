@@ -141,11 +141,25 @@ impl DeviceQueue {
     pub fn serve(
         &mut self,
         memory: &DeviceMemory,
+        handle: impl FnMut(&Chain) -> u32,
+    ) -> Result<(), HandlerError> {
+        self.serve_while(memory, || true, handle)
+    }
+
+    /// The same, as long as `admits` says so before each request. After it has not, requests stay in the queue until the next
+    /// call, which it has to bring about: the driver may not notify again.
+    pub fn serve_while(
+        &mut self,
+        memory: &DeviceMemory,
+        mut admits: impl FnMut() -> bool,
         mut handle: impl FnMut(&Chain) -> u32,
     ) -> Result<(), HandlerError> {
         self.clear_notification()?;
         let mut bytes = 0_usize;
         for _ in 0..MAX_CHAINS_PER_CALL {
+            if !admits() {
+                return self.signal(memory);
+            }
             let Some(chain) = self.pop(memory)? else {
                 if self.await_notification(memory)? {
                     continue;

@@ -3,9 +3,11 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::desc::split::Descriptor;
@@ -15,8 +17,10 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::device::{Activation, ActiveQueue, Interrupt};
+use super::throttle::Throttle;
 use crate::event_loop::{EventHandler, HandlerError, Registry};
 use crate::memory::DeviceMemory;
+use crate::rate_limiter::{Rate, RateLimits};
 
 /// The flag of a descriptor that another one follows.
 pub const NEXT: u16 = 1;
@@ -199,25 +203,39 @@ impl Driver {
     }
 }
 
-/// What a handler watches, and a loop around poll(2) to run it.
+/// What a handler watches, and a loop around poll(2) to run it, whose time passes as a test says.
 #[derive(Default)]
-pub struct Watched(BTreeMap<RawFd, (EventSet, u32)>);
+pub struct Watched {
+    fds: BTreeMap<RawFd, (EventSet, u32)>,
+    now: Duration,
+    wake_at: Option<Duration>,
+}
 
 impl Watched {
     /// Whether `fd` is watched.
     pub fn is_watched(&self, fd: RawFd) -> bool {
-        self.0.contains_key(&fd)
+        self.fds.contains_key(&fd)
     }
 
     /// How many descriptors are watched.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.fds.len()
     }
 
-    /// Calls the handler for everything that is ready, once each; returns how many calls that were.
+    /// When the handler is to be woken.
+    pub fn wakes_at(&self) -> Option<Duration> {
+        self.wake_at
+    }
+
+    /// Lets time pass, up to `now`.
+    pub fn set_clock(&mut self, now: Duration) {
+        self.now = now;
+    }
+
+    /// Calls the handler for everything that is ready, the time included, once each; returns how many calls that were.
     pub fn turn(&mut self, handler: &mut dyn EventHandler) -> Result<usize, HandlerError> {
         let mut polled: Vec<libc::pollfd> = self
-            .0
+            .fds
             .iter()
             .map(|(fd, (events, _))| libc::pollfd { fd: *fd, events: events.bits() as i16, revents: 0 })
             .collect();
@@ -227,9 +245,14 @@ impl Watched {
         let mut calls = 0;
         for entry in polled.iter().filter(|entry| entry.revents != 0) {
             // An earlier call may have removed it.
-            let Some((_, token)) = self.0.get(&entry.fd).copied() else { continue };
+            let Some((_, token)) = self.fds.get(&entry.fd).copied() else { continue };
             let events = EventSet::from_bits_truncate(entry.revents as u32);
             handler.handle(token, events, self)?;
+            calls += 1;
+        }
+        if self.wake_at.is_some_and(|at| at <= self.now) {
+            self.wake_at = None;
+            handler.wake(self)?;
             calls += 1;
         }
         Ok(calls)
@@ -250,18 +273,26 @@ impl Watched {
 
 impl Registry for Watched {
     fn add(&mut self, fd: RawFd, events: EventSet, token: u32) -> io::Result<()> {
-        assert!(self.0.insert(fd, (events, token)).is_none(), "{fd} is watched already");
+        assert!(self.fds.insert(fd, (events, token)).is_none(), "{fd} is watched already");
         Ok(())
     }
 
     fn modify(&mut self, fd: RawFd, events: EventSet, token: u32) -> io::Result<()> {
-        assert!(self.0.insert(fd, (events, token)).is_some(), "{fd} is not watched");
+        assert!(self.fds.insert(fd, (events, token)).is_some(), "{fd} is not watched");
         Ok(())
     }
 
     fn remove(&mut self, fd: RawFd) -> io::Result<()> {
-        assert!(self.0.remove(&fd).is_some(), "{fd} is not watched");
+        assert!(self.fds.remove(&fd).is_some(), "{fd} is not watched");
         Ok(())
+    }
+
+    fn now(&self) -> Duration {
+        self.now
+    }
+
+    fn wake_at(&mut self, at: Duration) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 }
 
@@ -281,6 +312,12 @@ impl Arena {
         assert!(self.0 <= MEMORY_BYTES as u64);
         address
     }
+}
+
+/// A throttle of so many bytes and operations a second, of which a full bucket holds one second's; 0 is no limit.
+pub fn throttle(bytes: u64, operations: u64) -> Throttle {
+    let rate = |amount| NonZeroU64::new(amount).map(|amount| Rate { per_second: amount, burst: amount });
+    Throttle::new(RateLimits { bytes: rate(bytes), operations: rate(operations) })
 }
 
 /// All that a queue has returned.

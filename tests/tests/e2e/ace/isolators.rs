@@ -20,9 +20,10 @@ fn what_is_not_carried_out_is_refused() {
     for (name, value) in [
         ("example.com/unheard-of", json!(true)),
         ("os/unix/sysctl", json!({ "net.ipv4.ip_forward": "1" })),
-        ("resource/block-bandwidth", json!({ "default": true, "limit": "2M" })),
-        ("resource/block-iops", json!({ "default": true, "limit": "1000" })),
-        ("resource/network-bandwidth", json!({ "default": true, "limit": "1G" })),
+        // These are for all devices of a machine, or for nothing.
+        ("resource/block-bandwidth", json!({ "limit": "2M" })),
+        ("resource/block-iops", json!({ "default": false, "limit": "1000" })),
+        ("resource/network-bandwidth", json!({ "default": true, "limit": "16m" })),
     ] {
         let finished = under(&host, &[(name, value)], "exit 0").exited(254);
         assert!(finished.stderr.contains(name), "{name}: {}", finished.stderr);

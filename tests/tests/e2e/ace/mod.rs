@@ -19,7 +19,7 @@
 //! | user, group and supplementary groups | [`users`] |
 //! | pre-start ends before the app begins, post-stop begins when it is killed | [`events`] |
 //! | which isolators were ignored is known | [`isolators`]`::what_is_not_carried_out_is_refused` |
-//! | isolators of a pod bound those of its apps | `sandbox::what_the_pod_as_a_whole_may_use`; refused but for cpu, memory and pids: `pod::limits` |
+//! | isolators of a pod bound those of its apps | `sandbox::what_the_pod_as_a_whole_may_use`; refused but for cpu, memory, pids and rates: `pod::limits` |
 //! | a set of system calls is not empty; `@` is a special value; sets of one kind, once | [`isolators`]`::sets_that_cannot_be`, `special_sets_and_the_end_by_a_signal` |
 //! | all of a remove-set is blocked, and nothing else; of a retain-set the reverse | `system_calls::sets_of_an_image_block_what_they_say` |
 //! | a blocked call ends the app by SIGSYS, or with the errno | the same |
@@ -30,7 +30,9 @@
 //! | an AppArmor profile that is not loaded is refused | `apparmor::` |
 //! | what exceeds a limit is ended or throttled; quantities in every form | [`isolators`]`::quantities_of_a_limit`, `limits::` |
 //! | SELinux | refused where there is none: `confinement::an_selinux_context_is_refused_where_there_is_none` |
-//! | block devices, network bandwidth, sysctl | refused: [`isolators`]`::what_is_not_carried_out_is_refused` |
+//! | block devices | in a VM `kvm::a_disk_moves_no_more_than_its_bandwidth`; elsewhere refused: `limits::rates_take_a_machine_of_ones_own` |
+//! | network bandwidth | in a VM `vmm::virtio::net::throttle_tests`; elsewhere refused: the same |
+//! | sysctl | refused: [`isolators`]`::what_is_not_carried_out_is_refused` |
 //! | devices and file systems of Linux (OS-SPEC) | [`files`]`::devices_and_file_systems_of_linux` |
 
 mod environment;

@@ -7,6 +7,8 @@ mod disk;
 mod request;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod throttle_tests;
 
 use std::fs::File;
 use std::io;
@@ -21,6 +23,7 @@ use self::disk::{Disk, MAX_RANGE_SECTORS, SECTOR_BYTES};
 use self::request::{MAX_RANGES, Request};
 use super::device::{ActivateError, Activation, DeviceKind, VirtioDevice};
 use super::queue::{self, DeviceQueue};
+use super::throttle::Throttle;
 use crate::event_loop::{EventHandler, HandlerError, Registry};
 use crate::memory::DeviceMemory;
 
@@ -45,6 +48,8 @@ pub struct BlockConfig {
     pub file: File,
     /// Whether the device refuses writes; `file` may then be open for reading only.
     pub read_only: bool,
+    /// What requests are limited to: every one is an operation, and its data are its bytes.
+    pub throttle: Throttle,
 }
 
 /// A block device.
@@ -52,14 +57,16 @@ pub struct BlockConfig {
 pub struct Block {
     disk: Disk,
     config: [u8; CONFIG_BYTES],
+    throttle: Throttle,
 }
 
 impl Block {
     /// A disk over a file. Fails if the file's size cannot be told.
     pub fn new(config: BlockConfig) -> io::Result<Self> {
-        let disk = Disk::new(config.file, config.read_only)?;
+        let BlockConfig { file, read_only, throttle } = config;
+        let disk = Disk::new(file, read_only)?;
         let config = config_space(disk.sectors());
-        Ok(Self { disk, config })
+        Ok(Self { disk, config, throttle })
     }
 }
 
@@ -96,7 +103,7 @@ impl VirtioDevice for Block {
         let mut disk = self.disk.try_clone().map_err(ActivateError::Host)?;
         // A driver that cannot flush has to find everything written (section 5.2.6.2).
         disk.write_through(features & 1 << VIRTIO_BLK_F_FLUSH == 0);
-        Ok(Box::new(Worker { memory, requests, disk }))
+        Ok(Box::new(Worker { memory, requests, disk, throttle: self.throttle.clone() }))
     }
 }
 
@@ -125,6 +132,7 @@ struct Worker {
     memory: DeviceMemory,
     requests: DeviceQueue,
     disk: Disk,
+    throttle: Throttle,
 }
 
 impl EventHandler for Worker {
@@ -132,10 +140,23 @@ impl EventHandler for Worker {
         self.requests.watch(registry, REQUESTS)
     }
 
-    fn handle(&mut self, _: u32, _: EventSet, _: &mut dyn Registry) -> Result<(), HandlerError> {
-        let Self { memory, requests, disk } = self;
-        requests.serve(memory, |chain| {
-            Request::parse(memory, chain).map_or(0, |request| request.run(memory, disk))
+    fn handle(&mut self, _: u32, _: EventSet, registry: &mut dyn Registry) -> Result<(), HandlerError> {
+        self.serve(registry)
+    }
+
+    fn wake(&mut self, registry: &mut dyn Registry) -> Result<(), HandlerError> {
+        self.serve(registry)
+    }
+}
+
+impl Worker {
+    fn serve(&mut self, registry: &mut dyn Registry) -> Result<(), HandlerError> {
+        let Self { memory, requests, disk, throttle } = self;
+        let admits = || throttle.admits(registry);
+        requests.serve_while(memory, admits, |chain| {
+            let request = Request::parse(memory, chain);
+            throttle.charge(request.as_ref().map_or(0, Request::bytes));
+            request.map_or(0, |request| request.run(memory, disk))
         })
     }
 }

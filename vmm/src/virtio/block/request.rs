@@ -61,6 +61,11 @@ impl Request {
         Ok(Self { kind, sector, from_driver, to_driver, status })
     }
 
+    /// How many bytes of data it has, in either direction, up to what any request may move.
+    pub fn bytes(&self) -> usize {
+        self.from_driver.len().saturating_add(self.to_driver.len()).min(MAX_TRANSFER_BYTES)
+    }
+
     /// Carries the request out, writes its status, and returns the number of bytes written to the driver's buffers.
     pub fn run(&self, memory: &DeviceMemory, disk: &Disk) -> u32 {
         let (status, written) = match self.execute(memory, disk) {

@@ -42,7 +42,12 @@ impl Machine {
     fn with_driver(driver: Driver, read_only: bool) -> Self {
         let file = TempFile::new().unwrap().into_file();
         file.write_all_at(&pattern(SECTORS as usize * 512), 0).unwrap();
-        let mut block = Block::new(BlockConfig { file: file.try_clone().unwrap(), read_only }).unwrap();
+        let mut block = Block::new(BlockConfig {
+            file: file.try_clone().unwrap(),
+            read_only,
+            throttle: Throttle::default(),
+        })
+        .unwrap();
         let mut worker = block.activate(driver.activation(block.features())).unwrap();
         let mut watched = Watched::default();
         worker.start(&mut watched).unwrap();
@@ -251,7 +256,7 @@ fn reading_into_read_only_memory_is_an_error_and_no_fault() {
 fn the_configuration_tells_the_limits() {
     let file = TempFile::new().unwrap().into_file();
     file.set_len(10 * 512 + 511).unwrap();
-    let block = Block::new(BlockConfig { file, read_only: false }).unwrap();
+    let block = Block::new(BlockConfig { file, read_only: false, throttle: Throttle::default() }).unwrap();
     let config = block.config();
     let word = |at: usize| u32::from_le_bytes(config[at..at + 4].try_into().unwrap());
     assert_eq!(u64::from_le_bytes(config[..8].try_into().unwrap()), 10);
@@ -267,7 +272,8 @@ fn a_reset_leaves_the_disk_usable() {
     let driver = Driver::new(QUEUE_SIZES);
     let file = TempFile::new().unwrap().into_file();
     file.set_len(4096).unwrap();
-    let mut block = Block::new(BlockConfig { file, read_only: false }).unwrap();
+    let mut block =
+        Block::new(BlockConfig { file, read_only: false, throttle: Throttle::default() }).unwrap();
     for _ in 0..3 {
         drop(block.activate(driver.activation(0)).unwrap());
     }

@@ -6,6 +6,8 @@
 pub mod tap;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod throttle_tests;
 mod worker;
 
 use std::fs::File;
@@ -18,6 +20,7 @@ use virtio_bindings::bindings::virtio_net::{
 use self::worker::Worker;
 use super::device::{ActivateError, Activation, DeviceKind, VirtioDevice};
 use super::queue::{self, RING_FEATURES};
+use super::throttle::Throttle;
 use crate::event_loop::EventHandler;
 
 /// Frames to the guest, frames from it.
@@ -40,6 +43,17 @@ pub struct NetConfig {
     pub tap: File,
     /// The guest's hardware address.
     pub mac: [u8; 6],
+    /// What the guest's traffic is limited to; bytes are those of frames without their virtio headers.
+    pub throttles: Throttles,
+}
+
+/// The limits of a card's two directions, each of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Throttles {
+    /// Of frames to the guest: what is too much for the tap's queue meanwhile is lost.
+    pub to_guest: Throttle,
+    /// Of frames from it, which wait in its own queue.
+    pub from_guest: Throttle,
 }
 
 /// A network card.
@@ -48,12 +62,13 @@ pub struct Net {
     tap: File,
     /// The start of `struct virtio_net_config`; the rest belongs to features not offered.
     config: [u8; 6],
+    throttles: Throttles,
 }
 
 impl Net {
     /// A network card.
     pub fn new(config: NetConfig) -> Self {
-        Self { tap: config.tap, config: config.mac }
+        Self { tap: config.tap, config: config.mac, throttles: config.throttles }
     }
 }
 
@@ -80,7 +95,8 @@ impl VirtioDevice for Net {
         let tap = self.tap.try_clone().map_err(ActivateError::Host)?;
         tap::set_offloads(&tap, offloads(features)).map_err(ActivateError::Host)?;
         let mergeable = has(features, VIRTIO_NET_F_MRG_RXBUF);
-        Ok(Box::new(Worker::new(memory, to_guest, from_guest, tap, mergeable)))
+        let throttles = self.throttles.clone();
+        Ok(Box::new(Worker::new(memory, to_guest, from_guest, tap, mergeable, throttles)))
     }
 }
 

@@ -13,16 +13,16 @@ use super::worker::{MAX_FRAME_BYTES, MAX_FRAMES_PER_CALL};
 use super::*;
 use crate::event_loop::HandlerError;
 
-const RX: usize = 0;
-const TX: usize = 1;
+pub const RX: usize = 0;
+pub const TX: usize = 1;
 
-struct Card {
-    driver: Driver,
+pub struct Card {
+    pub driver: Driver,
     worker: Worker,
-    watched: Watched,
-    wire: UnixDatagram,
+    pub watched: Watched,
+    pub wire: UnixDatagram,
     tap_fd: i32,
-    arena: Arena,
+    pub arena: Arena,
 }
 
 impl Card {
@@ -31,6 +31,10 @@ impl Card {
     }
 
     fn with_sizes(mergeable: bool, features: u64, sizes: &[u16]) -> Self {
+        Self::limited(mergeable, features, sizes, Throttles::default())
+    }
+
+    pub fn limited(mergeable: bool, features: u64, sizes: &[u16], throttles: Throttles) -> Self {
         let (wire, tap) = UnixDatagram::pair().unwrap();
         wire.set_nonblocking(true).unwrap();
         tap.set_nonblocking(true).unwrap();
@@ -38,18 +42,18 @@ impl Card {
         let tap_fd = tap.as_raw_fd();
         let driver = Driver::new(sizes);
         let (memory, [to_guest, from_guest]) = queue::open(driver.activation(features)).unwrap();
-        let mut worker = Worker::new(memory, to_guest, from_guest, tap, mergeable);
+        let mut worker = Worker::new(memory, to_guest, from_guest, tap, mergeable, throttles);
         let mut watched = Watched::default();
         worker.start(&mut watched).unwrap();
         Self { driver, worker, watched, wire, tap_fd, arena: Arena::new() }
     }
 
-    fn run(&mut self) {
+    pub fn run(&mut self) {
         self.watched.settle(&mut self.worker).unwrap();
     }
 
     /// Posts `count` buffers of `len` bytes; returns where they are.
-    fn post(&mut self, count: usize, len: u32) -> Vec<u64> {
+    pub fn post(&mut self, count: usize, len: u32) -> Vec<u64> {
         let addresses: Vec<u64> = (0..count).map(|_| self.arena.take(len)).collect();
         for address in &addresses {
             self.driver.queues[RX].add(&[Piece::Write(*address, len)]);
@@ -57,17 +61,17 @@ impl Card {
         addresses
     }
 
-    fn tap_is_watched(&self) -> bool {
+    pub fn tap_is_watched(&self) -> bool {
         self.watched.is_watched(self.tap_fd)
     }
 
-    fn received(&mut self) -> Vec<u32> {
+    pub fn received(&mut self) -> Vec<u32> {
         self.run();
         drain(&mut self.driver.queues[RX]).into_iter().map(|(_, len)| len).collect()
     }
 }
 
-fn frame(len: usize) -> Vec<u8> {
+pub fn frame(len: usize) -> Vec<u8> {
     let mut frame: Vec<u8> = (0..len).map(|at| (at * 3 + at / 256) as u8).collect();
     frame[..HEADER_BYTES].fill(0);
     frame
@@ -253,7 +257,11 @@ fn a_real_tap_carries_frames() {
         };
         let second = tap::open("rkt-test").unwrap_err();
         assert!(second.to_string().contains("rkt-test"), "{second}");
-        let mut net = Net::new(NetConfig { tap: tap.try_clone().unwrap(), mac: [2, 0, 0, 0, 0, 1] });
+        let mut net = Net::new(NetConfig {
+            tap: tap.try_clone().unwrap(),
+            mac: [2, 0, 0, 0, 0, 1],
+            throttles: Throttles::default(),
+        });
         assert_eq!(net.config(), [2, 0, 0, 0, 0, 1]);
         let driver = Driver::new(QUEUE_SIZES);
         for features in [0, net.features(), 1 << VIRTIO_NET_F_GUEST_CSUM] {

@@ -9,6 +9,7 @@ use vmm_sys_util::epoll::EventSet;
 
 use super::super::buffers::{AccessError, Sink, Source};
 use super::super::queue::{Chain, DeviceQueue, host};
+use super::Throttles;
 use super::tap::HEADER_BYTES;
 use crate::event_loop::{EventHandler, HandlerError, Registry};
 use crate::memory::DeviceMemory;
@@ -36,8 +37,11 @@ pub struct Worker {
     mergeable: bool,
     /// The guest lacks buffers for a frame, and has been asked to notify of new ones.
     stalled: bool,
+    /// The guest has received as much as it may, and the loop wakes this worker when it may again.
+    throttled: bool,
     /// Whether the loop watches the tap, which it must not while nothing can be done about a frame.
     watched: bool,
+    throttles: Throttles,
 }
 
 /// What came of the attempt to receive a frame.
@@ -58,17 +62,23 @@ impl EventHandler for Worker {
 
     fn handle(&mut self, token: u32, _: EventSet, registry: &mut dyn Registry) -> Result<(), HandlerError> {
         match token {
-            FROM_GUEST => {
-                let Self { memory, from_guest, tap, .. } = self;
-                from_guest.serve(memory, |chain| transmit(memory, tap, chain))
-            }
+            FROM_GUEST => self.transmit(registry),
             TO_GUEST => {
                 self.to_guest.clear_notification()?;
                 // Whatever the tap has kept since the stall is received now: nothing else would call for it.
-                if std::mem::take(&mut self.stalled) { self.receive() } else { Ok(()) }
+                if std::mem::take(&mut self.stalled) { self.receive(registry) } else { Ok(()) }
             }
-            _ => self.receive(),
+            _ => self.receive(registry),
         }?;
+        self.watch_tap(registry)
+    }
+
+    /// Whichever direction asked for it: the other one asks again if it has to.
+    fn wake(&mut self, registry: &mut dyn Registry) -> Result<(), HandlerError> {
+        self.transmit(registry)?;
+        if std::mem::take(&mut self.throttled) {
+            self.receive(registry)?;
+        }
         self.watch_tap(registry)
     }
 }
@@ -81,26 +91,44 @@ impl Worker {
         from_guest: DeviceQueue,
         tap: File,
         mergeable: bool,
+        throttles: Throttles,
     ) -> Self {
-        Self { memory, to_guest, from_guest, tap, mergeable, stalled: false, watched: false }
+        let (stalled, throttled, watched) = (false, false, false);
+        Self { memory, to_guest, from_guest, tap, mergeable, stalled, throttled, watched, throttles }
     }
 
     fn watch_tap(&mut self, registry: &mut dyn Registry) -> Result<(), HandlerError> {
         let tap = self.tap.as_raw_fd();
-        match (self.watched, !self.stalled) {
+        let wanted = !self.stalled && !self.throttled;
+        match (self.watched, wanted) {
             (false, true) => registry.add(tap, EventSet::IN, TAP),
             (true, false) => registry.remove(tap),
             _ => Ok(()),
         }
         .map_err(host("watching the tap"))?;
-        self.watched = !self.stalled;
+        self.watched = wanted;
         Ok(())
     }
 
-    /// Receives frames until there are no more, or no buffers for them, or it is enough for one call: the tap
-    /// remains readable for the rest.
-    fn receive(&mut self) -> Result<(), HandlerError> {
+    fn transmit(&mut self, registry: &mut dyn Registry) -> Result<(), HandlerError> {
+        let Self { memory, from_guest, tap, throttles, .. } = self;
+        let throttle = &throttles.from_guest;
+        let admits = || throttle.admits(registry);
+        from_guest.serve_while(memory, admits, |chain| {
+            // One that claims to be longer is lost.
+            throttle.charge(chain.readable.len().min(MAX_FRAME_BYTES).saturating_sub(HEADER_BYTES));
+            transmit(memory, tap, chain)
+        })
+    }
+
+    /// Receives frames until there are no more, or no buffers for them, or the guest has had enough, or it is enough for one
+    /// call: the tap remains readable for the rest.
+    fn receive(&mut self, registry: &mut dyn Registry) -> Result<(), HandlerError> {
         for _ in 0..MAX_FRAMES_PER_CALL {
+            if !self.throttles.to_guest.admits(registry) {
+                self.throttled = true;
+                break;
+            }
             match self.receive_frame()? {
                 Received::Frame => {}
                 Received::Nothing => break,
@@ -126,11 +154,15 @@ impl Worker {
             Ok(sink) => sink,
             Err(error) => return Err(to_guest.broken(error.to_string())),
         };
-        match sink.read_from(tap.as_fd()) {
-            Ok(len) if (HEADER_BYTES..=room).contains(&len) => self.deliver(len)?,
-            Ok(_too_long) => {}
+        let len = match sink.read_from(tap.as_fd()) {
+            Ok(len) => len,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Nothing),
             Err(error) => return Err(host("reading from the tap")(error)),
+        };
+        self.throttles.to_guest.charge(len.saturating_sub(HEADER_BYTES));
+        // One that is too long is lost.
+        if (HEADER_BYTES..=room).contains(&len) {
+            self.deliver(len)?;
         }
         Ok(Received::Frame)
     }
