@@ -184,6 +184,7 @@ const EMPTY_DIRECTORY: &str = "empty/directory";
 pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
     if world.is_fly() {
         fly::check(manifest)?;
+        rates::refuse(manifest)?;
     }
     if world.interactive && manifest.apps.len() != 1 {
         return Err(Error::Invalid(format!(
@@ -197,9 +198,6 @@ pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
             manifest.apps.len(),
             world.layers.len()
         )));
-    }
-    if !matches!(world.isolation, Isolation::Vm { .. }) {
-        rates::refuse(manifest)?;
     }
     let limits = PodLimits::of(manifest)?;
     let volumes = Volumes::of(manifest, world)?;

@@ -11,7 +11,7 @@ use pod::net::Net;
 use pod::plan::{self, ImageSource, Isolation, Layers, OpenedVolume, Plan, PrivateUsers, World};
 use pod::pod_manifest::PodManifest;
 use pod::ports;
-use pod::rates::MachineRates;
+use pod::rates::{self, MachineRates};
 use pod::selinux::Context;
 use pod::types::{AcName, ImageId};
 use pod::users::{COUNT, UserRange};
@@ -274,6 +274,9 @@ fn plan_of(
     private_users: bool,
     running: Running,
 ) -> Result<Plan, pod::Error> {
+    if stage1 != Stage1::Kvm {
+        rates::refuse(manifest)?;
+    }
     let layers = |_: &_| Layers { image: ImageSource::File(PathBuf::new()), writable: PathBuf::new() };
     let volumes = vec![OpenedVolume::Directory; pod::volumes::assign(manifest)?.volumes.len()];
     // Any will do.
