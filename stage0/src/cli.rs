@@ -280,7 +280,7 @@ pub struct Globals {
 #[derive(Debug)]
 pub enum Action {
     /// `run`.
-    Run { flags: RunFlags, line: PodLine },
+    Run { flags: Box<RunFlags>, line: PodLine },
     /// `prepare`.
     Prepare { quiet: bool, line: PodLine },
     /// `run-prepared`.
@@ -501,7 +501,7 @@ fn app_action(command: AppSubcommand) -> Result<Action, Stop> {
     Ok(match command {
         AppSubcommand::Sandbox(flags) => {
             let (flags, line) = flags.split();
-            Action::Run { flags, line }
+            Action::Run { flags: Box::new(flags), line }
         }
         AppSubcommand::Add(words) => {
             let (pod, app) = words.parse()?;

@@ -2,6 +2,7 @@
 //!
 //! Code in ring 3 runs alike on KVM that is one and on KVM that interprets in software, so this runs wherever there is a
 //! `/dev/kvm`.
+#![allow(clippy::unwrap_used, clippy::panic)] // as in every test
 
 use std::os::fd::AsFd;
 use std::sync::Arc;

@@ -74,7 +74,7 @@ impl Command {
     /// What to do, once its apps are known.
     pub fn with(self, apps: Vec<AppArguments>) -> Result<Action, Stop> {
         Ok(match self {
-            Self::Run(line) => Action::Run { flags: line.run, line: line.line.with(apps) },
+            Self::Run(line) => Action::Run { flags: Box::new(line.run), line: line.line.with(apps) },
             Self::Prepare(line) => Action::Prepare { quiet: line.quiet, line: line.line.with(apps) },
             other => return super::action(other),
         })

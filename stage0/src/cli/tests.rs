@@ -7,7 +7,7 @@ fn parse_line(line: &str) -> Result<(Globals, Action), Stop> {
 
 fn run(line: &str) -> (Globals, RunFlags, PodLine) {
     match parse_line(line).unwrap() {
-        (globals, Action::Run { flags, line }) => (globals, flags, line),
+        (globals, Action::Run { flags, line }) => (globals, *flags, line),
         (_, other) => panic!("{other:?}"),
     }
 }
