@@ -227,8 +227,15 @@ pub fn oom_kills(read: &dyn Fn(&str) -> Option<String>) -> Option<OomKills> {
         return Some(OomKills { count, own_limit: row(&events, "oom") != Some(0) });
     }
     let count = row(&read("memory.oom_control")?, "oom_kill")?;
-    Some(OomKills { count, own_limit: number(read, "memory.failcnt") != Some(0) })
+    // cgroup v1 does not tell, and its `failcnt` counts nothing in newer kernels.
+    let (limit, most) = (number(read, "memory.limit_in_bytes"), number(read, "memory.max_usage_in_bytes"));
+    let own_limit =
+        limit.zip(most).is_none_or(|(limit, most)| most.saturating_add(NEAR_LIMIT_BYTES) >= limit);
+    Some(OomKills { count, own_limit })
 }
+
+/// How near to its limit a cgroup has been that has reached it: memory is charged in pieces.
+const NEAR_LIMIT_BYTES: u64 = 1 << 20;
 
 const NS_PER_US: u64 = 1000;
 
@@ -379,6 +386,23 @@ mod tests {
         assert_eq!((statistics.cpu.usage_us, statistics.cpu.throttled_us), (Some(30), Some(7)));
         assert_eq!((statistics.memory.limit_bytes, statistics.memory.oom_kills), (Some(65536), Some(1)));
         assert_eq!(statistics.io, None);
+    }
+
+    #[test]
+    fn who_is_killed_within_its_limit_is_not_to_blame() {
+        let kills = |files: &[(&str, &str)]| {
+            let read = |name: &str| files.iter().find(|file| file.0 == name).map(|file| file.1.to_owned());
+            oom_kills(&read).map(|kills| (kills.count, kills.own_limit))
+        };
+        assert_eq!(kills(&[("memory.events", "oom 1\noom_kill 2\n")]), Some((2, true)));
+        assert_eq!(kills(&[("memory.events", "oom 0\noom_kill 2\n")]), Some((2, false)));
+        let legacy = |most| {
+            let (limit, control) =
+                (("memory.limit_in_bytes", "100663296"), ("memory.oom_control", "oom_kill 1"));
+            kills(&[limit, control, ("memory.max_usage_in_bytes", most)])
+        };
+        assert_eq!([legacy("100630528"), legacy("37834752")], [Some((1, true)), Some((1, false))]);
+        assert_eq!(kills(&[]), None);
     }
 
     #[test]
