@@ -6,12 +6,14 @@ mod bus;
 mod devices;
 mod files;
 mod formats;
+mod image;
 mod machine;
 
 pub use bus::run as bus;
 pub use devices::{block, console, fs, net, pmem, rng, vsock};
 pub use files::run as virtiofs;
-pub use formats::{cni, control, erofs, manifests};
+pub use formats::{cni, control, manifests};
+pub use image::run as erofs;
 
 /// A target.
 pub type Target = fn(&[u8]);

@@ -55,6 +55,15 @@ impl Net {
     pub fn new(config: NetConfig) -> Self {
         Self { tap: config.tap, config: config.mac }
     }
+
+    /// The handler for a driver's queues. It asks the tap for no offloads, so that any descriptor that keeps frames
+    /// apart will do.
+    pub fn handler(&self, activation: Activation) -> Result<Box<dyn EventHandler>, ActivateError> {
+        let mergeable = has(activation.features, VIRTIO_NET_F_MRG_RXBUF);
+        let (memory, [to_guest, from_guest]) = queue::open(activation)?;
+        let tap = self.tap.try_clone().map_err(ActivateError::Host)?;
+        Ok(Box::new(Worker::new(memory, to_guest, from_guest, tap, mergeable)))
+    }
 }
 
 impl VirtioDevice for Net {
@@ -75,12 +84,8 @@ impl VirtioDevice for Net {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<Box<dyn EventHandler>, ActivateError> {
-        let features = activation.features;
-        let (memory, [to_guest, from_guest]) = queue::open(activation)?;
-        let tap = self.tap.try_clone().map_err(ActivateError::Host)?;
-        tap::set_offloads(&tap, offloads(features)).map_err(ActivateError::Host)?;
-        let mergeable = has(features, VIRTIO_NET_F_MRG_RXBUF);
-        Ok(Box::new(Worker::new(memory, to_guest, from_guest, tap, mergeable)))
+        tap::set_offloads(&self.tap, offloads(activation.features)).map_err(ActivateError::Host)?;
+        self.handler(activation)
     }
 }
 
