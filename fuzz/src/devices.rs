@@ -14,9 +14,11 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use vm_memory::GuestAddress;
 use vmm::console::ConsoleLog;
+use vmm::event_loop::EventHandler;
+use vmm::virtio::balloon::Balloon;
 use vmm::virtio::block::{Block, BlockConfig};
 use vmm::virtio::console::Console;
-use vmm::virtio::device::VirtioDevice;
+use vmm::virtio::device::{ActivateError, Activation, DeviceKind, VirtioDevice};
 use vmm::virtio::fs::{Fs, FsConfig};
 use vmm::virtio::net::{Net, NetConfig};
 use vmm::virtio::pmem::Pmem;
@@ -46,7 +48,11 @@ pub fn block(data: &[u8]) {
     disk.set_len(DISK_BYTES).expect("its size");
     let seen = disk.try_clone().expect("a duplicate");
     let make = |choice| {
-        let device = Block::new(BlockConfig { file: disk, read_only: choice & 1 == 1 }).expect("a disk");
+        let device = Block::new(BlockConfig {
+            file: disk,
+            read_only: choice & 1 == 1,
+            throttle: Default::default(),
+        }).expect("a disk");
         (Box::new(device) as Box<dyn VirtioDevice>, no_host())
     };
     with(data, make);
@@ -61,6 +67,11 @@ pub fn console(data: &[u8]) {
 /// The entropy source.
 pub fn rng(data: &[u8]) {
     with(data, |_| (Box::new(Rng), no_host()));
+}
+
+/// The device that memory is given back by.
+pub fn balloon(data: &[u8]) {
+    with(data, |_| (Box::new(Balloon), no_host()));
 }
 
 /// Persistent memory.
@@ -82,8 +93,37 @@ pub fn net(data: &[u8]) {
             let frame = frame.repeat(1 << (times % 12));
             let _full = wire.send(&frame[..frame.len().min(0x1_0000)]);
         };
-        (Box::new(Net::new(NetConfig { tap, mac: [2, 0, 0, 0, 0, 1] })), Box::new(host))
+        (Box::new(Card(Net::new(NetConfig {
+            tap,
+            mac: [2, 0, 0, 0, 0, 1],
+            throttles: Default::default(),
+        }))), Box::new(host))
     });
+}
+
+/// A card on a socket, which knows no offloads.
+struct Card(Net);
+
+impl VirtioDevice for Card {
+    fn kind(&self) -> DeviceKind {
+        self.0.kind()
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        self.0.queue_sizes()
+    }
+
+    fn features(&self) -> u64 {
+        self.0.features()
+    }
+
+    fn config(&self) -> &[u8] {
+        self.0.config()
+    }
+
+    fn activate(&mut self, activation: Activation) -> Result<Box<dyn EventHandler>, ActivateError> {
+        self.0.handler(activation)
+    }
 }
 
 /// A file system whose server answers anything, in any order.

@@ -87,16 +87,3 @@ fn parse_result(data: &[u8]) {
         let _refused = CniResult::parse(&result, SpecVersion::V1_0_0);
     }
 }
-
-/// An image: everything in it is looked at, some of each file is read.
-pub fn erofs(data: &[u8]) {
-    let Ok(reader) = erofs::Reader::open(data.to_vec()) else { return };
-    for entry in reader.walk().take(256) {
-        let Ok((_, inode)) = entry else { return };
-        let _damaged = reader.metadata(&inode);
-        let _no_link = reader.read_link(&inode);
-        if let Ok(mut file) = reader.read_file(&inode) {
-            let _damaged = std::io::Read::read(&mut file, &mut [0; 8192]);
-        }
-    }
-}

@@ -6,18 +6,21 @@ mod bus;
 mod devices;
 mod files;
 mod formats;
+mod image;
 mod machine;
 
 pub use bus::run as bus;
-pub use devices::{block, console, fs, net, pmem, rng, vsock};
+pub use devices::{balloon, block, console, fs, net, pmem, rng, vsock};
 pub use files::run as virtiofs;
-pub use formats::{cni, control, erofs, manifests};
+pub use formats::{cni, control, manifests};
+pub use image::run as erofs;
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names of their programs and of their folders in `corpus`.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("balloon", balloon),
     ("block", block),
     ("bus", bus),
     ("cni", cni),

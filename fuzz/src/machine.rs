@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -149,6 +150,13 @@ impl Registry for Watched {
         assert!(self.0.remove(&fd).is_some(), "{fd} is not watched");
         Ok(())
     }
+
+    // Time stands still: no device here has a limit that it would wait for.
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn wake_at(&mut self, _: Duration) {}
 }
 
 impl Loop {

@@ -70,6 +70,16 @@ impl Net {
     pub fn new(config: NetConfig) -> Self {
         Self { tap: config.tap, config: config.mac, throttles: config.throttles }
     }
+
+    /// The handler for a driver's queues. It asks the tap for no offloads, so that any descriptor that keeps frames
+    /// apart will do.
+    pub fn handler(&self, activation: Activation) -> Result<Box<dyn EventHandler>, ActivateError> {
+        let mergeable = has(activation.features, VIRTIO_NET_F_MRG_RXBUF);
+        let (memory, [to_guest, from_guest]) = queue::open(activation)?;
+        let tap = self.tap.try_clone().map_err(ActivateError::Host)?;
+        let throttles = self.throttles.clone();
+        Ok(Box::new(Worker::new(memory, to_guest, from_guest, tap, mergeable, throttles)))
+    }
 }
 
 impl VirtioDevice for Net {
@@ -90,13 +100,8 @@ impl VirtioDevice for Net {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<Box<dyn EventHandler>, ActivateError> {
-        let features = activation.features;
-        let (memory, [to_guest, from_guest]) = queue::open(activation)?;
-        let tap = self.tap.try_clone().map_err(ActivateError::Host)?;
-        tap::set_offloads(&tap, offloads(features)).map_err(ActivateError::Host)?;
-        let mergeable = has(features, VIRTIO_NET_F_MRG_RXBUF);
-        let throttles = self.throttles.clone();
-        Ok(Box::new(Worker::new(memory, to_guest, from_guest, tap, mergeable, throttles)))
+        tap::set_offloads(&self.tap, offloads(activation.features)).map_err(ActivateError::Host)?;
+        self.handler(activation)
     }
 }
 
