@@ -48,11 +48,9 @@ pub fn block(data: &[u8]) {
     disk.set_len(DISK_BYTES).expect("its size");
     let seen = disk.try_clone().expect("a duplicate");
     let make = |choice| {
-        let device = Block::new(BlockConfig {
-            file: disk,
-            read_only: choice & 1 == 1,
-            throttle: Default::default(),
-        }).expect("a disk");
+        let device =
+            Block::new(BlockConfig { file: disk, read_only: choice & 1 == 1, throttle: Default::default() })
+                .expect("a disk");
         (Box::new(device) as Box<dyn VirtioDevice>, no_host())
     };
     with(data, make);
@@ -93,11 +91,14 @@ pub fn net(data: &[u8]) {
             let frame = frame.repeat(1 << (times % 12));
             let _full = wire.send(&frame[..frame.len().min(0x1_0000)]);
         };
-        (Box::new(Card(Net::new(NetConfig {
-            tap,
-            mac: [2, 0, 0, 0, 0, 1],
-            throttles: Default::default(),
-        }))), Box::new(host))
+        (
+            Box::new(Card(Net::new(NetConfig {
+                tap,
+                mac: [2, 0, 0, 0, 0, 1],
+                throttles: Default::default(),
+            }))),
+            Box::new(host),
+        )
     });
 }
 
