@@ -11,8 +11,9 @@ use pod::control::{self, FromSupervisor, MAX_FROM_SUPERVISOR_BYTES};
 use crate::error::Error;
 
 /// How long a guest may take to say Ready, again to connect its streams, and for each part of an archive. Honest guests take a
-/// fraction of a second; this is for one that hangs, and long enough for a host that emulates its processor and is loaded.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// fraction of a second; this is for one that hangs, and long enough for a host that emulates its processor and is loaded. One under
+/// a debugger has a day.
+const PATIENCE: Duration = Duration::from_secs(if cfg!(feature = "gdb") { 86_400 } else { 120 });
 /// How often a wait looks for signals.
 const SLICE: Duration = Duration::from_millis(50);
 
