@@ -89,22 +89,12 @@ fn read_only(file: File) -> BlockConfig {
 fn bare(kvm: Kvm, vcpus: VcpuCount, memory_bytes: u64, images: Vec<File>) -> Result<MachineConfig, Error> {
     let mut pmem = vec![open_part(ROOT)?];
     pmem.extend(images);
+    let kernel = open_part(kernel::name())?;
     Ok(MachineConfig {
-        kvm,
-        vcpus,
-        level: None,
-        memory_bytes,
-        kernel: open_part(kernel::name())?,
         command_line: command_line(false),
         pmem,
-        pmem_writes: None,
-        blocks: Vec::new(),
-        nets: Vec::new(),
-        file_systems: Vec::new(),
         vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host: Vec::new(), to_guest: Vec::new() }),
-        confined: true,
-        gdb: None,
-        console: None,
+        ..MachineConfig::new(kvm, vcpus, memory_bytes, kernel)
     })
 }
 

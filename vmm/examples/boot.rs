@@ -41,21 +41,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, Box<dyn Error>> {
     let kernel = open(&arguments.next().ok_or("no kernel given")?)?;
     let mut config = MachineConfig {
-        kvm: probe::open_kvm()?,
-        vcpus: VcpuCount::new(1).ok_or("one processor")?,
-        level: None,
-        memory_bytes: 128 << 20,
-        kernel,
-        command_line: String::new(),
-        pmem: Vec::new(),
-        pmem_writes: None,
-        blocks: Vec::new(),
-        nets: Vec::new(),
-        file_systems: Vec::new(),
-        vsock: None,
         confined: false,
-        gdb: None,
         console: Some(Box::new(|bytes| drop(std::io::stderr().write_all(bytes)))),
+        ..MachineConfig::new(probe::open_kvm()?, VcpuCount::ONE, 128 << 20, kernel)
     };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));

@@ -79,6 +79,29 @@ pub struct MachineConfig {
     pub console: Option<Sink>,
 }
 
+impl MachineConfig {
+    /// A machine of these and nothing else, which runs confined.
+    pub fn new(kvm: Kvm, vcpus: VcpuCount, memory_bytes: u64, kernel: File) -> Self {
+        Self {
+            kvm,
+            vcpus,
+            level: None,
+            memory_bytes,
+            kernel,
+            command_line: String::new(),
+            pmem: Vec::new(),
+            pmem_writes: None,
+            blocks: Vec::new(),
+            nets: Vec::new(),
+            file_systems: Vec::new(),
+            vsock: None,
+            confined: true,
+            gdb: None,
+            console: None,
+        }
+    }
+}
+
 /// How a machine ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {

@@ -92,22 +92,11 @@ fn number(registers: &[u8], at: usize) -> u64 {
 
 fn machine(listener: UnixListener) -> Machine {
     let kernel = File::open(std::env::var("RKT_TEST_KERNEL").unwrap()).unwrap();
+    let (kvm, vcpus) = (probe::open_checked().unwrap(), VcpuCount::new(2).unwrap());
     Machine::build(MachineConfig {
-        kvm: probe::open_checked().unwrap(),
-        vcpus: VcpuCount::new(2).unwrap(),
-        level: None,
-        memory_bytes: 128 << 20,
-        kernel,
-        command_line: String::new(),
-        pmem: Vec::new(),
-        pmem_writes: None,
-        blocks: Vec::new(),
-        nets: Vec::new(),
-        file_systems: Vec::new(),
-        vsock: None,
         confined: false,
         gdb: Some(Gdb::new(listener)),
-        console: None,
+        ..MachineConfig::new(kvm, vcpus, 128 << 20, kernel)
     })
     .unwrap()
 }

@@ -34,13 +34,11 @@ fn write_entry(entry: &mut kvm_cpuid_entry2, apic_id: u32, count: u32, id_bits: 
     match entry.function {
         0x1 => entry.ebx = entry.ebx & 0x0000_ffff | count << 16 | apic_id << 24,
         // Caches: the first two levels are a core's own, the third is everybody's.
-        0x4 if entry.eax & 0x1f != 0 => {
+        0x4 | 0x8000_001d if entry.eax & 0x1f != 0 => {
             let sharing = if entry.eax >> 5 & 0x7 >= 3 { count - 1 } else { 0 };
-            entry.eax = entry.eax & 0x3fff | sharing << 14 | (count - 1) << 26;
-        }
-        0x8000_001d if entry.eax & 0x1f != 0 => {
-            let sharing = if entry.eax >> 5 & 0x7 >= 3 { count - 1 } else { 0 };
-            entry.eax = entry.eax & 0x3fff | sharing << 14;
+            // Intel's leaf has the number of cores as well.
+            let cores = if entry.function == 0x4 { (count - 1) << 26 } else { 0 };
+            entry.eax = entry.eax & 0x3fff | sharing << 14 | cores;
         }
         0x8000_0008 => entry.ecx = entry.ecx & !0xf0ff | id_bits << 12 | (count - 1),
         // A core has one thread, and the socket one node.
