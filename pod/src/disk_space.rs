@@ -23,8 +23,7 @@ pub fn of(manifest: &PodManifest) -> Result<Option<u64>, Error> {
     let of_pod = last(&manifest.isolators)?;
     let mut of_apps = None;
     for app in &manifest.apps {
-        let isolators = app.app.as_ref().map_or(&[][..], |section| &section.isolators);
-        let Some(bytes) = last(isolators)? else { continue };
+        let Some(bytes) = last(app.isolators())? else { continue };
         if manifest.apps.len() > 1 || manifest.is_mutable() {
             return Err(Error::Invalid(format!(
                 "app \"{}\" has {}, and the apps of this pod share one disk: say how large that is (--disk-space)",
@@ -38,8 +37,7 @@ pub fn of(manifest: &PodManifest) -> Result<Option<u64>, Error> {
 }
 
 fn last(isolators: &[RawIsolator]) -> Result<Option<u64>, Error> {
-    let of_space = isolators.iter().rev().find(|raw| raw.name == names::DISK_SPACE);
-    match of_space.map(Isolator::try_from).transpose()? {
+    match Isolator::last(isolators, names::DISK_SPACE)? {
         Some(Isolator::DiskSpace(bytes)) => Ok(Some(bytes)),
         _ => Ok(None),
     }

@@ -156,6 +156,11 @@ impl Isolator {
         Ok(isolators)
     }
 
+    /// The isolator with this name: of several the last wins, as upstream's stage1 has it.
+    pub fn last(raw: &[RawIsolator], name: &str) -> Result<Option<Self>, Error> {
+        raw.iter().rfind(|raw| raw.name == name).map(Self::try_from).transpose()
+    }
+
     fn check_request(&self, name: &str) -> Result<(), Error> {
         if let Self::Cpu(resource) | Self::Memory(resource) = self
             && let (Some(request), Some(limit)) = (resource.request, resource.limit)

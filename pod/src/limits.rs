@@ -6,7 +6,6 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::image_manifest::App;
 use crate::isolator::{Isolator, RawIsolator};
 use crate::pod_manifest::PodManifest;
 use crate::quantity::Quantity;
@@ -74,8 +73,7 @@ impl PodLimits {
     pub fn of(manifest: &PodManifest) -> Result<Self, Error> {
         let pod = of_whole_pod(manifest)?;
         let apps = manifest.apps.iter().map(|app| {
-            let isolators = app.app.as_ref().map(|section: &App| section.isolators.as_slice());
-            let limits = AppLimits::of(&app.name, isolators.unwrap_or_default())?;
+            let limits = AppLimits::of(&app.name, app.isolators())?;
             Ok(pod.iter().fold(limits, AppLimits::within))
         });
         Ok(Self { apps: apps.collect::<Result<_, Error>>()?, pod })

@@ -46,6 +46,13 @@ pub struct RuntimeApp {
     pub annotations: Vec<NameValue>,
 }
 
+impl RuntimeApp {
+    /// What it may use; nothing is said of one that runs as its image has it.
+    pub fn isolators(&self) -> &[RawIsolator] {
+        self.app.as_ref().map_or(&[], |section| section.isolators.as_slice())
+    }
+}
+
 /// A pod's manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -48,20 +48,11 @@ impl RateKind {
 
     /// What these isolators say, the last of them.
     fn among(self, isolators: &[RawIsolator]) -> Result<Option<NonZeroU64>, Error> {
-        let Some(raw) = isolators.iter().rfind(|raw| raw.name == self.name()) else { return Ok(None) };
-        match Isolator::try_from(raw)? {
-            Isolator::Rate(_, rate) => Ok(Some(rate)),
+        match Isolator::last(isolators, self.name())? {
+            Some(Isolator::Rate(_, rate)) => Ok(Some(rate)),
             _ => Ok(None),
         }
     }
-
-    fn of_app(self, app: &RuntimeApp) -> Result<Option<NonZeroU64>, Error> {
-        self.among(isolators(app))
-    }
-}
-
-fn isolators(app: &RuntimeApp) -> &[RawIsolator] {
-    app.app.as_ref().map_or(&[], |section| section.isolators.as_slice())
 }
 
 /// The rates of a machine, where somebody asked for some.
@@ -76,7 +67,7 @@ impl MachineRates {
         for kind in RateKind::ALL {
             let whole = kind.among(&manifest.isolators)?;
             let alone = match manifest.apps.as_slice() {
-                [app] => kind.of_app(app)?,
+                [app] => kind.among(app.isolators())?,
                 _ => None,
             };
             if let Some(rate) = whole.into_iter().chain(alone).min() {
@@ -95,7 +86,7 @@ impl MachineRates {
     /// Whether an app has no more than it asks for in such a machine.
     pub fn admit(&self, app: &RuntimeApp) -> Result<(), Error> {
         for kind in RateKind::ALL {
-            let Some(rate) = kind.of_app(app)? else { continue };
+            let Some(rate) = kind.among(app.isolators())? else { continue };
             if self.get(kind).is_none_or(|machines| machines > rate) {
                 let (app, name) = (&app.name, kind.name());
                 return Err(Error::Invalid(format!(
@@ -111,7 +102,7 @@ impl MachineRates {
 /// Refuses a pod that asks for rates where it has no machine.
 pub fn refuse(manifest: &PodManifest) -> Result<(), Error> {
     check_none("the pod", &manifest.isolators)?;
-    manifest.apps.iter().try_for_each(|app| check_none(&format!("app \"{}\"", app.name), isolators(app)))
+    manifest.apps.iter().try_for_each(|app| check_none(&format!("app \"{}\"", app.name), app.isolators()))
 }
 
 fn check_none(who: &str, isolators: &[RawIsolator]) -> Result<(), Error> {
