@@ -29,6 +29,11 @@ pub fn stage1() -> String {
     variable("RKT_TEST_STAGE1")
 }
 
+/// Whether this is the machine that `tests/kvm-host` boots: nobody else works on it, and it is gone after the tests.
+pub fn is_throw_away_host() -> bool {
+    nix::unistd::gethostname().unwrap() == "kvm-host"
+}
+
 /// The `rkt` under test.
 pub fn rkt() -> PathBuf {
     variable("RKT").into()
