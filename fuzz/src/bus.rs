@@ -8,6 +8,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use vmm::bus::{Bus, Rom};
 use vmm::console::ConsoleLog;
 use vmm::layout::{MMIO_START, MMIO_WINDOW};
+use vmm::purpose::Answer;
 use vmm::virtio::console::Console;
 use vmm::virtio::device::VirtioDevice;
 use vmm::virtio::rng::Rng;
@@ -54,7 +55,7 @@ pub fn run(data: &[u8]) {
     let pmem = ROM_START..ROM_START + ROM_BYTES;
     let writes = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK).expect("a counter");
     let counter = writes.as_fd().try_clone_to_owned().expect("a duplicate");
-    let bus = Bus::new(windows.collect(), Rom::new(pmem.clone(), Some(counter)), console, Arc::default());
+    let bus = Bus::new(windows.collect(), Rom::new(pmem.clone(), Some(counter)), Answer::None, console, Arc::default());
     for access in accesses {
         match access {
             Access::Read(place, width) => {

@@ -29,6 +29,8 @@ pub const CPU_SHARES: RangeInclusive<u64> = 2..=262_144;
 pub const GUEST_BASE_BYTES: u64 = 48 << 20;
 /// The guest kernel's descriptors of physical memory and of what is mapped like it: 64 bytes for every 4096.
 pub const GUEST_DESCRIPTORS_SHARE: u64 = 64;
+/// Guests have memory in steps of this, so that there are few shapes of machines: each that boots is kept for others.
+pub const GUEST_STEP_BYTES: u64 = 16 << 20;
 /// The most vCPUs a guest can have.
 pub const MAX_VCPUS: u64 = 32;
 
@@ -143,14 +145,13 @@ impl PodLimits {
         }
     }
 
-    /// The guest's memory: what the apps may use plus what the guest kernel needs, `mapped_bytes` of images included, in whole MiB.
+    /// The guest's memory: what the apps may use plus what the guest kernel needs, `mapped_bytes` of images included, in whole steps.
     pub fn guest_memory_bytes(&self, mapped_bytes: u64) -> Result<u64, Error> {
-        const MIB: u64 = 1 << 20;
         let apps = self.memory_bytes();
         apps.checked_add(apps / GUEST_DESCRIPTORS_SHARE)
             .and_then(|sum| sum.checked_add(mapped_bytes / GUEST_DESCRIPTORS_SHARE))
             .and_then(|sum| sum.checked_add(GUEST_BASE_BYTES))
-            .and_then(|sum| sum.checked_next_multiple_of(MIB))
+            .and_then(|sum| sum.checked_next_multiple_of(GUEST_STEP_BYTES))
             .ok_or_else(|| Error::Invalid(format!("the apps ask for {apps} bytes of memory")))
     }
 }
@@ -391,8 +392,8 @@ mod tests {
         let memory = |limit| format!(r#"{{"name":"resource/memory","value":{{"limit":"{limit}"}}}}"#);
         assert!(limits(&memory("16m")).unwrap_err().to_string().contains("unit"));
         let pod = limits(&memory("128Mi")).unwrap();
-        assert_eq!(pod.guest_memory_bytes(0).unwrap(), (128 + 2 + 48) << 20);
-        assert_eq!(pod.guest_memory_bytes(640 << 20).unwrap(), (128 + 2 + 10 + 48) << 20);
+        assert_eq!(pod.guest_memory_bytes(0).unwrap(), 192 << 20, "128 + 2 + 48, in steps");
+        assert_eq!(pod.guest_memory_bytes(960 << 20).unwrap(), 208 << 20, "15 more");
         assert!(pod.guest_memory_bytes(u64::MAX).is_ok());
     }
 

@@ -99,6 +99,15 @@ pub enum Error {
         /// What it said.
         why: String,
     },
+    /// What a machine would be cannot be told.
+    #[error("cannot tell what the VM is to be")]
+    Shape(#[source] vmm::Error),
+    /// A template that has just been made is none.
+    #[error("{path} is not the template that was made there")]
+    Template {
+        /// Where it is.
+        path: PathBuf,
+    },
     /// The scratch disk could not be opened.
     #[error("cannot make the scratch disk {path}")]
     ScratchFile {

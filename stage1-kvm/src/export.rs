@@ -12,13 +12,13 @@ use pod::control::{ExitStatus, FromSupervisor, Stream, StreamHello, ToSupervisor
 use pod::plan;
 use pod::types::AcName;
 use stage1::error::Causes;
-use vmm::probe;
+use vmm::{Start, probe};
 
 use crate::error::Error;
 use crate::handshake::{self, Guest};
-use crate::machine;
 use crate::running::Running;
 use crate::waiting::Waiting;
+use crate::{machine, templates};
 
 /// The image in the guest, after its own root.
 const IMAGE_DEVICE: &str = "/dev/pmem0p2";
@@ -42,7 +42,10 @@ pub fn export(arguments: impl Iterator<Item = String>) -> Result<(), Error> {
     let order = order(&directory, &app, scratch.is_some())?;
     let (doors, ends) = handshake::doors(vec![ARCHIVE])
         .map_err(|source| Error::System { action: "make the guest's connections", source })?;
-    let running = Running::start(machine::reader(kvm, image, scratch)?, ends, false)?;
+    let shape = machine::reader_shape(&image);
+    let start = templates::start(&kvm, &shape, machine::kernel()?, &|| false);
+    let start = start.map_or_else(|| machine::kernel().map(Start::Kernel), Ok)?;
+    let running = Running::start(machine::reader(kvm, shape, start, image, scratch)?, ends, false)?;
     let result = doors.welcome(&order, &|| false).map_err(Error::from).and_then(|guest| take(guest, &app));
     result.map_err(|error| running.explain(error))
 }

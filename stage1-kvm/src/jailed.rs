@@ -1,7 +1,8 @@
 //! The machine's process: what it does in its jail.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use jail::{Jail, filter};
@@ -10,6 +11,7 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use vmm::memory::HUGE_PAGE_SIZE;
 use vmm::{Machine, MachineConfig, Ram, StopHandle, confinement};
 
+use crate::error::Error;
 use crate::handshake::Ends;
 use crate::machine;
 use crate::report::Report;
@@ -45,24 +47,66 @@ pub struct Start {
 /// The jail's place.
 pub struct Place {
     /// What the empty root is mounted on.
-    pub mount_point: PathBuf,
+    mount_point: PathBuf,
     /// The user that the process becomes.
-    pub user: u32,
+    user: u32,
+}
+
+impl Place {
+    /// In the pod's directory, for a child of this process. It does not know its own number there; its parent's is as unique, for it lives
+    /// as long.
+    pub fn here() -> Result<Self, Error> {
+        let mount_point = std::env::current_dir()
+            .map_err(|source| Error::System { action: "find the pod's directory", source })?;
+        Ok(Self { mount_point, user: Jail::user_of(std::process::id().cast_signed()) })
+    }
 }
 
 /// Runs a machine in the calling process, forked for that, and ends the process.
 pub fn run(start: Start) -> ! {
     let Start { config, ends, parent, stderr, place } = start;
-    let report = attempt(config, ends, &parent, stderr, place);
-    let report = report.unwrap_or_else(|error| Report::failed(error.as_ref()));
-    if let Ok(frame) = pod::control::encode(&report) {
+    let outcome = attempt(config, ends, &parent, stderr, place);
+    report(&parent, &outcome.unwrap_or_else(|error| Report::failed(error.as_ref())))
+}
+
+/// Reports to the parent, and ends the process.
+pub fn report(parent: &OwnedFd, report: &Report) -> ! {
+    if let Ok(frame) = pod::control::encode(report) {
         let mut rest = frame.as_slice();
-        while let Ok(count @ 1..) = nix::unistd::write(&parent, rest) {
+        while let Ok(count @ 1..) = nix::unistd::write(parent, rest) {
             rest = rest.get(count..).unwrap_or_default();
         }
     }
     // SAFETY: the process ends, and nothing of it is to be put in order: what it shares with its parent is the parent's.
     unsafe { libc::_exit(0) }
+}
+
+/// Shuts the calling process in, with these descriptors and within these limits, beside those that are the same for all. What it
+/// says goes to `stderr`, or nowhere.
+pub fn shut_in(
+    place: &Place,
+    mut descriptors: Vec<RawFd>,
+    limits: &[(Resource, u64)],
+    stderr: Option<OwnedFd>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    confinement::prepare();
+    let nothing = OwnedFd::from(File::options().read(true).write(true).open("/dev/null")?);
+    dup2_stdin(&nothing)?;
+    dup2_stdout(&nothing)?;
+    dup2_stderr(stderr.as_ref().unwrap_or(&nothing))?;
+    descriptors.extend([0, 1, 2]);
+    let mut all = vec![
+        (Resource::RLIMIT_CORE, 0),
+        (Resource::RLIMIT_MEMLOCK, 0),
+        (Resource::RLIMIT_NOFILE, MAX_DESCRIPTORS),
+        (Resource::RLIMIT_NPROC, MAX_THREADS),
+    ];
+    all.extend(limits);
+    // They are closed by the jail, and must not be closed again when their numbers are somebody else's.
+    std::mem::forget((nothing, stderr));
+    let jail =
+        Jail { mount_point: &place.mount_point, user: place.user, descriptors: &descriptors, limits: &all };
+    Ok(jail.enter()?)
 }
 
 fn attempt(
@@ -72,29 +116,20 @@ fn attempt(
     stderr: Option<OwnedFd>,
     place: Place,
 ) -> Result<Report, Box<dyn std::error::Error>> {
-    confinement::prepare();
-    let nothing = OwnedFd::from(File::options().read(true).write(true).open("/dev/null")?);
-    dup2_stdin(&nothing)?;
-    dup2_stdout(&nothing)?;
-    dup2_stderr(stderr.as_ref().unwrap_or(&nothing))?;
-
     let mut descriptors = machine::descriptors(&config);
     descriptors.extend(ends.descriptors());
-    descriptors.extend([0, 1, 2, parent.as_raw_fd()]);
-    let largest = config.blocks.iter().map(|block| block.file.metadata().map(|file| file.len()));
-    let largest = largest.collect::<Result<Vec<_>, _>>()?.into_iter().max();
+    descriptors.push(parent.as_raw_fd());
+    let size = |file: &File| Ok(file.metadata()?.len());
+    let disks = config.blocks.iter().map(|block| size(&block.file)).collect::<io::Result<Vec<_>>>()?;
+    let mapped = config.pmem.iter().chain(config.start.mapped_beside_ram()).map(size);
     let limits = [
-        (Resource::RLIMIT_AS, address_space(&config)?),
-        (Resource::RLIMIT_CORE, 0),
-        (Resource::RLIMIT_FSIZE, largest.unwrap_or_default()),
-        (Resource::RLIMIT_MEMLOCK, 0),
-        (Resource::RLIMIT_NOFILE, MAX_DESCRIPTORS),
-        (Resource::RLIMIT_NPROC, MAX_THREADS),
+        (
+            Resource::RLIMIT_AS,
+            address_space(config.shape.memory_bytes, &mapped.collect::<io::Result<Vec<_>>>()?),
+        ),
+        (Resource::RLIMIT_FSIZE, disks.into_iter().max().unwrap_or_default()),
     ];
-    // They are closed by the jail, and must not be closed again when their numbers are somebody else's.
-    std::mem::forget((nothing, stderr));
-    Jail { mount_point: &place.mount_point, user: place.user, descriptors: &descriptors, limits: &limits }
-        .enter()?;
+    shut_in(&place, descriptors, &limits, stderr)?;
 
     if let Some(vsock) = &mut config.vsock {
         vsock.to_host = ends.into_ports();
@@ -105,13 +140,12 @@ fn attempt(
     Ok(Report::of(machine))
 }
 
-/// The most that the process may map: it has no other way to take memory of the host's.
-fn address_space(config: &MachineConfig) -> std::io::Result<u64> {
-    let files = config.pmem.iter().chain([&config.kernel]).map(File::metadata);
-    files.into_iter().try_fold(config.memory_bytes.saturating_add(MAX_OWN_BYTES), |sum, file| {
-        // Rounded up, and with room to be aligned in.
-        Ok(sum.saturating_add(file?.len()).saturating_add(2 * HUGE_PAGE_SIZE))
-    })
+/// The most that a process may map which has a machine of so much memory, and files of these sizes: it has no other way to take memory
+/// of the host's.
+pub fn address_space(memory_bytes: u64, files: &[u64]) -> u64 {
+    // Rounded up, and with room to be aligned in.
+    let mapped = |bytes: &u64| bytes.saturating_add(2 * HUGE_PAGE_SIZE);
+    files.iter().map(mapped).fold(memory_bytes.saturating_add(MAX_OWN_BYTES), u64::saturating_add)
 }
 
 /// Starts the thread that does what the parent says.

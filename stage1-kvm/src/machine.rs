@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use pod::abi::CpuTemplate;
 use pod::disk_space;
 use pod::guest_network::GuestNetwork;
-use pod::limits::{GUEST_DESCRIPTORS_SHARE, PodLimits};
+use pod::limits::{GUEST_DESCRIPTORS_SHARE, GUEST_STEP_BYTES, PodLimits};
 use pod::plan::{Isolation, OpenedVolume};
 use pod::rates::MachineRates;
 use stage1::pod::Pod;
@@ -18,7 +18,7 @@ use vmm::virtio::fs::FsConfig;
 use vmm::virtio::net::NetConfig;
 use vmm::virtio::throttle::Throttle;
 use vmm::virtio::vsock::VsockConfig;
-use vmm::{Kvm, Level, MachineConfig, VcpuCount};
+use vmm::{Kvm, Level, MachineConfig, Shape, Start, VcpuCount};
 
 use crate::error::Error;
 use crate::images::Images;
@@ -38,21 +38,28 @@ pub fn isolation(network: GuestNetwork, volumes: Vec<OpenedVolume>) -> Isolation
     Isolation::Vm { scratch: SCRATCH_DEVICE.into(), volumes, network }
 }
 
+/// The shape of a pod's machine, which has so many bytes of images mapped.
+pub fn shape(pod: &Pod, limits: &PodLimits, mapped_bytes: u64) -> Result<Shape, Error> {
+    let vcpus = limits.vcpus().map_err(Error::Limits)?;
+    let vcpus = VcpuCount::new(vcpus)
+        .ok_or_else(|| Error::Limits(pod::Error::Invalid(format!("a VM cannot have {vcpus} vCPUs"))))?;
+    let memory_bytes = limits.guest_memory_bytes(mapped_bytes).map_err(Error::Limits)?;
+    let (level, command_line) = (level(pod.arguments.cpu_template), command_line(pod.arguments.debug));
+    Ok(Shape { vcpus, level, memory_bytes, command_line })
+}
+
 /// Opens what the machine is made of. `to_guest` takes connections to the guest; those from it have no ends yet.
 pub fn config(
     pod: &Pod,
-    limits: &PodLimits,
+    shape: Shape,
+    start: Start,
     kvm: Kvm,
     images: Images,
     nets: Vec<NetConfig>,
     file_systems: Vec<FsConfig>,
     to_guest: Vec<(UnixListener, u32)>,
 ) -> Result<MachineConfig, Error> {
-    let vcpus = limits.vcpus().map_err(Error::Limits)?;
-    let vcpus = VcpuCount::new(vcpus)
-        .ok_or_else(|| Error::Limits(pod::Error::Invalid(format!("a VM cannot have {vcpus} vCPUs"))))?;
-    let memory_bytes = limits.guest_memory_bytes(images.mapped_bytes).map_err(Error::Limits)?;
-    let bare = bare(kvm, vcpus, memory_bytes, images.mapped)?;
+    let bare = bare(kvm, shape, start, images.mapped)?;
     let disk_bytes = disk_space::of(&pod.manifest).map_err(Error::Limits)?;
     let scratch = writable::make(&pod.directory.scratch(), disk_bytes, pod.arguments.uuid)?;
     let rates = MachineRates::of(&pod.manifest).map_err(Error::Limits)?;
@@ -60,8 +67,6 @@ pub fn config(
     let mut blocks = vec![BlockConfig { file: scratch, read_only: false, throttle }];
     blocks.extend(images.disks.into_iter().map(read_only));
     Ok(MachineConfig {
-        level: level(pod.arguments.cpu_template),
-        command_line: command_line(pod.arguments.debug),
         blocks,
         nets,
         file_systems,
@@ -71,13 +76,24 @@ pub fn config(
     })
 }
 
-/// Opens what a machine is made of that looks at what a pod has left: one image, and the disk, if there is one, both only to be
-/// read.
-pub fn reader(kvm: Kvm, image: File, scratch: Option<File>) -> Result<MachineConfig, Error> {
+/// The shape of a machine that looks at what a pod has left, by one image.
+pub fn reader_shape(image: &File) -> Shape {
     let image_bytes = image.metadata().map_or(0, |image| image.len());
-    let memory_bytes = (READER_BYTES + image_bytes / GUEST_DESCRIPTORS_SHARE).next_multiple_of(1 << 20);
+    let memory_bytes = READER_BYTES.saturating_add(image_bytes / GUEST_DESCRIPTORS_SHARE);
+    let memory_bytes = memory_bytes.next_multiple_of(GUEST_STEP_BYTES);
+    Shape { command_line: command_line(false), ..Shape::new(VcpuCount::ONE, memory_bytes) }
+}
+
+/// Opens what that machine is made of: one image, and the disk, if there is one, both only to be read.
+pub fn reader(
+    kvm: Kvm,
+    shape: Shape,
+    start: Start,
+    image: File,
+    scratch: Option<File>,
+) -> Result<MachineConfig, Error> {
     let blocks = scratch.into_iter().map(read_only).collect();
-    let bare = bare(kvm, VcpuCount::ONE, memory_bytes, vec![image])?;
+    let bare = bare(kvm, shape, start, vec![image])?;
     Ok(MachineConfig { blocks, ..bare })
 }
 
@@ -86,22 +102,25 @@ fn read_only(file: File) -> BlockConfig {
 }
 
 /// A machine that has nothing but images, and connects to nobody but its parent.
-fn bare(kvm: Kvm, vcpus: VcpuCount, memory_bytes: u64, images: Vec<File>) -> Result<MachineConfig, Error> {
+fn bare(kvm: Kvm, shape: Shape, start: Start, images: Vec<File>) -> Result<MachineConfig, Error> {
     let mut pmem = vec![open_part(ROOT)?];
     pmem.extend(images);
-    let kernel = open_part(kernel::name())?;
     Ok(MachineConfig {
-        command_line: command_line(false),
         pmem,
         vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host: Vec::new(), to_guest: Vec::new() }),
-        ..MachineConfig::new(kvm, vcpus, memory_bytes, kernel)
+        ..MachineConfig::new(kvm, shape, start)
     })
+}
+
+/// Opens the kernel that this processor's guests need.
+pub fn kernel() -> Result<File, Error> {
+    open_part(kernel::name())
 }
 
 /// What a machine has open, but for its ends of the guest's connections.
 pub fn descriptors(config: &MachineConfig) -> Vec<RawFd> {
     let listeners = config.vsock.iter().flat_map(|vsock| &vsock.to_guest);
-    let files = config.pmem.iter().chain([&config.kernel]);
+    let files = config.pmem.iter().chain([config.start.file()]);
     let files = files.chain(config.blocks.iter().map(|block| &block.file));
     let files = files.chain(config.nets.iter().map(|net| &net.tap)).map(AsRawFd::as_raw_fd);
     let files = files.chain(config.file_systems.iter().map(|volume| volume.server.as_raw_fd()));

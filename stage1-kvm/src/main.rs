@@ -18,6 +18,8 @@ mod run;
 mod running;
 mod sessions;
 mod site;
+mod template_maker;
+mod templates;
 mod throttles;
 mod volume_server;
 mod volumes;

@@ -70,12 +70,12 @@ impl Report {
         self.marks.iter().any(|mark| mark.event == Event::Guest(GuestMark::Leaving as u8))
     }
 
-    /// Adds what happened to `timeline`.
-    pub fn tell(&self, timeline: &mut Timeline) {
+    /// Adds what happened to `timeline`; `entry` is what the guest began with.
+    pub fn tell(&self, timeline: &mut Timeline, entry: &'static str) {
         for mark in &self.marks {
             match mark.event {
                 Event::Built => timeline.mark_at("vmm-ready", mark.us),
-                Event::KernelEntry => timeline.mark_at("kernel-entry", mark.us),
+                Event::KernelEntry => timeline.mark_at(entry, mark.us),
                 Event::Guest(byte) if byte == GuestMark::Init as u8 => timeline.mark_at("init", mark.us),
                 Event::Guest(byte) if byte == GuestMark::Supervisor as u8 => {
                     timeline.mark_at("supervisor-ready", mark.us);

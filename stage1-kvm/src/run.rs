@@ -18,7 +18,7 @@ use stage1::signals::{ENDED_BEFORE_ITS_START, Signals};
 use stage1::terminal::RawTerminal;
 use stage1::timeline::Timeline;
 use stage1::{lock, status};
-use vmm::probe;
+use vmm::{Kvm, Shape, Start, probe};
 
 use crate::error::Error;
 use crate::handshake::{self, Doors};
@@ -27,7 +27,7 @@ use crate::images::Images;
 use crate::running::Running;
 use crate::site::GuestSite;
 use crate::waiting::Refusal;
-use crate::{machine, network_cards, quota, sessions, throttles, volumes};
+use crate::{machine, network_cards, quota, sessions, templates, throttles, volumes};
 
 /// What `flavor` says.
 const FLAVOR: &str = "kvm";
@@ -75,9 +75,14 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let (doors, ends) = handshake::doors(handshake::streams_of(&plan))
         .map_err(|source| Error::System { action: "make the guest's connections", source })?;
     let to_guest = vec![(sessions::listen(&pod.directory)?, SESSION_PORT)];
+    let shape = machine::shape(&pod, &limits, images.mapped_bytes)?;
+    // A template belongs to no pod: it is made outside of this one's cgroup.
+    let Some(start) = start(&pod, &kvm, &shape, &signals)? else {
+        return Ok(ExitCode::from(ENDED_BEFORE_ITS_START.code()));
+    };
     let quota = quota::enter(&pod, &limits, images.mapped_bytes, volumes.servers())?;
     let (servers, file_systems) = volumes.serve()?;
-    let mut config = machine::config(&pod, &limits, kvm, images, cards.host, file_systems, to_guest)?;
+    let mut config = machine::config(&pod, shape, start, kvm, images, cards.host, file_systems, to_guest)?;
     let image_writes = ImageWrites::new()?;
     config.pmem_writes = Some(image_writes.counter()?);
     #[cfg(feature = "gdb")]
@@ -102,6 +107,16 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     drop(network);
     timeline.show();
     Ok(ExitCode::from(status.code()))
+}
+
+/// What the machine starts from, unless the pod is to end before that is known. What a kernel says as it boots, and what it does, is
+/// seen only in one that does boot.
+fn start(pod: &Pod, kvm: &Kvm, shape: &Shape, signals: &Signals) -> Result<Option<Start>, Error> {
+    let kernel = machine::kernel()?;
+    if pod.arguments.debug || cfg!(feature = "gdb") {
+        return Ok(Some(Start::Kernel(kernel)));
+    }
+    Ok(templates::start(kvm, shape, kernel, &|| signals.interrupted()))
 }
 
 /// The machine as its parent has to do with it.

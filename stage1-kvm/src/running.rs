@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use jail::{Child, Jail};
+use jail::Child;
 use nix::fcntl::OFlag;
 use nix::poll::PollTimeout;
 use nix::sys::signal::Signal;
@@ -30,6 +30,8 @@ const REPORT_TIME_MS: u16 = 5000;
 pub struct Running {
     child: Child,
     socket: UnixStream,
+    /// What the guest begins with, for the timeline.
+    entry: &'static str,
 }
 
 /// How its process has ended.
@@ -45,19 +47,21 @@ impl Running {
     pub fn start(config: MachineConfig, ends: Ends, debug: bool) -> Result<Self, Error> {
         let system = |action| move |source| Error::System { action, source };
         let (socket, parent) = UnixStream::pair().map_err(system("make a socket pair"))?;
-        let mount_point = std::env::current_dir().map_err(system("find the pod's directory"))?;
+        let place = Place::here()?;
+        let entry = match config.start {
+            vmm::Start::Kernel(_) => "kernel-entry",
+            vmm::Start::Template(_) => "template-entry",
+        };
         let output = debug.then(|| pipe2(OFlag::O_CLOEXEC)).transpose();
         let output = output.map_err(|errno| system("make a pipe")(errno.into()))?;
-        // The child does not know its own number here; its parent's is as unique, for it lives as long.
-        let user = Jail::user_of(std::process::id().cast_signed());
         let Some(child) = jail::fork()? else {
             let (parent, stderr) = (parent.into(), output.map(|(_, write)| write));
-            jailed::run(Start { config, ends, parent, stderr, place: Place { mount_point, user } });
+            jailed::run(Start { config, ends, parent, stderr, place });
         };
         if let Some((read, _write)) = output {
             show(read)?;
         }
-        Ok(Self { child, socket })
+        Ok(Self { child, socket, entry })
     }
 
     /// Readable when its process has ended.
@@ -92,7 +96,7 @@ impl Running {
     pub fn finish(mut self, timeline: &mut Timeline) -> Result<(), Error> {
         if timeline.is_wanted() {
             match self.end() {
-                End::Reported(report) => report.tell(timeline),
+                End::Reported(report) => report.tell(timeline, self.entry),
                 // Somebody was in a hurry.
                 End::Killed => {}
                 End::Forbidden(call) => return Err(Error::Forbidden { call }),

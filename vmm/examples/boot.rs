@@ -1,6 +1,8 @@
 //! Boots a kernel and shows what it says: for tests, measurements and debugging.
 //!
-//! `boot KERNEL [--pmem FILE] [--block FILE] [--tap NAME] [--vcpus N] [--memory-mib N] [--quiet] [PARAMETERS...]`
+//! `boot KERNEL [--template FILE] [--pmem FILE] [--block FILE] [--tap NAME] [--vcpus N] [--memory-mib N] [--quiet] [PARAMETERS...]`
+//!
+//! With `--template` it makes a template in FILE first, and goes on from that.
 //!
 //! The console goes to stderr, the timeline to stdout in nanoseconds of `CLOCK_MONOTONIC`.
 
@@ -11,7 +13,7 @@ use std::io::Write;
 use vmm::virtio::block::BlockConfig;
 use vmm::virtio::net::{self, NetConfig};
 use vmm::virtio::throttle::Throttle;
-use vmm::{Machine, MachineConfig, VcpuCount, probe};
+use vmm::{Machine, MachineConfig, Shape, Start, Template, VcpuCount, probe, template};
 
 /// The guest's address on a tap: locally administered.
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -43,8 +45,9 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, B
     let mut config = MachineConfig {
         confined: false,
         console: Some(Box::new(|bytes| drop(std::io::stderr().write_all(bytes)))),
-        ..MachineConfig::new(probe::open_kvm()?, VcpuCount::ONE, 128 << 20, kernel)
+        ..MachineConfig::new(probe::open_kvm()?, Shape::new(VcpuCount::ONE, 128 << 20), Start::Kernel(kernel))
     };
+    let mut template = None;
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
         match argument.as_str() {
@@ -59,13 +62,28 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, B
                 mac: MAC,
                 throttles: net::Throttles::default(),
             }),
-            "--vcpus" => config.vcpus = VcpuCount::new(value()?.parse()?).ok_or("1 to 32 processors")?,
-            "--memory-mib" => config.memory_bytes = value()?.parse::<u64>()? << 20,
+            "--vcpus" => {
+                config.shape.vcpus = VcpuCount::new(value()?.parse()?).ok_or("1 to 32 processors")?
+            }
+            "--memory-mib" => config.shape.memory_bytes = value()?.parse::<u64>()? << 20,
             "--quiet" => config.console = None,
-            parameter => config.command_line = format!("{} {parameter}", config.command_line),
+            "--template" => template = Some(value()?),
+            parameter => config.shape.command_line = format!("{} {parameter}", config.shape.command_line),
         }
     }
-    Ok(config)
+    match template {
+        Some(path) => keep(config, &path),
+        None => Ok(config),
+    }
+}
+
+/// The machine as one that goes on from a template in `path`.
+fn keep(config: MachineConfig, path: &str) -> Result<MachineConfig, Box<dyn Error>> {
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+    let key = [0; 32];
+    template::make(&config.kvm, &config.shape, config.start.file(), &file, &key)?;
+    let template = Template::open(open(path)?, &key, &config.shape)?.ok_or("it is no template")?;
+    Ok(MachineConfig { start: Start::Template(template), ..config })
 }
 
 fn open(path: &str) -> Result<File, String> {

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::console::ConsoleLog;
-use crate::layout::{MARK_PORT, MMIO_START, MMIO_WINDOW, SERIAL_PORT};
+use crate::layout::{MARK_PORT, MMIO_START, MMIO_WINDOW, PURPOSE_PORT, SERIAL_PORT};
+use crate::purpose::Answer;
 use crate::timeline::{Phase, Timeline};
 use crate::virtio::mmio::MmioTransport;
 
@@ -20,12 +21,20 @@ pub struct Bus {
     pmem: Rom,
     console: ConsoleLog,
     timeline: Arc<Timeline>,
+    purpose: Answer,
 }
 
 impl Bus {
-    /// A bus with `devices` in their windows, in order, and the read-only memory `pmem`.
-    pub fn new(devices: Vec<MmioTransport>, pmem: Rom, console: ConsoleLog, timeline: Arc<Timeline>) -> Self {
-        Self { devices: devices.into_iter().map(Mutex::new).collect(), pmem, console, timeline }
+    /// A bus with `devices` in their windows, in order, and the read-only memory `pmem`. Who asks for the machine's purpose
+    /// gets the answer.
+    pub fn new(
+        devices: Vec<MmioTransport>,
+        pmem: Rom,
+        purpose: Answer,
+        console: ConsoleLog,
+        timeline: Arc<Timeline>,
+    ) -> Self {
+        Self { devices: devices.into_iter().map(Mutex::new).collect(), pmem, console, timeline, purpose }
     }
 
     /// The guest reads memory-mapped registers.
@@ -56,6 +65,7 @@ impl Bus {
     pub fn port_write(&self, port: u16, data: &[u8]) {
         match port {
             SERIAL_PORT => self.console.write(data),
+            PURPOSE_PORT => self.purpose.asked(data, &self.console),
             MARK_PORT => data.iter().for_each(|byte| self.timeline.record(Phase::Guest(*byte))),
             _ => {}
         }
@@ -104,7 +114,7 @@ mod tests {
     use super::*;
 
     fn bus_with(pmem: Rom) -> Bus {
-        Bus::new(Vec::new(), pmem, ConsoleLog::new(None), Arc::default())
+        Bus::new(Vec::new(), pmem, Answer::None, ConsoleLog::new(None), Arc::default())
     }
 
     fn bus() -> Bus {

@@ -72,6 +72,8 @@ pub const PMEM_ALIGNMENT: u64 = 1 << 30;
 pub const SERIAL_PORT: u16 = 0x3f8;
 /// Bytes written here become marks in the machine's [timeline](crate::timeline).
 pub const MARK_PORT: u16 = 0x510;
+/// Where the kernel writes the address at which it looks for its [purpose](crate::purpose).
+pub const PURPOSE_PORT: u16 = 0x514;
 
 /// The window of device number `index`.
 pub fn mmio_window(index: usize) -> u64 {

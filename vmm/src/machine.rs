@@ -7,23 +7,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jail::filter;
 use kvm_ioctls::{Kvm, VcpuFd};
-use nix::sys::mman::ProtFlags;
 use vm_memory::GuestAddress;
 
-use crate::boot;
 use crate::boot::elf::{Image, Kernel};
 use crate::bus::{Bus, Rom};
 use crate::confinement;
 use crate::console::{ConsoleLog, Sink};
 use crate::cpu::cpuid::Leaves;
 use crate::cpu::thread::{VcpuEnd, VcpuFailure, VcpuThread, install_kick_handler};
-use crate::cpu::{Level, VcpuCount, registers};
+use crate::cpu::{self, registers};
 use crate::devices::{self, Devices};
 use crate::error::Error;
 use crate::event_loop::{EventLoop, LoopHandle};
 use crate::gdb::{Debugger, Gdb};
-use crate::layout::{self, MEMORY_MAX, MEMORY_MIN};
-use crate::memory::{DeviceMemory, HUGE_PAGE_SIZE, Mapping, PAGE_SIZE, Region};
+use crate::layout;
+use crate::memory::{DeviceMemory, HUGE_PAGE_SIZE, Region};
+use crate::purpose::{Answer, Purpose};
+use crate::shape::Shape;
+use crate::template::Template;
 use crate::timeline::{Phase, Timeline};
 use crate::virtio::balloon::Balloon;
 use crate::virtio::block::{Block, BlockConfig};
@@ -35,29 +36,44 @@ use crate::virtio::rng::Rng;
 use crate::virtio::vsock::{Vsock, VsockConfig};
 use crate::vm::{Access, Vm};
 
-/// What the machine needs the kernel to do, before what the caller wants of it: end by a triple fault, use the machine's
-/// console, and trust the clock that KVM vouches for. That a panic ends it, too, is the kernel's configuration.
-const KERNEL_PARAMETERS: &str = "reboot=t console=hvc0 tsc=reliable";
-/// With RAM above 4 GiB: to set no memory aside for devices that reach less than all of it.
-const NO_BOUNCE_BUFFERS: &str = " swiotlb=noforce";
-
 /// What the thread that creates the virtual machine needs for its stack.
 const CREATION_STACK_BYTES: usize = 64 << 10;
+
+/// What a machine starts from.
+pub enum Start {
+    /// An uncompressed x86-64 ELF kernel with a PVH entry point, that asks what the machine is for ([`crate::purpose`]). It must not
+    /// change while the machine runs.
+    Kernel(File),
+    /// A machine that had booted, of the same shape.
+    Template(Template),
+}
+
+impl Start {
+    /// The file.
+    pub fn file(&self) -> &File {
+        match self {
+            Self::Kernel(file) => file,
+            Self::Template(template) => template.file(),
+        }
+    }
+
+    /// The file, if it is mapped beside the machine's RAM: a template is mapped in its place.
+    pub fn mapped_beside_ram(&self) -> Option<&File> {
+        match self {
+            Self::Kernel(file) => Some(file),
+            Self::Template(_) => None,
+        }
+    }
+}
 
 /// What a machine is made of. Everything is open already: nothing here is a path, and nothing is parsed.
 pub struct MachineConfig {
     /// `/dev/kvm`; see [`crate::probe::open_kvm`].
     pub kvm: Kvm,
-    /// How many processors.
-    pub vcpus: VcpuCount,
-    /// What the guest sees of the processor; all that this machine can have if absent.
-    pub level: Option<Level>,
-    /// How much memory, in whole pages.
-    pub memory_bytes: u64,
-    /// An uncompressed x86-64 ELF kernel with a PVH entry point. It must not change while the machine runs.
-    pub kernel: File,
-    /// The caller's kernel parameters; they come after the machine's own, so that what follows a `--` reaches init.
-    pub command_line: String,
+    /// Its processors, its memory and the kernel's parameters.
+    pub shape: Shape,
+    /// What it starts from.
+    pub start: Start,
     /// Files that the guest reads as `/dev/pmem0p1` and so on, in this order. They must not shrink while the machine runs.
     pub pmem: Vec<File>,
     /// An eventfd to which each of the guest's attempts to write those adds 1.
@@ -81,14 +97,11 @@ pub struct MachineConfig {
 
 impl MachineConfig {
     /// A machine of these and nothing else, which runs confined.
-    pub fn new(kvm: Kvm, vcpus: VcpuCount, memory_bytes: u64, kernel: File) -> Self {
+    pub fn new(kvm: Kvm, shape: Shape, start: Start) -> Self {
         Self {
             kvm,
-            vcpus,
-            level: None,
-            memory_bytes,
-            kernel,
-            command_line: String::new(),
+            shape,
+            start,
             pmem: Vec::new(),
             pmem_writes: None,
             blocks: Vec::new(),
@@ -151,21 +164,34 @@ struct Contents {
     memory: DeviceMemory,
     /// What tells the guest of its pmem's parts.
     parameter: String,
-    /// Where the kernel is entered.
-    entry: u32,
+    /// Where the kernel is entered, if it is.
+    entry: Option<u32>,
 }
 
 impl Contents {
     fn load(config: &MachineConfig) -> Result<Self, Error> {
-        let kernel = Kernel::parse(&config.kernel)?;
-        let image = Image::open(&config.kernel, &kernel)?;
-        let ram = map_ram(&kernel, &image, config.memory_bytes)?;
         let files = Files::map(&config.pmem)?;
         let parameter = files.as_ref().map(Files::kernel_parameter).unwrap_or_default();
-        let pmem = files.map(|files| place(files, config.memory_bytes)).transpose()?;
-        let memory = DeviceMemory::new(ram.clone(), pmem.iter().cloned().collect())?;
-        image.load(&memory)?;
-        Ok(Self { ram, pmem, memory, parameter, entry: kernel.entry })
+        let pmem = files.map(|files| place(files, config.shape.memory_bytes)).transpose()?;
+        let memory = |ram: &[Region]| DeviceMemory::new(ram.to_vec(), pmem.iter().cloned().collect());
+        let (ram, memory, entry) = match &config.start {
+            Start::Template(template) => {
+                let ram = template.map_ram(&config.shape)?;
+                let memory = memory(&ram)?;
+                (ram, memory, None)
+            }
+            Start::Kernel(file) => {
+                let kernel = Kernel::parse(file)?;
+                let image = Image::open(file, &kernel)?;
+                let ram = config.shape.map_private_ram()?;
+                advise(&ram, &kernel, &image)?;
+                let memory = memory(&ram)?;
+                image.load(&memory)?;
+                config.shape.write_tables(&memory)?;
+                (ram, memory, Some(kernel.entry))
+            }
+        };
+        Ok(Self { ram, pmem, memory, parameter, entry })
     }
 }
 
@@ -190,13 +216,16 @@ impl Machine {
         let timeline = Arc::new(Timeline::default());
 
         let prepare = || {
-            let cpuid = Leaves::from_kvm(&config.kvm, config.vcpus, config.level)?;
+            let cpuid = Leaves::from_kvm(&config.kvm, config.shape.vcpus, config.shape.level)?;
             Ok((cpuid, Contents::load(&config)?))
         };
         let (mut vm, (cpuid, contents)) = create_vm(&config.kvm, prepare)?;
         let Contents { ram, pmem, memory, parameter, entry } = contents;
         ram.iter().try_for_each(|region| vm.add_memory(region, Access::ReadWrite))?;
         pmem.iter().try_for_each(|region| vm.add_memory(region, Access::ReadOnly))?;
+        if let Start::Template(template) = &config.start {
+            template.restore_vm(&vm)?;
+        }
 
         let events = EventLoop::new().map_err(Error::host("create the event loop"))?;
         let mut devices = Devices::new(&vm, &memory, events.handle(), &console);
@@ -220,15 +249,19 @@ impl Machine {
         }
         let transports = devices.into_transports();
 
-        let parameters = devices::kernel_parameters(transports.len()) + &parameter;
-        let bounce = if config.memory_bytes > layout::GAP_START { NO_BOUNCE_BUFFERS } else { "" };
-        let command_line = format!("{KERNEL_PARAMETERS}{bounce}{parameters} {}", config.command_line);
-        boot::write_command_line(&memory, &command_line)?;
-        boot::pvh::write_start_info(&memory, config.memory_bytes)?;
-        boot::mp_table::write_mp_table(&memory, config.vcpus.get())?;
-
-        let bus = Bus::new(transports, rom(pmem, config.pmem_writes), console.clone(), Arc::clone(&timeline));
-        let vcpus = create_vcpus(&vm, &cpuid, config.vcpus, entry)?;
+        let purpose = Purpose::new(parameter + &devices::kernel_parameters(transports.len()))?;
+        let vcpus = cpu::create(&vm, &cpuid, config.shape.vcpus)?;
+        let answer = match &config.start {
+            Start::Template(template) => {
+                template.go_on(&vm, &vcpus, &memory, &purpose).map(|()| Answer::None)?
+            }
+            Start::Kernel(_) => Answer::tell(purpose, memory.clone()),
+        };
+        if let (Some(first), Some(entry)) = (vcpus.first(), entry) {
+            registers::set_pvh_entry(first, entry).map_err(Error::kvm("set the entry registers"))?;
+        }
+        let rom = rom(pmem, config.pmem_writes);
+        let bus = Bus::new(transports, rom, answer, console.clone(), Arc::clone(&timeline));
         timeline.record(Phase::Built);
         let confined = config.confined && config.gdb.is_none();
         let debugger = config.gdb.map(|gdb| gdb.debugger(&memory));
@@ -334,18 +367,15 @@ fn create_vm<T>(kvm: &Kvm, meanwhile: impl FnOnce() -> Result<T, Error>) -> Resu
     })
 }
 
-/// Maps RAM. The kernel must fit in the part below the gap.
-fn map_ram(kernel: &Kernel, image: &Image, memory_bytes: u64) -> Result<Vec<Region>, Error> {
-    if !(MEMORY_MIN..=MEMORY_MAX).contains(&memory_bytes) || !memory_bytes.is_multiple_of(PAGE_SIZE) {
-        return Err(Error::MemorySize { wanted: memory_bytes, min: MEMORY_MIN, max: MEMORY_MAX });
-    }
-    let mut ram = Vec::new();
-    let descriptors = layout::page_descriptors(memory_bytes);
-    for (start, bytes) in layout::ram_ranges(memory_bytes) {
-        let mapping = Mapping::anonymous(bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
-        mapping.advise_huge_pages(0..bytes, false);
+/// Checks that the kernel fits in the part of `ram` below the gap, and allows huge pages where it and the page descriptors will be:
+/// what a kernel fills densely as it boots.
+fn advise(ram: &[Region], kernel: &Kernel, image: &Image) -> Result<(), Error> {
+    let bytes = ram.iter().map(|region| region.mapping.bytes()).sum();
+    let descriptors = layout::page_descriptors(bytes);
+    for Region { start, mapping } in ram {
+        let start = start.0;
         if start == 0 {
-            kernel.check(bytes)?;
+            kernel.check(mapping.bytes())?;
             for huge_page in image.dense_huge_pages() {
                 mapping.advise_huge_pages(huge_page..huge_page + HUGE_PAGE_SIZE, true);
             }
@@ -353,9 +383,8 @@ fn map_ram(kernel: &Kernel, image: &Image, memory_bytes: u64) -> Result<Vec<Regi
         if let Some(dense) = descriptors.as_ref().filter(|dense| dense.start >= start) {
             mapping.advise_huge_pages(dense.start - start..dense.end - start, true);
         }
-        ram.push(Region { start: GuestAddress(start), mapping: Arc::new(mapping) });
     }
-    Ok(ram)
+    Ok(())
 }
 
 /// Gives the files of pmem their address.
@@ -368,22 +397,4 @@ fn place(files: Files, memory_bytes: u64) -> Result<Region, Error> {
 fn rom(pmem: Option<Region>, writes: Option<OwnedFd>) -> Rom {
     let range = pmem.map_or(0..0, |Region { start, mapping }| start.0..start.0 + mapping.bytes());
     Rom::new(range, writes)
-}
-
-/// The processors: the first is to enter the kernel, the others wait until it starts them.
-fn create_vcpus(vm: &Vm, cpuid: &Leaves, count: VcpuCount, entry: u32) -> Result<Vec<VcpuFd>, Error> {
-    let mut vcpus = Vec::with_capacity(count.get().into());
-    for index in 0..count.get() {
-        let vcpu = vm.create_vcpu(index)?;
-        let leaves = cpuid
-            .for_vcpu(index)
-            .map_err(|_| Error::kvm("take so many CPUID leaves")(kvm_ioctls::Error::new(libc::E2BIG)))?;
-        vcpu.set_cpuid2(&leaves).map_err(Error::kvm("set what the processor supports"))?;
-        registers::set_msrs(&vcpu).map_err(Error::kvm("set model-specific registers"))?;
-        vcpus.push(vcpu);
-    }
-    if let Some(first) = vcpus.first() {
-        registers::set_pvh_entry(first, entry).map_err(Error::kvm("set the entry registers"))?;
-    }
-    Ok(vcpus)
 }

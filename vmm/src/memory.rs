@@ -48,6 +48,15 @@ pub enum MemoryError {
     Regions,
 }
 
+/// Whether what is written to a file's pages is seen by all who map it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// No: a page is copied when it is written first.
+    Private,
+    /// Yes.
+    Shared,
+}
+
 /// A range of this process's addresses, unmapped when dropped.
 #[derive(Debug)]
 pub struct Mapping {
@@ -88,14 +97,15 @@ impl Mapping {
         }
     }
 
-    /// Maps `bytes` (whole pages) of `file` from `file_offset` over this mapping at `offset`, privately if the memory
-    /// is writable, shared otherwise. What the last page holds past the file's end reads as zeros.
+    /// Maps `bytes` (whole pages) of `file` from `file_offset` over this mapping at `offset`. What the last page holds past
+    /// the file's end reads as zeros.
     pub fn overlay(
         &mut self,
         offset: u64,
         file: &File,
         file_offset: u64,
         bytes: u64,
+        sharing: Sharing,
     ) -> Result<(), MemoryError> {
         let what = "a file in guest memory";
         let size = whole_pages(what, bytes)?;
@@ -106,10 +116,9 @@ impl Mapping {
         if end > self.bytes as u64 || !offset.is_multiple_of(PAGE_SIZE) {
             return Err(does_not_fit());
         }
-        let sharing = if self.protection.contains(ProtFlags::PROT_WRITE) {
-            MapFlags::MAP_PRIVATE
-        } else {
-            MapFlags::MAP_SHARED
+        let sharing = match sharing {
+            Sharing::Private => MapFlags::MAP_PRIVATE,
+            Sharing::Shared => MapFlags::MAP_SHARED,
         };
         let file_offset = i64::try_from(file_offset).map_err(|_| does_not_fit())?;
         let target = NonZeroUsize::new(self.start.as_ptr() as usize + at);
@@ -258,8 +267,8 @@ impl DeviceMemory {
         self.regions.get_slice(addr, count)
     }
 
-    /// Gives the whole pages among `count` bytes of RAM back to the host: they read as zeros until they are written again. A
-    /// range that is not all RAM is an error, and stays as it is.
+    /// Gives the whole pages among `count` bytes of RAM back to the host: they read as zeros, or as the template has them
+    /// ([`crate::template`]), until they are written again. A range that is not all RAM is an error, and stays as it is.
     pub fn discard(&self, addr: GuestAddress, count: usize) -> vm_memory::guest_memory::Result<()> {
         if !self.check_range(addr, count, Permissions::Write) {
             return Err(GuestMemoryError::InvalidGuestAddress(addr));
@@ -310,7 +319,7 @@ mod tests {
     fn memory_with_rom() -> DeviceMemory {
         let ram = Mapping::anonymous(HUGE_PAGE_SIZE, READ_WRITE).unwrap();
         let mut rom = Mapping::anonymous(HUGE_PAGE_SIZE, ProtFlags::PROT_READ).unwrap();
-        rom.overlay(0, &file_of(b"read only"), 0, PAGE_SIZE).unwrap();
+        rom.overlay(0, &file_of(b"read only"), 0, PAGE_SIZE, Sharing::Shared).unwrap();
         let region = |start, mapping| Region { start, mapping: Arc::new(mapping) };
         DeviceMemory::new(vec![region(GuestAddress(0), ram)], vec![region(ROM, rom)]).unwrap()
     }
@@ -324,10 +333,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_laid_over_memory_is_private_when_writable() {
+    fn a_file_laid_over_memory_can_be_private() {
         let file = file_of(b"kernel");
         let mut ram = Mapping::anonymous(HUGE_PAGE_SIZE, READ_WRITE).unwrap();
-        ram.overlay(PAGE_SIZE, &file, 0, PAGE_SIZE).unwrap();
+        ram.overlay(PAGE_SIZE, &file, 0, PAGE_SIZE, Sharing::Private).unwrap();
         let region = Region { start: GuestAddress(0), mapping: Arc::new(ram) };
         let memory = DeviceMemory::new(vec![region], Vec::new()).unwrap();
         memory.write_slice(b"K", GuestAddress(PAGE_SIZE)).unwrap();
@@ -343,10 +352,11 @@ mod tests {
     fn an_overlay_stays_within_its_mapping() {
         let mut ram = Mapping::anonymous(2 * PAGE_SIZE, READ_WRITE).unwrap();
         let file = file_of(b"x");
-        assert!(ram.overlay(PAGE_SIZE, &file, 0, 2 * PAGE_SIZE).is_err());
-        assert!(ram.overlay(u64::MAX - 4095, &file, 0, PAGE_SIZE).is_err());
-        assert!(ram.overlay(1, &file, 0, PAGE_SIZE).is_err());
-        assert!(ram.overlay(0, &file, 0, 0).is_err());
+        let mut overlay = |offset, bytes| ram.overlay(offset, &file, 0, bytes, Sharing::Private);
+        assert!(overlay(PAGE_SIZE, 2 * PAGE_SIZE).is_err());
+        assert!(overlay(u64::MAX - 4095, PAGE_SIZE).is_err());
+        assert!(overlay(1, PAGE_SIZE).is_err());
+        assert!(overlay(0, 0).is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_MEM_READONLY, kvm_clock_data, kvm_irqchip, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -69,6 +69,29 @@ impl Vm {
         self.fd
             .register_ioevent(fd, &IoEventAddress::Mmio(address), value)
             .map_err(Error::kvm("register a queue's notification"))
+    }
+
+    /// The state of an interrupt controller.
+    pub fn interrupt_controller(&self, chip_id: u32) -> Result<kvm_irqchip, Error> {
+        let mut chip = kvm_irqchip { chip_id, ..Default::default() };
+        self.fd.get_irqchip(&mut chip).map_err(Error::kvm("tell an interrupt controller's state"))?;
+        Ok(chip)
+    }
+
+    /// Puts an interrupt controller into a state.
+    pub fn set_interrupt_controller(&self, chip: &kvm_irqchip) -> Result<(), Error> {
+        self.fd.set_irqchip(chip).map_err(Error::kvm("set an interrupt controller's state"))
+    }
+
+    /// kvmclock, in nanoseconds.
+    pub fn clock_ns(&self) -> Result<u64, Error> {
+        Ok(self.fd.get_clock().map_err(Error::kvm("tell the guest's clock"))?.clock)
+    }
+
+    /// Sets kvmclock. The time of day, which it could set as well, a guest asks for itself.
+    pub fn set_clock_ns(&self, clock: u64) -> Result<(), Error> {
+        let clock = kvm_clock_data { clock, ..Default::default() };
+        self.fd.set_clock(&clock).map_err(Error::kvm("set the guest's clock"))
     }
 
     /// Makes a write to `fd` the interrupt `gsi`.

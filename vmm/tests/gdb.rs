@@ -8,7 +8,7 @@ use std::path::Path;
 
 use vmm::gdb::Gdb;
 use vmm::layout::PVH_INFO_START;
-use vmm::{Exit, Machine, MachineConfig, VcpuCount, probe};
+use vmm::{Exit, Machine, MachineConfig, Shape, Start, VcpuCount, probe};
 
 /// Where a register is in the answer to `g`.
 const RBX: usize = 8;
@@ -96,7 +96,7 @@ fn machine(listener: UnixListener) -> Machine {
     Machine::build(MachineConfig {
         confined: false,
         gdb: Some(Gdb::new(listener)),
-        ..MachineConfig::new(kvm, vcpus, 128 << 20, kernel)
+        ..MachineConfig::new(kvm, Shape::new(vcpus, 128 << 20), Start::Kernel(kernel))
     })
     .unwrap()
 }

@@ -16,6 +16,7 @@ use vmm::console::ConsoleLog;
 use vmm::event_loop::EventLoop;
 use vmm::layout::{MMIO_START, MMIO_WINDOW};
 use vmm::memory::{DeviceMemory, Mapping, Region};
+use vmm::purpose::Answer;
 use vmm::virtio::mmio::MmioTransport;
 use vmm::virtio::rng::Rng;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -160,7 +161,7 @@ impl Guest {
         let rom_writes = nix::sys::eventfd::EventFd::new().unwrap();
         let counter = rom_writes.as_fd().try_clone_to_owned().unwrap();
         let rom = Rom::new(ROM_START..ROM_START + ROM_BYTES, Some(counter));
-        let bus = Bus::new(vec![transport], rom, console, Arc::default());
+        let bus = Bus::new(vec![transport], rom, Answer::None, console, Arc::default());
         Some(Self { vcpu, bus, memory, rom_writes, _vm: vm })
     }
 

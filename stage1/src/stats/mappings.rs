@@ -1,7 +1,7 @@
 //! What a VMM's memory is, by the text of its `/proc/PID/smaps` (proc_pid_smaps(5)).
 //!
-//! The guest's RAM is what the VMM has mapped without a file, writable, without a reservation of swap (`nr`), and with advice on
-//! huge pages (`hg`, `nh`); no allocator does all of that. Its images are the files that it shares (`r--s`).
+//! The guest's RAM is what the VMM has mapped for itself, writable, without a reservation of swap (`nr`), and with advice on
+//! huge pages (`hg`, `nh`); no allocator does all of that. Parts of it are a template's file. Its images are the files that it shares (`r--s`).
 
 /// The guest's RAM, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Mapping {
 impl Mappings {
     fn add(&mut self, mapping: &Mapping) {
         let Mapping { bytes, resident_bytes, .. } = *mapping;
-        if mapping.private_writable && !mapping.has_file && mapping.guest_flags {
+        if mapping.private_writable && mapping.guest_flags {
             let ram = self.ram.get_or_insert_default();
             ram.bytes = ram.bytes.saturating_add(bytes);
             ram.resident_bytes = ram.resident_bytes.saturating_add(resident_bytes);
@@ -114,14 +114,15 @@ mod tests {
     #[test]
     fn each_kind() {
         let smaps = [
-            // RAM, in pieces.
+            // RAM, in pieces, one of them a template's.
             mapping("200000-400000", "rw-p", 0, 100, "nr nh"),
-            mapping("400000-700000", "rw-p", 0, 11, "nr hg"),
+            mapping("400000-600000", "rw-p", 0, 4, "nr hg"),
+            mapping("600000-700000", "rw-p", 9, 7, "nr hg"),
             // Stacks, heaps, the program, and what somebody has mapped of a file.
             mapping("700000-800000", "rw-p", 0, 1, "ac nh"),
             mapping("800000-900000", "rw-p", 0, 2, "nr"),
             mapping("a00000-a01000", "r-xp", 5, 4, ""),
-            mapping("b00000-b01000", "rw-p", 5, 8, "nr nh"),
+            mapping("b00000-b01000", "rw-p", 5, 8, "ac nh"),
             // An image, and what it does not fill.
             mapping("c00000-e00000", "r--s", 7, 1000, "nr"),
             mapping("e00000-f00000", "r--p", 0, 16, "nr"),

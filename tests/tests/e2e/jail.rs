@@ -82,7 +82,7 @@ fn the_machine_tells_how_it_went() {
     let host = Host::new();
     let mut command = host.run(&["--timeline", &busybox, "--cpu=2", "--exec=/bin/true"]);
     let finished = Process::start(&mut command).finish().success();
-    for mark in ["vmm-ready", "kernel-entry", "init", "supervisor-ready"] {
+    for mark in ["vmm-ready", "template-entry", "init", "supervisor-ready"] {
         assert!(finished.stderr.contains(mark), "{mark}: {}", finished.stderr);
     }
 }

@@ -2,6 +2,7 @@
 
 mod guest_images;
 mod processor;
+mod templates;
 
 use std::time::Duration;
 

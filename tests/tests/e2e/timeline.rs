@@ -48,7 +48,7 @@ fn the_start_is_drawn_phase_by_phase() {
     let names: Vec<_> = phases.iter().map(|(name, _)| name.clone()).collect();
     assert_eq!(names, printed[1..=names.len()], "all from the first mark on");
     assert_eq!(names.last().map(String::as_str), Some("web started"));
-    let of_isolation = if stage1() == "kvm" { "kernel-entry" } else { "clone" };
+    let of_isolation = if stage1() == "kvm" { "template-entry" } else { "clone" };
     assert!(names.iter().any(|name| name == of_isolation), "{names:?}");
 
     let total = svg.split_once("The start of a pod: ").unwrap().1.split_once("</text>").unwrap().0;

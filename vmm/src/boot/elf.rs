@@ -17,7 +17,7 @@ use vm_memory::{Bytes, GuestAddress, Permissions, VolatileSlice};
 
 use super::BootError;
 use crate::layout::HIGH_RAM_START;
-use crate::memory::{DeviceMemory, HUGE_PAGE_SIZE, Mapping, PAGE_SIZE, Region};
+use crate::memory::{DeviceMemory, HUGE_PAGE_SIZE, Mapping, PAGE_SIZE, Region, Sharing};
 
 const HEADER_BYTES: usize = 64;
 const PROGRAM_HEADER_BYTES: usize = 56;
@@ -118,7 +118,7 @@ impl Image {
     pub fn open(file: &File, kernel: &Kernel) -> Result<Self, BootError> {
         let bytes = file.metadata().map_err(BootError::Read)?.len().next_multiple_of(PAGE_SIZE);
         let mut mapping = Mapping::anonymous(bytes, ProtFlags::PROT_READ)?;
-        mapping.overlay(0, file, 0, bytes)?;
+        mapping.overlay(0, file, 0, bytes, Sharing::Shared)?;
         let region = Region { start: GuestAddress(0), mapping: Arc::new(mapping) };
         let mut image = Self { file: DeviceMemory::new(vec![region], Vec::new())?, runs: Vec::new() };
         let mut runs = Vec::new();

@@ -50,14 +50,23 @@ pub enum BootError {
 }
 
 /// Writes `bytes` to `address`, naming them as `what` if that fails.
-fn write(memory: &DeviceMemory, what: &'static str, address: u64, bytes: &[u8]) -> Result<(), BootError> {
+pub(crate) fn write(
+    memory: &DeviceMemory,
+    what: &'static str,
+    address: u64,
+    bytes: &[u8],
+) -> Result<(), BootError> {
     memory.write_slice(bytes, GuestAddress(address)).map_err(|source| BootError::Write { what, source })
 }
 
 /// Writes the command line, with its zero, where the PVH start info says it is.
 pub fn write_command_line(memory: &DeviceMemory, line: &str) -> Result<(), BootError> {
-    if line.len() >= COMMAND_LINE_MAX || line.contains('\0') {
-        return Err(BootError::CommandLine(line.to_owned()));
-    }
+    check_command_line(line)?;
     write(memory, "the command line", COMMAND_LINE_START, format!("{line}\0").as_bytes())
+}
+
+/// That the kernel has room for `line`, and reads all of it.
+pub fn check_command_line(line: &str) -> Result<(), BootError> {
+    let fits = line.len() < COMMAND_LINE_MAX && !line.contains('\0');
+    if fits { Ok(()) } else { Err(BootError::CommandLine(line.to_owned())) }
 }

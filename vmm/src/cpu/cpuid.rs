@@ -91,6 +91,14 @@ impl Leaves {
         Ok(Self { entries, vcpus })
     }
 
+    /// As bytes: other processors have others.
+    pub fn describe(&self) -> Vec<u8> {
+        let words = |entry: &kvm_cpuid_entry2| {
+            [entry.function, entry.index, entry.flags, entry.eax, entry.ebx, entry.ecx, entry.edx]
+        };
+        self.entries.iter().flat_map(words).flat_map(u32::to_le_bytes).collect()
+    }
+
     /// The leaves of processor number `index`, whose APIC id that is.
     pub fn for_vcpu(&self, index: u8) -> Result<CpuId, vmm_sys_util::fam::Error> {
         let mut entries = self.entries.clone();

@@ -1,5 +1,6 @@
 //! The virtual processors: what they are (CPUID), how they start (registers), and the threads that run them.
 
+pub(crate) mod clock;
 pub mod cpuid;
 mod feature;
 mod level;
@@ -8,7 +9,13 @@ mod state;
 pub mod thread;
 mod topology;
 
+use kvm_ioctls::VcpuFd;
+
 pub use level::Level;
+
+use crate::error::Error;
+use crate::vm::Vm;
+use cpuid::Leaves;
 
 /// The most processors a machine can have.
 pub const VCPUS_MAX: u8 = 32;
@@ -30,4 +37,18 @@ impl VcpuCount {
     pub fn get(self) -> u8 {
         self.0
     }
+}
+
+/// Creates a machine's processors, in the state of ones that firmware has set up.
+pub(crate) fn create(vm: &Vm, cpuid: &Leaves, count: VcpuCount) -> Result<Vec<VcpuFd>, Error> {
+    let new = |index| {
+        let vcpu = vm.create_vcpu(index)?;
+        let leaves = cpuid
+            .for_vcpu(index)
+            .map_err(|_| Error::kvm("take so many CPUID leaves")(kvm_ioctls::Error::new(libc::E2BIG)))?;
+        vcpu.set_cpuid2(&leaves).map_err(Error::kvm("set what the processor supports"))?;
+        registers::set_msrs(&vcpu).map_err(Error::kvm("set model-specific registers"))?;
+        Ok(vcpu)
+    };
+    (0..count.get()).map(new).collect()
 }

@@ -65,6 +65,11 @@ pub struct Kick {
 }
 
 impl Kick {
+    /// What gets the calling thread out of the guest.
+    pub fn of_this_thread() -> Self {
+        Self { process_id: getpid().as_raw(), thread_id: gettid().as_raw() }
+    }
+
     /// Does so.
     pub fn send(&self) {
         // SAFETY: the call takes numbers; the thread is there until the process ends, and the signal has a handler.
@@ -96,11 +101,12 @@ impl VcpuThread {
         let (go, started) = channel();
         let (end, ended) = channel();
         let body = move || {
-            let thread_id = gettid().as_raw();
+            let kick = Kick::of_this_thread();
             let result = if confined { filter::install(confinement::VCPU) } else { Ok(()) };
             let failed = result.is_err();
-            let _nobody_waits = report.send(result.map(|()| thread_id));
-            let mut vcpu = Enrolled::new(vcpu);
+            let _nobody_waits = report.send(result.map(|()| kick));
+            let mut vcpu = vcpu;
+            let mut vcpu = Enrolled::new(&mut vcpu);
             if !failed && started.recv().is_ok() {
                 on_end(run(index, &mut vcpu, &bus, &stopping, debugged.as_ref()));
             }
@@ -115,9 +121,8 @@ impl VcpuThread {
             .spawn(body)
             .map_err(Error::host("start a processor's thread"))?;
         let gone = |_| Error::host("start a processor's thread")(io::ErrorKind::BrokenPipe.into());
-        let process_id = getpid().as_raw();
-        let thread_id = reported.recv().map_err(gone)??;
-        Ok(Self { kick: Kick { process_id, thread_id }, go, ended })
+        let kick = reported.recv().map_err(gone)??;
+        Ok(Self { kick, go, ended })
     }
 
     /// Lets it run.
@@ -166,22 +171,22 @@ extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_v
 }
 
 /// While this lives, a kick reaches the processor of this thread.
-pub(crate) struct Enrolled(VcpuFd);
+pub(crate) struct Enrolled<'a>(&'a mut VcpuFd);
 
-impl Enrolled {
+impl<'a> Enrolled<'a> {
     /// Enrols the processor with the calling thread, which must be the one to run it.
-    pub(crate) fn new(mut vcpu: VcpuFd) -> Self {
+    pub(crate) fn new(vcpu: &'a mut VcpuFd) -> Self {
         SHARED.set(vcpu.get_kvm_run());
         Self(vcpu)
     }
 
     /// The processor.
     pub(crate) fn vcpu(&mut self) -> &mut VcpuFd {
-        &mut self.0
+        self.0
     }
 }
 
-impl Drop for Enrolled {
+impl Drop for Enrolled<'_> {
     fn drop(&mut self) {
         SHARED.set(null_mut());
     }
@@ -195,9 +200,10 @@ enum Next {
     Fail(String),
 }
 
-fn run(
+/// Runs a processor until it ends, or has left the guest and is `stopping`.
+pub(crate) fn run(
     index: u8,
-    vcpu: &mut Enrolled,
+    vcpu: &mut Enrolled<'_>,
     bus: &Bus,
     stopping: &AtomicBool,
     debugged: Option<&Debugged>,

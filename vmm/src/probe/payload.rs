@@ -152,7 +152,8 @@ fn run(vcpu: VcpuFd) -> Result<Vec<Seen>, Problem> {
     let thread = std::thread::Builder::new()
         .name("probe".to_owned())
         .spawn(move || {
-            let _nobody_waits = report.send(watch(Enrolled::new(vcpu)));
+            let mut vcpu = vcpu;
+            let _nobody_waits = report.send(watch(Enrolled::new(&mut vcpu)));
         })
         .map_err(host("start a thread"))?;
     if let Ok(seen) = reported.recv_timeout(PATIENCE) {
@@ -163,7 +164,7 @@ fn run(vcpu: VcpuFd) -> Result<Vec<Seen>, Problem> {
     Err(Problem::Defective(Defect::Stuck))
 }
 
-fn watch(mut vcpu: Enrolled) -> Vec<Seen> {
+fn watch(mut vcpu: Enrolled<'_>) -> Vec<Seen> {
     let mut seen = Vec::new();
     while seen.len() < EXITS_MAX {
         let event = match vcpu.vcpu().run() {

@@ -18,7 +18,7 @@ use super::device::{ActivateError, Activation, DeviceKind, VirtioDevice};
 use super::queue::{self, Chain, DeviceQueue};
 use crate::event_loop::{EventHandler, HandlerError, Registry};
 use crate::layout;
-use crate::memory::{DeviceMemory, Mapping, MemoryError, PAGE_SIZE};
+use crate::memory::{DeviceMemory, Mapping, MemoryError, PAGE_SIZE, Sharing};
 
 const QUEUE_SIZES: &[u16] = &[16];
 /// `VIRTIO_PMEM_REQ_TYPE_FLUSH`.
@@ -50,7 +50,7 @@ impl Files {
         let mut mapping = Mapping::anonymous(total, ProtFlags::PROT_READ)?;
         let mut offset = 0;
         for (file, (bytes, part)) in files.iter().zip(&sizes) {
-            mapping.overlay(offset, file, 0, bytes.next_multiple_of(PAGE_SIZE))?;
+            mapping.overlay(offset, file, 0, bytes.next_multiple_of(PAGE_SIZE), Sharing::Shared)?;
             offset += part;
         }
         Ok(Some(Self { mapping, parts: sizes.into_iter().map(|(_, part)| part).collect() }))

@@ -9,7 +9,7 @@ use vmm_sys_util::tempfile::TempFile;
 
 use super::super::testing::{Driver, INDIRECT, NEXT, Piece, WRITE, Watched, drain};
 use super::*;
-use crate::memory::{HUGE_PAGE_SIZE, Mapping, PAGE_SIZE, Region};
+use crate::memory::{HUGE_PAGE_SIZE, Mapping, PAGE_SIZE, Region, Sharing};
 
 const MIB: u64 = 1 << 20;
 const LOW_BYTES: u64 = 128 * MIB;
@@ -44,7 +44,7 @@ impl Setup {
         let mut file = TempFile::new().unwrap().into_file();
         file.write_all(&[7; PAGE_SIZE as usize]).unwrap();
         let mut pmem = Mapping::anonymous(HUGE_PAGE_SIZE, ProtFlags::PROT_READ).unwrap();
-        pmem.overlay(0, &file, 0, PAGE_SIZE).unwrap();
+        pmem.overlay(0, &file, 0, PAGE_SIZE, Sharing::Shared).unwrap();
         let memory = DeviceMemory::new(ram.clone(), vec![region(PMEM, pmem)]).unwrap();
         let driver = Driver::with_memory(memory, QUEUE_SIZES);
         let (worker, watched) = start(&driver);

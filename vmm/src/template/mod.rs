@@ -1,0 +1,167 @@
+//! A machine that has booted and does not know yet what it is for, kept in a file, from which any number of machines go on.
+//!
+//! It holds nothing of anybody's: the machine has had no devices, no file systems and no caller. A machine that goes on
+//! from it maps the file's memory privately, so that all share what none of them writes.
+//!
+//! The file begins with guest memory, each address at its own offset, with holes where the guest has touched nothing. What KVM has
+//! of the machine comes after it, and a header of one page at the end says where. It is of use to the build that has made it, on
+//! the host that was booted then; the caller's key says which that is.
+
+mod bytes;
+mod make;
+mod state;
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use kvm_ioctls::VcpuFd;
+use nix::sys::mman::ProtFlags;
+use nix::unistd::{Whence, lseek};
+
+pub use make::make;
+
+use crate::error::Error;
+use crate::layout;
+use crate::memory::{DeviceMemory, Mapping, PAGE_SIZE, Region, Sharing};
+use crate::purpose::Purpose;
+use crate::shape::Shape;
+use crate::vm::Vm;
+use state::MachineState;
+
+/// What two templates have to have in common to be the same.
+pub type Key = [u8; 32];
+
+const MAGIC: &[u8; 16] = b"rkt template 01\n";
+/// Holes up to this size are filled: the memory is mapped piece by piece, and each piece costs.
+const GAP_BYTES: u64 = 64 << 10;
+/// More than 32 processors' state is.
+const STATE_MAX: u64 = 4 << 20;
+
+/// A machine to go on from.
+pub struct Template {
+    file: File,
+    state: MachineState,
+    /// Where the kernel looks for what the machine is for.
+    purpose_address: u32,
+    /// The parts of the file that hold memory.
+    pieces: Vec<Range<u64>>,
+}
+
+/// The last page of the file.
+struct Header {
+    key: Key,
+    state_bytes: u64,
+    purpose_address: u32,
+}
+
+impl Header {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(self.key);
+        bytes.extend(self.state_bytes.to_le_bytes());
+        bytes.extend(self.purpose_address.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (key, rest) = bytes.strip_prefix(MAGIC.as_slice())?.split_first_chunk()?;
+        let (state_bytes, rest) = rest.split_first_chunk()?;
+        let purpose_address = u32::from_le_bytes(*rest.first_chunk()?);
+        let state_bytes = u64::from_le_bytes(*state_bytes);
+        (state_bytes <= STATE_MAX).then_some(Self { key: *key, state_bytes, purpose_address })
+    }
+}
+
+impl Template {
+    /// Opens the template in `file` if it is of this `key`; `None` if it is another's, or none. It must not change as long as a
+    /// machine goes on from it.
+    pub fn open(file: File, key: &Key, shape: &Shape) -> std::io::Result<Option<Self>> {
+        let memory_end = file_memory_end(shape);
+        let Some(header_at) = file.metadata()?.len().checked_sub(PAGE_SIZE) else { return Ok(None) };
+        let mut header = [0; PAGE_SIZE as usize];
+        file.read_exact_at(&mut header, header_at)?;
+        let header = Header::from_bytes(&header).filter(|header| {
+            header.key == *key && memory_end.saturating_add(header.state_bytes) <= header_at
+        });
+        let Some(Header { state_bytes, purpose_address, .. }) = header else { return Ok(None) };
+        let mut state = vec![0; state_bytes as usize];
+        file.read_exact_at(&mut state, memory_end)?;
+        let state = MachineState::from_bytes(&state);
+        let Some(state) = state.filter(|state| state.vcpus() == usize::from(shape.vcpus.get())) else {
+            return Ok(None);
+        };
+        let pieces = pieces(&file, memory_end)?;
+        Ok(Some(Self { file, state, purpose_address, pieces }))
+    }
+
+    /// The file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Maps the memory of a machine of this shape, as the template has left it.
+    pub(crate) fn map_ram(&self, shape: &Shape) -> Result<Vec<Region>, Error> {
+        shape.map_ram(|start, bytes| {
+            let mut mapping = Mapping::anonymous(bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+            let first = offset_in_file(start);
+            for piece in &self.pieces {
+                let (from, to) = (piece.start.max(first), piece.end.min(first + bytes));
+                if from < to {
+                    mapping.overlay(from - first, &self.file, from, to - from, Sharing::Private)?;
+                }
+            }
+            Ok(mapping)
+        })
+    }
+
+    /// Puts the interrupt controllers of a new machine into the template's state.
+    pub(crate) fn restore_vm(&self, vm: &Vm) -> Result<(), Error> {
+        self.state.restore_vm(vm)
+    }
+
+    /// Tells a new machine what it is for, and puts its processors where they go on from.
+    pub(crate) fn go_on(
+        &self,
+        vm: &Vm,
+        vcpus: &[VcpuFd],
+        memory: &DeviceMemory,
+        purpose: &Purpose,
+    ) -> Result<(), Error> {
+        purpose.write(memory, self.purpose_address)?;
+        self.state.restore_vcpus(vm, vcpus)
+    }
+}
+
+/// Where memory at a guest's address is in the file: the gap below 4 GiB is not there.
+fn offset_in_file(address: u64) -> u64 {
+    if address < layout::GAP_END { address } else { address - (layout::GAP_END - layout::GAP_START) }
+}
+
+/// Where the memory ends in the file.
+fn file_memory_end(shape: &Shape) -> u64 {
+    shape.memory_bytes
+}
+
+/// The parts of `file` below `end` that hold data.
+fn pieces(file: &File, end: u64) -> std::io::Result<Vec<Range<u64>>> {
+    let mut pieces: Vec<Range<u64>> = Vec::new();
+    let mut at = 0;
+    while at < end {
+        let seek = |from: u64, whence| match lseek(file, from as i64, whence) {
+            Ok(offset) => Ok(offset as u64),
+            // No more data.
+            Err(nix::Error::ENXIO) => Ok(end),
+            Err(error) => Err(error),
+        };
+        let start = seek(at, Whence::SeekData)?.min(end);
+        at = if start < end { seek(start, Whence::SeekHole)?.min(end) } else { end };
+        let piece = start / PAGE_SIZE * PAGE_SIZE..at;
+        match pieces.last_mut() {
+            Some(last) if piece.start - last.end < GAP_BYTES => last.end = piece.end,
+            _ if !piece.is_empty() => pieces.push(piece),
+            _ => {}
+        }
+    }
+    Ok(pieces)
+}
