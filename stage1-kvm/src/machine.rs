@@ -155,12 +155,12 @@ fn open_part(name: &str) -> Result<File, Error> {
 /// - `rcupdate.rcu_expedited=1`: mounts and cgroups wait for grace periods of RCU, by default some ticks of 10 ms each.
 /// - `noreplace-smp`: a guest with one processor would patch 5,000 lock prefixes away.
 /// - `quiet`: kernel messages cost more time than the whole boot. The last of them are wanted when something goes
-///   wrong, and those are not kept quiet.
+///   wrong, and those are not kept quiet. Who wants to see them sees those, too, that come before there is a console.
 fn command_line(debug: bool) -> String {
     let root = "root=/dev/pmem0p1 rootfstype=erofs rootflags=dax=always";
     format!(
         "{root} percpu_alloc=page rcupdate.rcu_expedited=1 noreplace-smp{}",
-        if debug { "" } else { " quiet" }
+        if debug { " earlyprintk=serial" } else { " quiet" }
     )
 }
 

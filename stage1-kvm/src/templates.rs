@@ -17,7 +17,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::linkat;
 use sha2::{Digest, Sha256};
 use stage2::causes;
-use vmm::template::Key;
+use vmm::template::{self, Key};
 use vmm::{Kvm, Shape, Start, Template};
 
 use crate::error::Error;
@@ -34,7 +34,7 @@ const ALL_BYTES: u64 = 256 << 20;
 
 /// What a machine of this shape starts from. `None` if the pod is to end before that is known, which `interrupted` tells.
 pub fn start(kvm: &Kvm, shape: &Shape, kernel: File, interrupted: &dyn Fn() -> bool) -> Option<Start> {
-    if shape.memory_bytes > MEMORY_MAX {
+    if shape.memory_bytes > MEMORY_MAX || !template::is_possible(kvm) {
         return Some(Start::Kernel(kernel));
     }
     match find_or_make(Path::new(DIRECTORY), kvm, shape, &kernel, interrupted) {

@@ -8,7 +8,7 @@
 pub struct Ram {
     /// Its size.
     pub bytes: u64,
-    /// What of it is resident.
+    /// What of it is resident and nobody's else: what it shares with other guests by a template is not counted.
     pub resident_bytes: u64,
 }
 
@@ -49,6 +49,8 @@ struct Mapping {
     guest_flags: bool,
     bytes: u64,
     resident_bytes: u64,
+    /// What of that is not a file's.
+    anonymous_bytes: u64,
 }
 
 impl Mapping {
@@ -73,10 +75,8 @@ impl Mapping {
     fn with(mut self, line: &str) -> Self {
         let (name, value) = line.split_once(':').unwrap_or((line, ""));
         match name {
-            "Rss" => {
-                let kib = value.trim().trim_end_matches("kB").trim_end().parse::<u64>();
-                self.resident_bytes = kib.unwrap_or_default().saturating_mul(1 << 10);
-            }
+            "Rss" => self.resident_bytes = bytes(value),
+            "Anonymous" => self.anonymous_bytes = bytes(value),
             "VmFlags" => {
                 let has = |wanted: &str| value.split_whitespace().any(|flag| flag == wanted);
                 self.guest_flags = has("nr") && (has("hg") || has("nh"));
@@ -87,13 +87,19 @@ impl Mapping {
     }
 }
 
+/// From `   12 kB`.
+fn bytes(value: &str) -> u64 {
+    let kib = value.trim().trim_end_matches("kB").trim_end().parse::<u64>();
+    kib.unwrap_or_default().saturating_mul(1 << 10)
+}
+
 impl Mappings {
     fn add(&mut self, mapping: &Mapping) {
-        let Mapping { bytes, resident_bytes, .. } = *mapping;
+        let Mapping { bytes, resident_bytes, anonymous_bytes, .. } = *mapping;
         if mapping.private_writable && mapping.guest_flags {
             let ram = self.ram.get_or_insert_default();
             ram.bytes = ram.bytes.saturating_add(bytes);
-            ram.resident_bytes = ram.resident_bytes.saturating_add(resident_bytes);
+            ram.resident_bytes = ram.resident_bytes.saturating_add(anonymous_bytes);
         } else if !(mapping.shared_read_only && mapping.has_file) {
             self.own_bytes = self.own_bytes.saturating_add(resident_bytes);
         }
@@ -104,10 +110,14 @@ impl Mappings {
 mod tests {
     use super::*;
 
+    /// A template's file, of which one page is shared in each mapping.
+    const TEMPLATE: u8 = 9;
+
     fn mapping(range: &str, permissions: &str, inode: u8, rss: u64, flags: &str) -> String {
+        let anonymous = if inode == TEMPLATE { rss - 4 } else { rss };
         format!(
             "{range} {permissions} 00000000 00:00 {inode}   /x y\nSize:  4 kB\nRss:   {rss} kB\nPss: 1 kB\n\
-             VmFlags: rd wr mr {flags}\n"
+             Anonymous: {anonymous} kB\nVmFlags: rd wr mr {flags}\n"
         )
     }
 
@@ -117,7 +127,7 @@ mod tests {
             // RAM, in pieces, one of them a template's.
             mapping("200000-400000", "rw-p", 0, 100, "nr nh"),
             mapping("400000-600000", "rw-p", 0, 4, "nr hg"),
-            mapping("600000-700000", "rw-p", 9, 7, "nr hg"),
+            mapping("600000-700000", "rw-p", TEMPLATE, 7, "nr hg"),
             // Stacks, heaps, the program, and what somebody has mapped of a file.
             mapping("700000-800000", "rw-p", 0, 1, "ac nh"),
             mapping("800000-900000", "rw-p", 0, 2, "nr"),
@@ -127,7 +137,7 @@ mod tests {
             mapping("c00000-e00000", "r--s", 7, 1000, "nr"),
             mapping("e00000-f00000", "r--p", 0, 16, "nr"),
         ];
-        let ram = Ram { bytes: 5 << 20, resident_bytes: 111 << 10 };
+        let ram = Ram { bytes: 5 << 20, resident_bytes: 107 << 10 };
         assert_eq!(parse(&smaps.concat()), Mappings { ram: Some(ram), own_bytes: 31 << 10 });
     }
 

@@ -53,7 +53,7 @@ fn apps_of_one_image_share_it() {
 /// An image whose descriptors would take more than an eighth of the guest's memory.
 #[test]
 fn a_large_image_in_a_small_guest_is_a_disk() {
-    const HOLE_BYTES: u64 = 528 << 20;
+    const HOLE_BYTES: u64 = 704 << 20;
     let look = "cat /sys/block/vdb/ro; tail -c 4 /hole | od -An -tx1; stat -c %s /hole; cat /after";
     let aci = Aci::with_hole(app(look), ("hole", HOLE_BYTES), &[Entry::program("after", b"the end\n")]);
     let host = Host::empty();
