@@ -12,7 +12,7 @@ use pod::control::{ExitStatus, FromSupervisor, Stream, StreamHello, ToSupervisor
 use pod::plan;
 use pod::types::AcName;
 use stage1::error::Causes;
-use vmm::{Start, probe};
+use vmm::{MachineConfig, Start, probe};
 
 use crate::error::Error;
 use crate::handshake::{self, Guest};
@@ -45,7 +45,8 @@ pub fn export(arguments: impl Iterator<Item = String>) -> Result<(), Error> {
     let shape = machine::reader_shape(&image);
     let start = templates::start(&kvm, &shape, machine::kernel()?, &|| false);
     let start = start.map_or_else(|| machine::kernel().map(Start::Kernel), Ok)?;
-    let running = Running::start(machine::reader(kvm, shape, start, image, scratch)?, ends, false)?;
+    let running =
+        Running::start(machine::reader(MachineConfig::new(kvm, shape, start), image, scratch)?, ends, false)?;
     let result = doors.welcome(&order, &|| false).map_err(Error::from).and_then(|guest| take(guest, &app));
     result.map_err(|error| running.explain(error))
 }

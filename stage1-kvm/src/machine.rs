@@ -18,7 +18,7 @@ use vmm::virtio::fs::FsConfig;
 use vmm::virtio::net::NetConfig;
 use vmm::virtio::throttle::Throttle;
 use vmm::virtio::vsock::VsockConfig;
-use vmm::{Kvm, Level, MachineConfig, Shape, Start, VcpuCount};
+use vmm::{Level, MachineConfig, Shape, VcpuCount};
 
 use crate::error::Error;
 use crate::images::Images;
@@ -48,18 +48,16 @@ pub fn shape(pod: &Pod, limits: &PodLimits, mapped_bytes: u64) -> Result<Shape, 
     Ok(Shape { vcpus, level, memory_bytes, command_line })
 }
 
-/// Opens what the machine is made of. `to_guest` takes connections to the guest; those from it have no ends yet.
+/// Opens what the machine is made of, which is `nothing` yet but of a shape. `to_guest` takes connections to the guest; those from it have no ends yet.
 pub fn config(
     pod: &Pod,
-    shape: Shape,
-    start: Start,
-    kvm: Kvm,
+    nothing: MachineConfig,
     images: Images,
     nets: Vec<NetConfig>,
     file_systems: Vec<FsConfig>,
     to_guest: Vec<(UnixListener, u32)>,
 ) -> Result<MachineConfig, Error> {
-    let bare = bare(kvm, shape, start, images.mapped)?;
+    let bare = bare(nothing, images.mapped)?;
     let disk_bytes = disk_space::of(&pod.manifest).map_err(Error::Limits)?;
     let scratch = writable::make(&pod.directory.scratch(), disk_bytes, pod.arguments.uuid)?;
     let rates = MachineRates::of(&pod.manifest).map_err(Error::Limits)?;
@@ -85,15 +83,9 @@ pub fn reader_shape(image: &File) -> Shape {
 }
 
 /// Opens what that machine is made of: one image, and the disk, if there is one, both only to be read.
-pub fn reader(
-    kvm: Kvm,
-    shape: Shape,
-    start: Start,
-    image: File,
-    scratch: Option<File>,
-) -> Result<MachineConfig, Error> {
+pub fn reader(nothing: MachineConfig, image: File, scratch: Option<File>) -> Result<MachineConfig, Error> {
     let blocks = scratch.into_iter().map(read_only).collect();
-    let bare = bare(kvm, shape, start, vec![image])?;
+    let bare = bare(nothing, vec![image])?;
     Ok(MachineConfig { blocks, ..bare })
 }
 
@@ -102,13 +94,13 @@ fn read_only(file: File) -> BlockConfig {
 }
 
 /// A machine that has nothing but images, and connects to nobody but its parent.
-fn bare(kvm: Kvm, shape: Shape, start: Start, images: Vec<File>) -> Result<MachineConfig, Error> {
+fn bare(nothing: MachineConfig, images: Vec<File>) -> Result<MachineConfig, Error> {
     let mut pmem = vec![open_part(ROOT)?];
     pmem.extend(images);
     Ok(MachineConfig {
         pmem,
         vsock: Some(VsockConfig { guest_cid: GUEST_CID, to_host: Vec::new(), to_guest: Vec::new() }),
-        ..MachineConfig::new(kvm, shape, start)
+        ..nothing
     })
 }
 

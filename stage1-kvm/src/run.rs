@@ -18,7 +18,7 @@ use stage1::signals::{ENDED_BEFORE_ITS_START, Signals};
 use stage1::terminal::RawTerminal;
 use stage1::timeline::Timeline;
 use stage1::{lock, status};
-use vmm::{Kvm, Shape, Start, probe};
+use vmm::{Kvm, MachineConfig, Shape, Start, probe};
 
 use crate::error::Error;
 use crate::handshake::{self, Doors};
@@ -82,7 +82,14 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     };
     let quota = quota::enter(&pod, &limits, images.mapped_bytes, volumes.servers())?;
     let (servers, file_systems) = volumes.serve()?;
-    let mut config = machine::config(&pod, shape, start, kvm, images, cards.host, file_systems, to_guest)?;
+    let mut config = machine::config(
+        &pod,
+        MachineConfig::new(kvm, shape, start),
+        images,
+        cards.host,
+        file_systems,
+        to_guest,
+    )?;
     let image_writes = ImageWrites::new()?;
     config.pmem_writes = Some(image_writes.counter()?);
     #[cfg(feature = "gdb")]
