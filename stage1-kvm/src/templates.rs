@@ -9,8 +9,10 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg};
 use nix::sys::stat::futimens;
 use nix::sys::statvfs::fstatvfs;
 use nix::sys::time::TimeSpec;
@@ -29,6 +31,8 @@ const MEMORY_MAX: u64 = 4 << 30;
 const DESCRIPTORS_SHARE: u64 = 64;
 /// What a kernel touches as it boots, beside those.
 const BASE_BYTES: u64 = 32 << 20;
+/// How often is looked whether somebody else has made one.
+const LOOK: Duration = Duration::from_millis(20);
 /// The most that all templates take.
 const ALL_BYTES: u64 = 256 << 20;
 
@@ -70,6 +74,13 @@ fn find_or_make(
     }
     let file = |action| move |source| stage1::Error::File { action, path: directory.to_owned(), source };
     prepare(directory).map_err(file("keep templates in"))?;
+    let Some(_lock) = lock(directory, interrupted).map_err(file("lock"))? else {
+        return Ok(Found::Interrupted);
+    };
+    // Somebody else may have made it meanwhile.
+    if let Some(template) = open(&path, &key, shape)? {
+        return Ok(Found::Template(template));
+    }
     make_room(directory).map_err(file("remove templates from"))?;
     let new = unnamed(directory).map_err(file("make a template in"))?;
     if !has_room(&new, shape).map_err(file("look for room in"))? {
@@ -129,6 +140,20 @@ fn prepare(directory: &Path) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::new(ErrorKind::PermissionDenied, "others than root may write there"))
+}
+
+/// Waits until nobody else makes a template: many pods of one shape that start at the same time need one. `None` if the pod is to end.
+fn lock(directory: &Path, interrupted: &dyn Fn() -> bool) -> io::Result<Option<Flock<File>>> {
+    let mut file = File::open(directory)?;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err((_, errno)) if errno != Errno::EWOULDBLOCK => return Err(errno.into()),
+            Err(_) if interrupted() => return Ok(None),
+            Err((unlocked, _)) => file = unlocked,
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// Removes the least used templates until those that stay leave room for one more.
@@ -227,6 +252,16 @@ mod tests {
         give_name(&new(), &path).unwrap();
         give_name(&new(), &path).unwrap();
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn one_at_a_time_makes_a_template() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = lock(directory.path(), &|| false).unwrap();
+        assert!(first.is_some());
+        assert!(lock(directory.path(), &|| true).unwrap().is_none(), "the pod is to end");
+        drop(first);
+        assert!(lock(directory.path(), &|| true).unwrap().is_some());
     }
 
     #[test]
