@@ -114,7 +114,7 @@ fn complete(vcpu: &mut VcpuFd) -> Result<(), kvm_ioctls::Error> {
 }
 
 /// Writes what comes after the memory, and fills the holes that are too small to be worth one.
-fn finish(file: &File, memory_end: u64, state: &[u8], header: Header) -> std::io::Result<()> {
+pub(super) fn finish(file: &File, memory_end: u64, state: &[u8], header: Header) -> std::io::Result<()> {
     for piece in pieces(file, memory_end)? {
         fallocate(file, FallocateFlags::empty(), piece.start as i64, (piece.end - piece.start) as i64)?;
     }

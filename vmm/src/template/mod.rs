@@ -171,3 +171,85 @@ fn pieces(file: &File, end: u64) -> std::io::Result<Vec<Range<u64>>> {
     }
     Ok(pieces)
 }
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::{Bytes, GuestAddress};
+    use vmm_sys_util::tempfile::TempFile;
+
+    use super::*;
+    use crate::cpu::VcpuCount;
+
+    const KEY: Key = [7; 32];
+    const MIB: u64 = 1 << 20;
+
+    fn two_processors() -> Shape {
+        Shape::new(VcpuCount::new(2).unwrap(), 64 * MIB)
+    }
+
+    /// A file with a page of data at each of these places.
+    fn file_with(places: &[u64], length: u64) -> File {
+        let file = TempFile::new().unwrap().into_file();
+        file.set_len(length).unwrap();
+        places.iter().for_each(|at| file.write_all_at(&[b'x'; PAGE_SIZE as usize], *at).unwrap());
+        file
+    }
+
+    /// A template of [`two_processors`] with a page of data at 1 MiB.
+    fn template_file() -> File {
+        let state = state::testing::state().to_bytes();
+        let file = file_with(&[MIB], 64 * MIB);
+        let header = Header { key: KEY, state_bytes: state.len() as u64, purpose_address: 0x2000 };
+        make::finish(&file, 64 * MIB, &state, header).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_files_data_is_found_and_small_holes_are_not() {
+        let file = file_with(&[0, 2 * PAGE_SIZE, 2 * MIB], 4 * MIB);
+        let found = pieces(&file, 4 * MIB).unwrap();
+        assert_eq!(found, [0..3 * PAGE_SIZE, 2 * MIB..2 * MIB + PAGE_SIZE]);
+        assert_eq!(pieces(&file, PAGE_SIZE).unwrap(), [0..PAGE_SIZE]);
+        assert!(pieces(&file_with(&[], MIB), MIB).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_machine_has_the_memory_of_its_template_for_itself() {
+        let template = Template::open(template_file(), &KEY, &two_processors()).unwrap().unwrap();
+        assert_eq!(template.purpose_address, 0x2000);
+        let map = || DeviceMemory::new(template.map_ram(&two_processors()).unwrap(), Vec::new()).unwrap();
+        let read = |memory: &DeviceMemory, at| memory.read_obj::<u8>(GuestAddress(at)).unwrap();
+        let (first, second) = (map(), map());
+        first.write_obj(b'y', GuestAddress(MIB)).unwrap();
+        assert_eq!([read(&first, MIB), read(&second, MIB)], *b"yx");
+        assert_eq!([read(&first, 0), read(&first, 64 * MIB - 1)], [0, 0]);
+    }
+
+    #[test]
+    fn what_is_not_this_template_is_none() {
+        let open = |file, key, shape: &Shape| Template::open(file, key, shape).unwrap().is_some();
+        let shape = two_processors();
+        assert!(open(template_file(), &KEY, &shape));
+        assert!(!open(template_file(), &[8; 32], &shape), "another key");
+        assert!(!open(template_file(), &KEY, &Shape::new(VcpuCount::ONE, 64 * MIB)), "another shape");
+        assert!(!open(file_with(&[], 0), &KEY, &shape));
+        assert!(!open(file_with(&[0, PAGE_SIZE], 2 * PAGE_SIZE), &KEY, &shape));
+        let cut = template_file();
+        cut.set_len(64 * MIB).unwrap();
+        assert!(!open(cut, &KEY, &shape));
+    }
+
+    #[test]
+    fn a_header_with_more_state_than_there_can_be_is_none() {
+        let header = |state_bytes| Header { key: KEY, state_bytes, purpose_address: 1 }.to_bytes();
+        assert!(Header::from_bytes(&header(STATE_MAX)).is_some());
+        assert!(Header::from_bytes(&header(STATE_MAX + 1)).is_none());
+        assert!(Header::from_bytes(&header(0)[..50]).is_none());
+    }
+
+    #[test]
+    fn the_gap_is_not_in_the_file() {
+        assert_eq!(offset_in_file(MIB), MIB);
+        assert_eq!(offset_in_file(layout::GAP_END), layout::GAP_START);
+    }
+}

@@ -209,14 +209,16 @@ fn entries(entries: &[kvm_msr_entry]) -> Result<Msrs, kvm_ioctls::Error> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use super::*;
 
-    fn msr(index: u32, data: u64) -> kvm_msr_entry {
+    /// A model-specific register.
+    pub fn msr(index: u32, data: u64) -> kvm_msr_entry {
         kvm_msr_entry { index, data, ..Default::default() }
     }
 
-    fn state() -> MachineState {
+    /// That of a machine with two processors.
+    pub fn state() -> MachineState {
         let vcpu = |rip| VcpuState {
             mp_state: kvm_mp_state { mp_state: 3 },
             regs: kvm_regs { rip, ..Default::default() },
@@ -231,6 +233,12 @@ mod tests {
         let chips = CHIPS.map(|chip_id| kvm_irqchip { chip_id, ..Default::default() }).to_vec();
         MachineState { chips, clock_ns: 5, tsc: 6, vcpus: vec![vcpu(1), vcpu(2)] }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{msr, state};
+    use super::*;
 
     #[test]
     fn a_state_survives_as_bytes() {
