@@ -25,7 +25,6 @@ use crate::image_manifest::Event;
 use crate::life::{ExitPolicy, Life, Restart};
 use crate::limits::{AppLimits, CgroupSetting, CgroupVersion, PodLimits};
 use crate::pod_manifest::{PodManifest, RuntimeApp};
-use crate::rates;
 use crate::streams::{InputMode, StreamModes};
 use crate::types::AcName;
 
@@ -184,8 +183,8 @@ const EMPTY_DIRECTORY: &str = "empty/directory";
 pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
     if world.is_fly() {
         fly::check(manifest)?;
-        rates::refuse(manifest)?;
     }
+    world.check_rates(manifest)?;
     if world.interactive && manifest.apps.len() != 1 {
         return Err(Error::Invalid(format!(
             "--interactive needs exactly one app, not {}",
@@ -235,7 +234,7 @@ fn pod_setup(manifest: &PodManifest, world: &World, volumes: &Volumes) -> Vec<Op
     };
     let quiet = MountFlags { no_exec: false, ..MountFlags::INERT };
     operations.push(mount("tmpfs", &pod_root, quiet, "mode=0755"));
-    if manifest.is_mutable() && matches!(world.isolation, Isolation::Vm { .. }) {
+    if manifest.is_mutable() && world.is_vm() {
         operations.extend(addition::vm_supplies(&pod_root));
     }
     match world.private_users() {
@@ -371,8 +370,7 @@ fn app_plan(app: &RuntimeApp, limits: &AppLimits, world: &World, alone: bool) ->
         // Without isolation the caller's terminal is the app's own.
         stdio: streams.stdio(world.interactive && !world.is_fly()),
         streams,
-        cgroup: matches!(world.isolation, Isolation::Vm { .. })
-            .then(|| limits.cgroup_settings(CgroupVersion::V2)),
+        cgroup: world.is_vm().then(|| limits.cgroup_settings(CgroupVersion::V2)),
         // As upstream's stage1: what is not confined to its paths is not to its devices.
         devices: (!world.insecure.paths && !world.is_fly()).then(DevicePolicy::closed),
         life,

@@ -77,7 +77,8 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let to_guest = vec![(sessions::listen(&pod.directory)?, SESSION_PORT)];
     let quota = quota::enter(&pod, &limits, images.mapped_bytes, volumes.servers())?;
     let (servers, file_systems) = volumes.serve()?;
-    let mut config = machine::config(&pod, &limits, kvm, images, cards.host, file_systems, to_guest)?;
+    let disk = throttles::of_disk(&rates);
+    let mut config = machine::config(&pod, (&limits, disk), kvm, images, cards.host, file_systems, to_guest)?;
     let image_writes = ImageWrites::new()?;
     config.pmem_writes = Some(image_writes.counter()?);
     #[cfg(feature = "gdb")]
@@ -85,7 +86,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let running = Running::start(config, ends, pod.arguments.debug)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
     status::write_vmm_pid(&pod.directory, running.pid())?;
-    let site = plan.mutable.then(|| Box::new(GuestSite::new(&pod, kinds)) as Box<dyn Site>);
+    let site = plan.mutable.then(|| Box::new(GuestSite::new(&pod, rates, kinds)) as Box<dyn Site>);
     let caller = Caller { signals: &signals, terminal: terminal.as_ref() };
     let machine = Machine { running: &running, doors, alarm: image_writes.alarm()? };
     let result = accompany(&pod, &plan, site, machine, caller, &mut timeline);
