@@ -125,6 +125,13 @@ fn what_is_wrong_leaves_the_pod_as_it_was() {
     refused(sandbox.rkt(&["app", "add", &uuid, &busybox, &busybox]), "one image");
     refused(sandbox.rkt(&["app", "add", &uuid, "--name=a", &busybox]), "must follow");
     refused(sandbox.rkt(&["app", "add", "ffffffff", &busybox]), "no matches");
+    let isolators =
+        json!([{ "name": "resource/network-bandwidth", "value": { "default": true, "limit": "2M" } }]);
+    let app = json!({ "exec": ["/bin/true"], "user": "0", "group": "0", "isolators": isolators });
+    let rates = sandbox.rkt(&["app", "add", &uuid, &Aci::new(app, &[]).path(), "--name=a"]);
+    let as_a_whole =
+        "\"a\" asks for isolator resource/network-bandwidth with 2000000, and a micro-VM of several apps";
+    refused(rates, if stage1() == "kvm" { as_a_whole } else { "use --stage1=kvm" });
     refused(sandbox.app("start", "other"), "no app \"other\"");
     refused(sandbox.app("rm", "other"), "no app \"other\"");
     // Its image has a file where a volume belongs: that shows when it starts.
