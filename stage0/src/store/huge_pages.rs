@@ -76,10 +76,15 @@ impl View {
         Ok(pages.iter().all(|page: &u8| page & 1 == 1))
     }
 
+    /// Gathers one, of which a page has been looked at: else Linux 6.1 does it and says EINVAL, for want of a page table.
     fn collapse(&self, index: usize) -> nix::Result<()> {
-        // SAFETY: the range is mapped, and its contents stay as they are.
-        let result = unsafe { libc::madvise(self.huge_page(index), HUGE_PAGE, libc::MADV_COLLAPSE) };
-        Errno::result(result).map(drop)
+        self.advise(index, PAGE, libc::MADV_POPULATE_READ)?;
+        self.advise(index, HUGE_PAGE, libc::MADV_COLLAPSE)
+    }
+
+    fn advise(&self, index: usize, bytes: usize, advice: libc::c_int) -> nix::Result<()> {
+        // SAFETY: the range is mapped, and neither advice changes what is in it.
+        Errno::result(unsafe { libc::madvise(self.huge_page(index), bytes, advice) }).map(drop)
     }
 
     fn huge_page(&self, index: usize) -> *mut libc::c_void {
