@@ -48,6 +48,9 @@ pub struct Plan {
     pub setup: Vec<Operation>,
     /// In starting order.
     pub apps: Vec<AppPlan>,
+    /// The settings of the cgroup around the apps' where the supervisor makes theirs (VM); none if there is no such cgroup.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cgroup: Vec<CgroupSetting>,
     /// The network that a guest's init sets up; elsewhere the supervisor begins in one that is set up.
     #[serde(default)]
     pub network: GuestNetwork,
@@ -216,6 +219,7 @@ pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
         grace_period_ms: apps.iter().map(|app| app.life.kill_timeout_ms).max().unwrap_or(0),
         exit_policy: ExitPolicy::of(manifest)?,
         mutable: manifest.is_mutable(),
+        cgroup: if world.is_vm() { limits.guest_settings() } else { Vec::new() },
         apps,
         network: match &world.isolation {
             Isolation::Namespaces { .. } | Isolation::Fly { .. } => GuestNetwork::default(),

@@ -254,10 +254,6 @@ fn what_the_pod_as_a_whole_may_use() {
 /// An app may have as much as the pod, but not if another one has it already: then its limit is not to blame.
 #[test]
 fn an_app_that_is_killed_for_what_another_has() {
-    // A guest that is out of memory as a whole takes minutes to find that out on an emulated processor.
-    if stage1() == "kvm" {
-        return;
-    }
     let mut sandbox = Sandbox::start(&["--memory=96Mi"]);
     let keep = "dd if=/dev/zero of=/dev/shm/kept bs=1M count=60 2>/dev/null; echo has kept; sleep 1000";
     sandbox.add("keeper", &[], keep).success();
