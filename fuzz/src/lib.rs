@@ -6,6 +6,7 @@ mod bus;
 mod devices;
 mod files;
 mod formats;
+mod fuse;
 mod image;
 mod machine;
 

@@ -291,23 +291,29 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, Error> {
 #[derive(Debug)]
 pub struct Decoder {
     bytes: Vec<u8>,
+    /// How many of the bytes are of messages that were taken. They are let go together: one by one, each small message of a large
+    /// piece would move all that follow it.
+    taken: usize,
     limit: usize,
 }
 
 impl Decoder {
     /// A decoder that refuses messages of more than `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { bytes: Vec::new(), limit }
+        Self { bytes: Vec::new(), taken: 0, limit }
     }
 
     /// Takes what has arrived.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.taken);
+        self.taken = 0;
         self.bytes.extend_from_slice(bytes);
     }
 
     /// The next whole message, if there is one. After an error the channel is of no more use.
     pub fn next_message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
-        let Some((length, rest)) = self.bytes.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let left = self.bytes.get(self.taken..).unwrap_or_default();
+        let Some((length, rest)) = left.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
         let length = u32::from_le_bytes(*length) as usize;
         if length > self.limit {
             return Err(Error::MessageTooLarge { bytes: length, limit: self.limit });
@@ -315,7 +321,7 @@ impl Decoder {
         let Some(message) = rest.get(..length) else { return Ok(None) };
         let message = serde_json::from_slice(message)
             .map_err(|source| Error::Json { what: "control message", source })?;
-        self.bytes.drain(..LENGTH_BYTES + length);
+        self.taken += LENGTH_BYTES + length;
         Ok(Some(message))
     }
 }
@@ -376,6 +382,20 @@ mod tests {
             }
             assert_eq!(received, messages);
         }
+    }
+
+    #[test]
+    fn what_was_taken_is_let_go_with_the_next_piece() {
+        let piece = [encode(&FromSupervisor::Ready).unwrap(), vec![5]].concat();
+        let mut decoder = Decoder::new(100);
+        let mut take = |bytes: &[u8]| {
+            decoder.push(bytes);
+            let messages = std::iter::from_fn(|| decoder.next_message::<FromSupervisor>().unwrap()).count();
+            (messages, decoder.bytes.len())
+        };
+        assert_eq!(take(&piece), (1, piece.len()));
+        // The byte that was left begins a length.
+        assert_eq!(take(&[0, 0, 0]), (0, 4));
     }
 
     #[test]

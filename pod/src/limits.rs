@@ -129,6 +129,15 @@ impl PodLimits {
         Ok(())
     }
 
+    /// What the cgroup around the apps' has in a guest: the pod's memory, where it is limited as a whole. If only the machine's size
+    /// limited it, the guest's kernel would run out together with the apps, and before it kills any of them it takes away
+    /// what it can read again, the programs that run, over and over.
+    pub fn guest_settings(&self) -> Vec<CgroupSetting> {
+        let whole = self.pod.iter().filter(|pod| pod.memory_bytes.explicit);
+        let settings = whole.flat_map(|pod| pod.cgroup_settings(CgroupVersion::V2));
+        settings.filter(|setting| setting.controller == "memory").collect()
+    }
+
     /// The memory that an app may use, if the pod has that app.
     pub fn memory_of(&self, app: &AcName) -> Option<u64> {
         self.apps.iter().find(|limits| limits.app == *app).map(|limits| limits.memory_bytes.amount)
@@ -352,11 +361,15 @@ mod tests {
             [("cpu.max", "150000 100000"), ("memory.max", "134217728"), ("memory.swap.max", "0")]
         );
         assert!(limits.check_for_vm().is_ok());
+        let settings = limits.guest_settings();
+        let settings: Vec<_> = settings.iter().map(|set| (set.file.as_str(), set.value.as_str())).collect();
+        assert_eq!(settings, [("memory.max", "134217728"), ("memory.swap.max", "0")]);
     }
 
     #[test]
     fn a_pod_without_apps_has_room_for_one() {
         let limits = limits_in("", "").unwrap();
+        assert_eq!(limits.guest_settings(), []);
         assert_eq!((limits.cpu_milli(), limits.memory_bytes()), (DEFAULT_CPU_MILLI, DEFAULT_MEMORY_BYTES));
         let pids = limits_in(r#"{"name":"resource/pids","value":{"limit":64}}"#, "").unwrap();
         assert!(pids.check_for_vm().is_err() && pids.memory_bytes() == DEFAULT_MEMORY_BYTES);

@@ -25,7 +25,6 @@ use crate::image_manifest::Event;
 use crate::life::{ExitPolicy, Life, Restart};
 use crate::limits::{AppLimits, CgroupSetting, CgroupVersion, PodLimits};
 use crate::pod_manifest::{PodManifest, RuntimeApp};
-use crate::rates;
 use crate::streams::{InputMode, StreamModes};
 use crate::types::AcName;
 
@@ -49,6 +48,9 @@ pub struct Plan {
     pub setup: Vec<Operation>,
     /// In starting order.
     pub apps: Vec<AppPlan>,
+    /// The settings of the cgroup around the apps' where the supervisor makes theirs (VM); none if there is no such cgroup.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cgroup: Vec<CgroupSetting>,
     /// The network that a guest's init sets up; elsewhere the supervisor begins in one that is set up.
     #[serde(default)]
     pub network: GuestNetwork,
@@ -184,8 +186,8 @@ const EMPTY_DIRECTORY: &str = "empty/directory";
 pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
     if world.is_fly() {
         fly::check(manifest)?;
-        rates::refuse(manifest)?;
     }
+    world.check_rates(manifest)?;
     if world.interactive && manifest.apps.len() != 1 {
         return Err(Error::Invalid(format!(
             "--interactive needs exactly one app, not {}",
@@ -217,6 +219,7 @@ pub fn compute(manifest: &PodManifest, world: &World) -> Result<Plan, Error> {
         grace_period_ms: apps.iter().map(|app| app.life.kill_timeout_ms).max().unwrap_or(0),
         exit_policy: ExitPolicy::of(manifest)?,
         mutable: manifest.is_mutable(),
+        cgroup: if world.is_vm() { limits.guest_settings() } else { Vec::new() },
         apps,
         network: match &world.isolation {
             Isolation::Namespaces { .. } | Isolation::Fly { .. } => GuestNetwork::default(),
@@ -235,7 +238,7 @@ fn pod_setup(manifest: &PodManifest, world: &World, volumes: &Volumes) -> Vec<Op
     };
     let quiet = MountFlags { no_exec: false, ..MountFlags::INERT };
     operations.push(mount("tmpfs", &pod_root, quiet, "mode=0755"));
-    if manifest.is_mutable() && matches!(world.isolation, Isolation::Vm { .. }) {
+    if manifest.is_mutable() && world.is_vm() {
         operations.extend(addition::vm_supplies(&pod_root));
     }
     match world.private_users() {
@@ -371,8 +374,7 @@ fn app_plan(app: &RuntimeApp, limits: &AppLimits, world: &World, alone: bool) ->
         // Without isolation the caller's terminal is the app's own.
         stdio: streams.stdio(world.interactive && !world.is_fly()),
         streams,
-        cgroup: matches!(world.isolation, Isolation::Vm { .. })
-            .then(|| limits.cgroup_settings(CgroupVersion::V2)),
+        cgroup: world.is_vm().then(|| limits.cgroup_settings(CgroupVersion::V2)),
         // As upstream's stage1: what is not confined to its paths is not to its devices.
         devices: (!world.insecure.paths && !world.is_fly()).then(DevicePolicy::closed),
         life,

@@ -100,7 +100,7 @@ impl MachineRates {
 }
 
 /// Refuses a pod that asks for rates where it has no machine.
-pub fn refuse(manifest: &PodManifest) -> Result<(), Error> {
+pub(crate) fn refuse(manifest: &PodManifest) -> Result<(), Error> {
     check_none("the pod", &manifest.isolators)?;
     manifest.apps.iter().try_for_each(|app| check_none(&format!("app \"{}\"", app.name), app.isolators()))
 }

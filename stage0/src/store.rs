@@ -15,6 +15,7 @@
 
 mod export;
 mod hold;
+mod huge_pages;
 mod import;
 mod removal;
 mod source;

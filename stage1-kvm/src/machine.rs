@@ -10,7 +10,6 @@ use pod::disk_space;
 use pod::guest_network::GuestNetwork;
 use pod::limits::{GUEST_DESCRIPTORS_SHARE, GUEST_STEP_BYTES, PodLimits};
 use pod::plan::{Isolation, OpenedVolume};
-use pod::rates::MachineRates;
 use stage1::pod::Pod;
 
 use vmm::virtio::block::BlockConfig;
@@ -22,7 +21,7 @@ use vmm::{Level, MachineConfig, Shape, VcpuCount};
 
 use crate::error::Error;
 use crate::images::Images;
-use crate::{kernel, throttles, writable};
+use crate::{kernel, writable};
 
 /// The guest's root file system with its init, beside this program's own file: the first part of its persistent memory.
 const ROOT: &str = "guest.erofs";
@@ -48,11 +47,13 @@ pub fn shape(pod: &Pod, limits: &PodLimits, mapped_bytes: u64) -> Result<Shape, 
     Ok(Shape { vcpus, level, memory_bytes, command_line })
 }
 
-/// Opens what the machine is made of, which is `nothing` yet but of a shape. `to_guest` takes connections to the guest; those from it have no ends yet.
+/// Opens what the machine is made of, which is `nothing` yet but of a shape; its disk has the throttle. `to_guest` takes connections
+/// to the guest; those from it have no ends yet.
 pub fn config(
     pod: &Pod,
     nothing: MachineConfig,
     images: Images,
+    throttle: Throttle,
     nets: Vec<NetConfig>,
     file_systems: Vec<FsConfig>,
     to_guest: Vec<(UnixListener, u32)>,
@@ -60,8 +61,6 @@ pub fn config(
     let bare = bare(nothing, images.mapped)?;
     let disk_bytes = disk_space::of(&pod.manifest).map_err(Error::Limits)?;
     let scratch = writable::make(&pod.directory.scratch(), disk_bytes, pod.arguments.uuid)?;
-    let rates = MachineRates::of(&pod.manifest).map_err(Error::Limits)?;
-    let throttle = throttles::of_disk(&rates);
     let mut blocks = vec![BlockConfig { file: scratch, read_only: false, throttle }];
     blocks.extend(images.disks.into_iter().map(read_only));
     Ok(MachineConfig {

@@ -86,6 +86,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         &pod,
         MachineConfig::new(kvm, shape, start),
         images,
+        throttles::of_disk(&rates),
         cards.host,
         file_systems,
         to_guest,
@@ -97,7 +98,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let running = Running::start(config, ends, pod.arguments.debug)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
     status::write_vmm_pid(&pod.directory, running.pid())?;
-    let site = plan.mutable.then(|| Box::new(GuestSite::new(&pod, kinds)) as Box<dyn Site>);
+    let site = plan.mutable.then(|| Box::new(GuestSite::new(&pod, rates, kinds)) as Box<dyn Site>);
     let caller = Caller { signals: &signals, terminal: terminal.as_ref() };
     let machine = Machine { running: &running, doors, alarm: image_writes.alarm()? };
     let result = accompany(&pod, &plan, site, machine, caller, &mut timeline);

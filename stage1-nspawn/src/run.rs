@@ -10,7 +10,6 @@ use pod::abi::{CpuTemplate, Ipc};
 use pod::limits::PodLimits;
 use pod::net::Net;
 use pod::plan::{Isolation, Plan, PrivateUsers};
-use pod::rates;
 use stage1::attend::{Connection, Control, Site, Streams as CarriedStreams, attend};
 use stage1::cgroup::{AppCgroup, CONTROLLERS, Cgroups};
 use stage1::entrance::Entrance;
@@ -142,7 +141,6 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
 }
 
 fn make_cgroups(pod: &Pod, plan: &Plan) -> Result<Cgroups, Error> {
-    rates::refuse(&pod.manifest).map_err(Error::Limits)?;
     let limits = PodLimits::of(&pod.manifest).map_err(Error::Limits)?;
     let apps = limits.apps.iter().zip(&plan.apps);
     let apps: Vec<_> =

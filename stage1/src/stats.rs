@@ -1,7 +1,7 @@
 //! The `stats` entrypoint: what a running pod uses, as JSON ([`PodStatistics`]). In namespaces the host's cgroups tell it; of a
 //! guest's apps only the guest's supervisor knows, and is asked by way of the pod's parent.
 
-mod mappings;
+pub mod mappings;
 
 use std::fs;
 use std::io::Write;

@@ -21,42 +21,83 @@ use crate::{AppCgroups, sys};
 
 /// A cgroup's file with its processes.
 const PROCS: &str = "cgroup.procs";
+/// A cgroup's file with the controllers of those below it.
+const SUBTREE: &str = "cgroup.subtree_control";
 
 /// The most of a file that is read: they are pages.
 const MAX_FILE_BYTES: u64 = 64 << 10;
 
-/// Makes a cgroup for each app, with its limits and its device policy; the `cgroup.procs` files by which processes enter them, in the plan's
-/// order.
+/// The cgroup around the apps', where the pod has limits as a whole. No app has such a name.
+const POD: &str = "_pod";
+
+/// Makes a cgroup for each app, with its limits and its device policy, and one around them if the pod has limits as a whole; the
+/// `cgroup.procs` files by which processes enter them, in the plan's order.
 pub fn make(plan: &Plan) -> Result<Vec<AppCgroups>, Error> {
-    if plan.apps.iter().all(|app| app.cgroup.is_none()) {
+    if plan.cgroup.is_empty() && plan.apps.iter().all(|app| app.cgroup.is_none()) {
         return Ok(plan.apps.iter().map(|_| AppCgroups::default()).collect());
     }
-    // Nothing else needs the hierarchy, so it is mounted nowhere.
-    let root = sys::mount_detached(c"cgroup2").map_err(Error::system("mount cgroup2"))?;
-    enable(&root, &plan.apps)?;
-    plan.apps.iter().map(|app| make_one(&root, app)).collect()
+    if !plan.cgroup.is_empty() {
+        make_pod(&plan.cgroup)?;
+    }
+    let above = above_apps()?;
+    enable(&above, plan.apps.iter().filter_map(|app| app.cgroup.as_ref()).flatten())?;
+    plan.apps.iter().map(|app| make_one(&above, app)).collect()
 }
 
-/// Enables the controllers that the limits of apps need.
-fn enable(root: &OwnedFd, apps: &[AppPlan]) -> Result<(), Error> {
-    let settings = || apps.iter().filter_map(|app| app.cgroup.as_ref()).flatten();
-    let controllers: BTreeSet<&str> = settings().map(|setting| setting.controller.as_str()).collect();
+fn make_pod(settings: &[CgroupSetting]) -> Result<(), Error> {
+    let above = above_apps()?;
+    enable(&above, settings.iter())?;
+    make_directory(above.last(), POD, settings.iter()).map(drop)
+}
+
+/// The cgroups in which those of the apps are: the hierarchy's root and, where there is one, the pod's. Nothing else needs the
+/// hierarchy, so it is mounted nowhere.
+fn above_apps() -> Result<Above, Error> {
+    let root = sys::mount_detached(c"cgroup2").map_err(Error::system("mount cgroup2"))?;
+    match openat(&root, POD, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
+        Ok(pod) => Ok(Above { root, pod: Some(pod) }),
+        Err(Errno::ENOENT) => Ok(Above { root, pod: None }),
+        Err(errno) => Err(Error::system(format!("open cgroup {POD}"))(errno)),
+    }
+}
+
+/// What [`above_apps`] finds.
+struct Above {
+    root: OwnedFd,
+    pod: Option<OwnedFd>,
+}
+
+impl Above {
+    /// In which the apps' are.
+    fn last(&self) -> &OwnedFd {
+        self.pod.as_ref().unwrap_or(&self.root)
+    }
+
+    /// From the top down, as controllers have to be enabled.
+    fn all(&self) -> impl Iterator<Item = &OwnedFd> {
+        std::iter::once(&self.root).chain(&self.pod)
+    }
+}
+
+/// Enables the controllers that these settings need in what is below.
+fn enable<'s>(above: &Above, settings: impl Iterator<Item = &'s CgroupSetting> + Clone) -> Result<(), Error> {
+    let controllers: BTreeSet<&str> = settings.clone().map(|setting| setting.controller.as_str()).collect();
     for controller in controllers {
-        let required = settings().any(|setting| setting.required && setting.controller == controller);
-        let enabled = write(root, "cgroup.subtree_control", &format!("+{controller}"));
+        let required = settings.clone().any(|setting| setting.required && setting.controller == controller);
+        let enabled = above.all().try_for_each(|cgroup| write(cgroup, SUBTREE, &format!("+{controller}")));
         unless_required(enabled, required)
             .map_err(Error::system(format!("enable the cgroup controller {controller}")))?;
     }
     // It limits nothing, and counts.
-    let _ = write(root, "cgroup.subtree_control", "+io");
+    let _ = above.all().try_for_each(|cgroup| write(cgroup, SUBTREE, "+io"));
     Ok(())
 }
 
 /// Makes the cgroup of an app that comes late.
 pub fn make_late(app: &AppPlan) -> Result<AppCgroups, Error> {
-    let root = sys::mount_detached(c"cgroup2").map_err(Error::system("mount cgroup2"))?;
-    enable(&root, std::slice::from_ref(app))?;
-    make_one(&root, app)
+    let above = above_apps()?;
+    enable(&above, app.cgroup.iter().flatten())?;
+    make_one(&above, app)
 }
 
 /// Removes the cgroup of an app that has left, if it was made here.
@@ -64,23 +105,32 @@ pub fn remove(app: &AppPlan) -> Result<(), Error> {
     if app.cgroup.is_none() {
         return Ok(());
     }
-    let root = sys::mount_detached(c"cgroup2").map_err(Error::system("mount cgroup2"))?;
     let name = app.name.as_str();
-    match unlinkat(&root, name, UnlinkatFlags::RemoveDir) {
+    match unlinkat(above_apps()?.last(), name, UnlinkatFlags::RemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(errno) => Err(Error::system(format!("remove cgroup {name}"))(errno)),
     }
 }
 
-fn make_one(root: &OwnedFd, app: &AppPlan) -> Result<AppCgroups, Error> {
-    let name = app.name.as_str();
-    let made = mkdirat(root, name, Mode::from_bits_truncate(0o755))
-        .and_then(|()| openat(root, name, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()));
+/// Makes a cgroup and writes its settings.
+fn make_directory<'s>(
+    above: &OwnedFd,
+    name: &str,
+    settings: impl Iterator<Item = &'s CgroupSetting>,
+) -> Result<OwnedFd, Error> {
+    let made = mkdirat(above, name, Mode::from_bits_truncate(0o755))
+        .and_then(|()| openat(above, name, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()));
     let cgroup = made.map_err(Error::system(format!("make cgroup {name}")))?;
-    for CgroupSetting { file, value, required, .. } in app.cgroup.iter().flatten() {
+    for CgroupSetting { file, value, required, .. } in settings {
         unless_required(write(&cgroup, file, value), *required)
             .map_err(Error::system(format!("write \"{value}\" to {file} of cgroup {name}")))?;
     }
+    Ok(cgroup)
+}
+
+fn make_one(above: &Above, app: &AppPlan) -> Result<AppCgroups, Error> {
+    let name = app.name.as_str();
+    let cgroup = make_directory(above.last(), name, app.cgroup.iter().flatten())?;
     if let Some(policy) = &app.devices {
         let failed = |source| Error::Devices { cgroup: name.to_owned(), source };
         devices::confine(cgroup.as_fd(), policy).map_err(failed)?;

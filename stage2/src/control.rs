@@ -130,6 +130,7 @@ mod tests {
             grace_period_ms: 7,
             exit_policy: Default::default(),
             mutable: false,
+            cgroup: Vec::new(),
         };
         let mut parent = File::from(there);
         parent.write_all(&encode(&ToSupervisor::Start(Box::new(plan.clone()))).unwrap()).unwrap();

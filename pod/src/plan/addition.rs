@@ -13,7 +13,6 @@ use super::{
 use crate::Error;
 use crate::limits::PodLimits;
 use crate::pod_manifest::{PodManifest, RuntimeApp};
-use crate::rates;
 use crate::streams::InputMode;
 use crate::types::AcName;
 use crate::volumes::{PodVolume, VolumeSource, assign};
@@ -55,9 +54,7 @@ pub fn addition(before: &PodManifest, after: &PodManifest, world: &World) -> Res
         return Err(Error::Invalid("one app is added, with its image".into()));
     };
     let index = after.apps.len() - 1;
-    if !matches!(world.isolation, Isolation::Vm { .. }) {
-        rates::refuse(after)?;
-    }
+    world.check_rates(after)?;
     let (limits, volumes) = (PodLimits::of(after)?, Volumes::of(after, world)?);
     let limits =
         limits.apps.get(index).ok_or_else(|| Error::Invalid(format!("no limits of app \"{}\"", app.name)))?;

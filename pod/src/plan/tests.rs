@@ -109,6 +109,15 @@ fn only_a_guest_sets_its_network_up() {
 }
 
 #[test]
+fn rates_are_planned_where_there_is_a_machine_to_keep_them() {
+    let rate = r#"[{"name":"resource/network-bandwidth","value":{"default":true,"limit":"1M"}}]"#;
+    let manifest = PodManifest { isolators: serde_json::from_str(rate).unwrap(), ..manifest() };
+    assert!(compute(&manifest, &vm()).is_ok());
+    let error = compute(&manifest, &namespaces()).unwrap_err().to_string();
+    assert!(error.contains("resource/network-bandwidth") && error.contains("--stage1=kvm"), "{error}");
+}
+
+#[test]
 fn the_root_is_changed_after_every_mount() {
     for world in [vm(), namespaces()] {
         let plan = compute(&manifest(), &world).unwrap();

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use super::{OpenedVolume, PrivateUsers};
 use crate::abi::{Insecure, Ipc};
 use crate::guest_network::GuestNetwork;
+use crate::pod_manifest::PodManifest;
+use crate::{Error, rates};
 
 /// What the plan depends on beside the manifest.
 #[derive(Clone, Debug)]
@@ -46,6 +48,15 @@ impl World {
 
     pub(super) fn is_fly(&self) -> bool {
         matches!(self.isolation, Isolation::Fly { .. })
+    }
+
+    pub(super) fn is_vm(&self) -> bool {
+        matches!(self.isolation, Isolation::Vm { .. })
+    }
+
+    /// Refuses rates where there is no machine of the pod's own to keep them.
+    pub(super) fn check_rates(&self, manifest: &PodManifest) -> Result<(), Error> {
+        if self.is_vm() { Ok(()) } else { rates::refuse(manifest) }
     }
 }
 

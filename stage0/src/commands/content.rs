@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use pod::abi::PodDirectory;
 use pod::disk_space;
+use pod::guest_network::GuestNetwork;
 use pod::image_manifest::ImageManifest;
 use pod::limits::PodLimits;
 use pod::net::Net;
 use pod::plan::{self, ImageSource, Isolation, Layers, OpenedVolume, Plan, PrivateUsers, World};
 use pod::pod_manifest::PodManifest;
 use pod::ports;
-use pod::rates::{self, MachineRates};
+use pod::rates::MachineRates;
 use pod::selinux::Context;
 use pod::types::{AcName, ImageId};
 use pod::users::{COUNT, UserRange};
@@ -274,9 +275,6 @@ fn plan_of(
     private_users: bool,
     running: Running,
 ) -> Result<Plan, pod::Error> {
-    if stage1 != Stage1::Kvm {
-        rates::refuse(manifest)?;
-    }
     let layers = |_: &_| Layers { image: ImageSource::File(PathBuf::new()), writable: PathBuf::new() };
     let volumes = vec![OpenedVolume::Directory; pod::volumes::assign(manifest)?.volumes.len()];
     // Any will do.
@@ -285,8 +283,9 @@ fn plan_of(
     let world = World {
         isolation: match stage1 {
             Stage1::Fly => Isolation::Fly { pod_root: PathBuf::new(), volumes },
-            Stage1::Kvm | Stage1::Nspawn => {
-                Isolation::Namespaces { pod_root: PathBuf::new(), volumes, users }
+            Stage1::Nspawn => Isolation::Namespaces { pod_root: PathBuf::new(), volumes, users },
+            Stage1::Kvm => {
+                Isolation::Vm { scratch: PathBuf::new(), volumes, network: GuestNetwork::default() }
             }
         },
         hostname: String::new(),

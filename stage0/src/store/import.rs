@@ -10,7 +10,7 @@ use pod::image_manifest::ImageManifest;
 use pod::types::ImageId;
 
 use super::workspace::Workspace;
-use super::{EROFS_FILE, Error, Image, MANIFEST_FILE, SOURCE_FILE, Store, source, sums};
+use super::{EROFS_FILE, Error, Image, MANIFEST_FILE, SOURCE_FILE, Store, huge_pages, source, sums};
 use crate::image::digest::Digest;
 use crate::image::{Opened, Rendered};
 
@@ -93,6 +93,8 @@ impl Store {
             digest.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
         });
         let digest = digest.map_err(Error::io("sync", &erofs_path))?;
+        drop(erofs);
+        let _refusal_costs_speed = File::open(&erofs_path).and_then(|erofs| huge_pages::gather(&erofs));
         let sums = sums::lines(&[
             (EROFS_FILE, digest),
             (MANIFEST_FILE, Digest::sha256(&rendered.manifest_json)),

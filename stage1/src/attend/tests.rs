@@ -94,6 +94,7 @@ fn plan() -> Plan {
         grace_period_ms: 0,
         exit_policy: Default::default(),
         mutable: false,
+        cgroup: Vec::new(),
     }
 }
 

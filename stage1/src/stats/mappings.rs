@@ -25,35 +25,77 @@ pub struct Mappings {
 /// From the whole text.
 pub fn parse(smaps: &str) -> Mappings {
     let mut all = Mappings::default();
-    let mut mapping = Mapping::default();
-    for line in smaps.lines() {
-        mapping = match Mapping::begin(line) {
-            Some(next) => next,
-            None => mapping.with(line),
-        };
-        // The last line of a mapping.
-        if line.starts_with(FLAGS) {
-            all.add(&mapping);
+    for mapping in each(smaps) {
+        match mapping.purpose() {
+            Purpose::Ram => {
+                let ram = all.ram.get_or_insert_default();
+                ram.bytes = ram.bytes.saturating_add(mapping.bytes);
+                ram.resident_bytes = ram.resident_bytes.saturating_add(mapping.anonymous_bytes);
+            }
+            Purpose::Image => {}
+            Purpose::Own => all.own_bytes = all.own_bytes.saturating_add(mapping.resident_bytes),
         }
     }
     all
 }
 
+/// The mappings that the text tells of, one by one.
+pub fn each(smaps: &str) -> impl Iterator<Item = Mapping> {
+    let mut mapping = Mapping::default();
+    smaps.lines().filter_map(move |line| {
+        mapping = match Mapping::begin(line) {
+            Some(next) => next,
+            None => mapping.with(line),
+        };
+        // The last line of a mapping.
+        line.starts_with(FLAGS).then_some(mapping)
+    })
+}
+
 const FLAGS: &str = "VmFlags:";
 
+/// What a VMM has mapped something for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The guest's memory.
+    Ram,
+    /// The guest's images.
+    Image,
+    /// Itself.
+    Own,
+}
+
+/// One mapping.
 #[derive(Clone, Copy, Debug, Default)]
-struct Mapping {
+pub struct Mapping {
+    /// Its size.
+    pub bytes: u64,
+    /// What of it is resident (proc_pid_smaps(5), `Rss`).
+    pub resident_bytes: u64,
+    /// The same, with what several processes share divided among them (`Pss`): this can be summed up over processes.
+    pub proportional_bytes: u64,
+    /// What no other process shares.
+    pub private_bytes: u64,
     private_writable: bool,
     shared_read_only: bool,
     has_file: bool,
     guest_flags: bool,
-    bytes: u64,
-    resident_bytes: u64,
-    /// What of that is not a file's.
+    /// What of it is not a file's.
     anonymous_bytes: u64,
 }
 
 impl Mapping {
+    /// What it is for.
+    pub fn purpose(&self) -> Purpose {
+        if self.private_writable && self.guest_flags {
+            Purpose::Ram
+        } else if self.shared_read_only && self.has_file {
+            Purpose::Image
+        } else {
+            Purpose::Own
+        }
+    }
+
     /// From a line like `7f00-7f10 rw-p 00000000 00:00 0   /path`.
     fn begin(line: &str) -> Option<Self> {
         let mut words = line.split_whitespace();
@@ -74,9 +116,17 @@ impl Mapping {
     /// With what a further line tells of it.
     fn with(mut self, line: &str) -> Self {
         let (name, value) = line.split_once(':').unwrap_or((line, ""));
+        let bytes = || {
+            let kib = value.trim().trim_end_matches("kB").trim_end().parse::<u64>();
+            kib.unwrap_or_default().saturating_mul(1 << 10)
+        };
         match name {
-            "Rss" => self.resident_bytes = bytes(value),
-            "Anonymous" => self.anonymous_bytes = bytes(value),
+            "Rss" => self.resident_bytes = bytes(),
+            "Pss" => self.proportional_bytes = bytes(),
+            "Anonymous" => self.anonymous_bytes = bytes(),
+            "Private_Clean" | "Private_Dirty" => {
+                self.private_bytes = self.private_bytes.saturating_add(bytes());
+            }
             "VmFlags" => {
                 let has = |wanted: &str| value.split_whitespace().any(|flag| flag == wanted);
                 self.guest_flags = has("nr") && (has("hg") || has("nh"));
@@ -84,25 +134,6 @@ impl Mapping {
             _ => {}
         }
         self
-    }
-}
-
-/// From `   12 kB`.
-fn bytes(value: &str) -> u64 {
-    let kib = value.trim().trim_end_matches("kB").trim_end().parse::<u64>();
-    kib.unwrap_or_default().saturating_mul(1 << 10)
-}
-
-impl Mappings {
-    fn add(&mut self, mapping: &Mapping) {
-        let Mapping { bytes, resident_bytes, anonymous_bytes, .. } = *mapping;
-        if mapping.private_writable && mapping.guest_flags {
-            let ram = self.ram.get_or_insert_default();
-            ram.bytes = ram.bytes.saturating_add(bytes);
-            ram.resident_bytes = ram.resident_bytes.saturating_add(anonymous_bytes);
-        } else if !(mapping.shared_read_only && mapping.has_file) {
-            self.own_bytes = self.own_bytes.saturating_add(resident_bytes);
-        }
     }
 }
 
@@ -117,7 +148,7 @@ mod tests {
         let anonymous = if inode == TEMPLATE { rss - 4 } else { rss };
         format!(
             "{range} {permissions} 00000000 00:00 {inode}   /x y\nSize:  4 kB\nRss:   {rss} kB\nPss: 1 kB\n\
-             Anonymous: {anonymous} kB\nVmFlags: rd wr mr {flags}\n"
+             Private_Clean: 2 kB\nPrivate_Dirty: 3 kB\nAnonymous: {anonymous} kB\nVmFlags: rd wr mr {flags}\n"
         )
     }
 
@@ -139,6 +170,16 @@ mod tests {
         ];
         let ram = Ram { bytes: 5 << 20, resident_bytes: 107 << 10 };
         assert_eq!(parse(&smaps.concat()), Mappings { ram: Some(ram), own_bytes: 31 << 10 });
+    }
+
+    #[test]
+    fn what_is_shared_is_told_apart() {
+        let smaps =
+            mapping("a00000-a01000", "r-xp", 5, 8, "") + &mapping("b00000-b01000", "r--s", 5, 9, "nr");
+        let told: Vec<_> = each(&smaps)
+            .map(|m| (m.purpose(), m.resident_bytes >> 10, m.proportional_bytes >> 10, m.private_bytes >> 10))
+            .collect();
+        assert_eq!(told, [(Purpose::Own, 8, 1, 5), (Purpose::Image, 9, 1, 5)]);
     }
 
     #[test]

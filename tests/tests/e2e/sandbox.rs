@@ -125,6 +125,13 @@ fn what_is_wrong_leaves_the_pod_as_it_was() {
     refused(sandbox.rkt(&["app", "add", &uuid, &busybox, &busybox]), "one image");
     refused(sandbox.rkt(&["app", "add", &uuid, "--name=a", &busybox]), "must follow");
     refused(sandbox.rkt(&["app", "add", "ffffffff", &busybox]), "no matches");
+    let isolators =
+        json!([{ "name": "resource/network-bandwidth", "value": { "default": true, "limit": "2M" } }]);
+    let app = json!({ "exec": ["/bin/true"], "user": "0", "group": "0", "isolators": isolators });
+    let rates = sandbox.rkt(&["app", "add", &uuid, &Aci::new(app, &[]).path(), "--name=a"]);
+    let as_a_whole =
+        "\"a\" asks for isolator resource/network-bandwidth with 2000000, and a micro-VM of several apps";
+    refused(rates, if stage1() == "kvm" { as_a_whole } else { "use --stage1=kvm" });
     refused(sandbox.app("start", "other"), "no app \"other\"");
     refused(sandbox.app("rm", "other"), "no app \"other\"");
     // Its image has a file where a volume belongs: that shows when it starts.
@@ -247,10 +254,6 @@ fn what_the_pod_as_a_whole_may_use() {
 /// An app may have as much as the pod, but not if another one has it already: then its limit is not to blame.
 #[test]
 fn an_app_that_is_killed_for_what_another_has() {
-    // A guest that is out of memory as a whole takes minutes to find that out on an emulated processor.
-    if stage1() == "kvm" {
-        return;
-    }
     let mut sandbox = Sandbox::start(&["--memory=96Mi"]);
     let keep = "dd if=/dev/zero of=/dev/shm/kept bs=1M count=60 2>/dev/null; echo has kept; sleep 1000";
     sandbox.add("keeper", &[], keep).success();
