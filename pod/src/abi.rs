@@ -23,9 +23,7 @@ pub use cpu_template::CpuTemplate;
 pub use entrypoints::{
     AppArguments, AttachArguments, EnterArguments, ExportArguments, StatsArguments, StopArguments,
 };
-pub use interface::{
-    ENV_ENTER_APP, ENV_ENTER_COMMAND, ENV_ENTER_PID, Entrypoint, Interface, app_arguments,
-};
+pub use interface::{ENV_ENTER_APP, ENV_ENTER_COMMAND, ENV_ENTER_PID, Entrypoint, Interface, app_arguments};
 pub use ipc::Ipc;
 pub use names::{HostsFrom, NamesFrom, ResolvFrom};
 

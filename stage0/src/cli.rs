@@ -12,6 +12,7 @@ mod names;
 mod pod_line;
 mod pods;
 mod sandbox;
+mod stage1;
 mod values;
 
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ use pod::session::Action as ChangeOfApp;
 pub use app::AppChoice;
 use app::AppSubcommand;
 pub use apps::AppArguments;
-pub use flags::{AppFlags, PodFlags, RunFlags, Stage1};
+pub use flags::{AppFlags, PodFlags, RunFlags};
 pub use image::{ImageCommand, ImageField, ImageListFlags, Order, TreeFlags};
 pub use insecure::InsecureOptions;
 use insecure::parse_option;
@@ -35,6 +36,7 @@ pub use pod_line::PodLine;
 use pod_line::{PrepareLine, RunLine};
 pub use pods::{AttachFlags, EnterFlags, ExportFlags, LogsFlags, PodChoice, StatusFlags, StatusFormat, Wait};
 use pods::{OnePod, SomePods};
+pub use stage1::{Stage1, Stage1Choice, Stage1Image, local_file};
 
 use crate::pods::gc::Collection;
 

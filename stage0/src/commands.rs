@@ -5,6 +5,7 @@ pub mod app;
 mod content;
 pub mod enter;
 pub mod export;
+mod foreign;
 pub mod image;
 pub mod images;
 pub mod logs;

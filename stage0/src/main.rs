@@ -90,10 +90,7 @@ fn carry_out(globals: &cli::Globals, action: Action, started: u64) -> Result<Exi
         Action::AppRemove(app) => commands::app::remove(globals, &app),
         Action::AppList { pod, no_legend } => commands::app::list(globals, &pod, no_legend),
         Action::AppStatus { app, format } => commands::app::tell(globals, &app, format),
-        Action::AppChange { app, action } => match commands::app::change(globals, &app, action) {
-            Ok(never) => match never {},
-            Err(error) => Err(error),
-        },
+        Action::AppChange { app, action } => commands::app::change(globals, &app, action),
         Action::Attach { pod, flags } => match commands::enter::attach(globals, &pod, &flags) {
             Ok(never) => match never {},
             Err(error) => Err(error),

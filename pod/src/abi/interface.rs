@@ -218,7 +218,9 @@ fn inside(annotation: &str, path: &str) -> Result<PathBuf, Error> {
     if plain && relative.components().next().is_some() {
         return Ok(relative.to_owned());
     }
-    Err(Error::Invalid(format!("the annotation {annotation} is \"{path}\", which is no path in the image's root")))
+    Err(Error::Invalid(format!(
+        "the annotation {annotation} is \"{path}\", which is no path in the image's root"
+    )))
 }
 
 /// The arguments of `app/add` and the like.
@@ -295,7 +297,10 @@ mod tests {
             (
                 3,
                 "--disable-paths",
-                RunArguments { insecure: super::super::Insecure { paths: true, ..Default::default() }, ..plain() },
+                RunArguments {
+                    insecure: super::super::Insecure { paths: true, ..Default::default() },
+                    ..plain()
+                },
             ),
             (
                 4,
@@ -312,10 +317,15 @@ mod tests {
             assert_eq!(given, format!("--net=host {hostname}{uuid}"));
             for (since, flag, arguments) in &cases {
                 match interface.run_arguments(arguments) {
-                    Ok(given) => assert!(number >= *since && given.iter().any(|word| word == flag), "{given:?}"),
+                    Ok(given) => {
+                        assert!(number >= *since && given.iter().any(|word| word == flag), "{given:?}")
+                    }
                     Err(error) => {
                         let (error, expected) = (error.to_string(), format!("version {since}"));
-                        assert!(number < *since && error.contains(&expected) && error.contains(flag), "{error}");
+                        assert!(
+                            number < *since && error.contains(&expected) && error.contains(flag),
+                            "{error}"
+                        );
                     }
                 }
             }

@@ -102,7 +102,7 @@ impl Content {
         let held = store.hold()?;
         let (manifest, images) = match &flags.pod_manifest {
             Some(path) => given_manifest(path, &store)?,
-            None => generated_manifest(globals, line, stage1, &store)?,
+            None => generated_manifest(globals, line, Some(stage1), &store)?,
         };
         ports::mappings(&manifest)?;
         let files: Vec<PathBuf> = images.iter().map(Image::erofs_path).collect();
@@ -135,10 +135,10 @@ impl Content {
 }
 
 /// What the images and the flags make, and the images in the order of the apps.
-fn generated_manifest(
+pub fn generated_manifest(
     globals: &Globals,
     line: &PodLine,
-    stage1: Stage1,
+    stage1: Option<Stage1>,
     store: &Store,
 ) -> Result<(PodManifest, Vec<Image>), Box<dyn Error>> {
     let environment = PodEnvironment::of(&line.flags)?;
@@ -153,7 +153,7 @@ fn generated_manifest(
 }
 
 /// What the user says, and the images in the order of the apps.
-fn given_manifest(path: &Path, store: &Store) -> Result<(PodManifest, Vec<Image>), Box<dyn Error>> {
+pub fn given_manifest(path: &Path, store: &Store) -> Result<(PodManifest, Vec<Image>), Box<dyn Error>> {
     let mut manifest = given::read(path)?;
     let images = manifest.apps.iter().map(|app| store.by_id(app.image.id.as_str()));
     let images = images.collect::<Result<Vec<_>, _>>()?;
@@ -174,11 +174,12 @@ pub fn app_image(
     Ok(AppImage { app: app.clone(), manifest: image.manifest_path(), tree })
 }
 
-/// The image of an app: an ID, a file or directory, or a name in the store. What cannot be run is not stored.
+/// The image of an app: an ID, a file or directory, or a name in the store. What cannot be run is not stored; what a stage1 of
+/// somebody's (`None`) can run, is not known.
 pub fn find(
     globals: &Globals,
     line: &PodLine,
-    stage1: Stage1,
+    stage1: Option<Stage1>,
     environment: &PodEnvironment,
     store: &Store,
     app: &AppArguments,
@@ -194,6 +195,7 @@ pub fn find(
     let PodFlags { private_users, volume, .. } = &line.flags;
     store.import(Path::new(text), &mut |id: &ImageId, manifest: &ImageManifest, erofs: &Path| {
         let runtime = runtime_app(Source { id, manifest }, app, environment, &line.mounts)?;
+        let Some(stage1) = stage1 else { return Ok(()) };
         let mut alone = PodManifest::new(vec![runtime]);
         alone.volumes = volume.clone();
         check_programs(&alone, &plan_of(&alone, stage1, *private_users, Running::ANY)?, &[(text, erofs)])

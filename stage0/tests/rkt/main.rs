@@ -11,6 +11,7 @@ mod archive;
 mod bad_images;
 mod command_line;
 mod enter;
+mod foreign;
 mod host;
 mod images;
 mod oci;
