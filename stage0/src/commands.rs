@@ -8,6 +8,7 @@ pub mod export;
 mod foreign;
 pub mod image;
 pub mod images;
+pub mod import;
 pub mod logs;
 pub mod manual;
 pub mod pods;
@@ -17,6 +18,7 @@ pub mod status;
 pub mod stop;
 mod table;
 mod timestamp;
+pub mod trust;
 
 use std::error::Error;
 use std::io::Write;

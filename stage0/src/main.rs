@@ -21,6 +21,7 @@ mod sockets;
 mod stage1;
 mod store;
 mod timeline;
+mod trust;
 mod users;
 mod volumes;
 
@@ -78,7 +79,8 @@ fn carry_out(globals: &cli::Globals, action: Action, started: u64) -> Result<Exi
                 Err(error) => Err(error),
             }
         }
-        Action::Fetch { images } => commands::images::fetch(globals, &images),
+        Action::Fetch(flags) => commands::images::fetch(globals, &flags),
+        Action::Trust(flags) => commands::trust::trust(globals, &flags),
         Action::Image(command) => image_command(globals, command),
         Action::Gc(collection) => commands::pods::gc(globals, collection),
         Action::Rm { pods } => commands::pods::rm(globals, &pods),

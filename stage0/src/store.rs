@@ -35,6 +35,7 @@ use pod::image_manifest::ImageManifest;
 use pod::types::ImageId;
 
 pub use hold::Held;
+pub use import::Accept;
 pub use verify::Verdict;
 pub use workspace::Workspace;
 

@@ -16,7 +16,7 @@ use pod::selinux::Context;
 use pod::types::{AcName, ImageId};
 use pod::users::{COUNT, UserRange};
 
-use super::images::check_signature_policy;
+use super::import::{check_stored, import};
 use crate::cli::{AppArguments, Globals, PodFlags, PodLine, Stage1};
 use crate::host::{Erofs, Kernel};
 use crate::pods::create::{AppImage, NewPod, Tree};
@@ -185,21 +185,24 @@ pub fn find(
     app: &AppArguments,
 ) -> Result<Image, Box<dyn Error>> {
     let text = app.image.as_str();
+    let (signature, pull) = (app.flags.signature.as_deref(), line.flags.pull.policy());
     if text.starts_with("sha512-") {
+        check_stored(text, signature, pull)?;
         return Ok(store.by_id(text)?);
     }
     if !Path::new(text).exists() {
+        check_stored(text, signature, pull)?;
         return Ok(store.by_name(text)?);
     }
-    check_signature_policy(globals, text)?;
     let PodFlags { private_users, volume, .. } = &line.flags;
-    store.import(Path::new(text), &mut |id: &ImageId, manifest: &ImageManifest, erofs: &Path| {
+    let mut accept = |id: &ImageId, manifest: &ImageManifest, erofs: &Path| {
         let runtime = runtime_app(Source { id, manifest }, app, environment, &line.mounts)?;
         let Some(stage1) = stage1 else { return Ok(()) };
         let mut alone = PodManifest::new(vec![runtime]);
         alone.volumes = volume.clone();
         check_programs(&alone, &plan_of(&alone, stage1, *private_users, Running::ANY)?, &[(text, erofs)])
-    })
+    };
+    import(globals, store, Path::new(text), signature, &mut accept)
 }
 
 /// Everything that the stage1 would refuse, before anything is made; the SELinux label of containers' files, if it is needed. The

@@ -4,10 +4,11 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use pod::abi::Interface;
+use pod::image_manifest::ImageManifest;
 
 use crate::cli::{Globals, Stage1Image, local_file};
-use crate::config;
 use crate::store::{self, Image, Store};
+use crate::{commands, config};
 
 /// Where stage1 images are unless the configuration says otherwise. What is there needs no signature: it is installed as rkt is.
 const DEFAULT_DIRECTORY: &str = "/usr/lib/rkt/stage1-images";
@@ -91,11 +92,14 @@ fn configured(
 }
 
 fn import(globals: &Globals, store: &Store, path: &Path) -> Result<Image, Box<dyn Error>> {
-    crate::commands::images::check_signature_policy(globals, &path.display().to_string())?;
-    import_trusted(store, path)
+    commands::import::import(globals, store, path, None, &mut |_, manifest, _| check(manifest))
 }
 
 fn import_trusted(store: &Store, path: &Path) -> Result<Image, Box<dyn Error>> {
-    store
-        .import(path, &mut |_, manifest, _| Interface::of(manifest).map(drop).map_err(Box::<dyn Error>::from))
+    store.import(path, None, &mut |_, manifest, _| check(manifest))
+}
+
+/// An image that is no stage1 is not stored.
+fn check(manifest: &ImageManifest) -> Result<(), Box<dyn Error>> {
+    Ok(Interface::of(manifest).map(drop)?)
 }

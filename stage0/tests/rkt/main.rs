@@ -22,3 +22,4 @@ mod run;
 mod status;
 mod stop;
 mod store;
+mod trust;
