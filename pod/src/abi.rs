@@ -4,6 +4,8 @@
 mod cgroup_path;
 mod cpu_template;
 mod entrypoints;
+mod foreign;
+mod interface;
 mod ipc;
 mod names;
 
@@ -21,6 +23,7 @@ pub use cpu_template::CpuTemplate;
 pub use entrypoints::{
     AppArguments, AttachArguments, EnterArguments, ExportArguments, StatsArguments, StopArguments,
 };
+pub use interface::{ENV_ENTER_APP, ENV_ENTER_COMMAND, ENV_ENTER_PID, Entrypoint, Interface, app_arguments};
 pub use ipc::Ipc;
 pub use names::{HostsFrom, NamesFrom, ResolvFrom};
 
@@ -124,6 +127,10 @@ impl Insecure {
 impl RunArguments {
     /// In the order in which upstream's stage0 emits them; without the entrypoint itself.
     pub fn to_arguments(&self) -> Vec<String> {
+        self.emit(true)
+    }
+
+    fn emit(&self, with_hostname: bool) -> Vec<String> {
         let mut arguments = Vec::new();
         if self.debug {
             arguments.push("--debug".into());
@@ -138,7 +145,7 @@ impl RunArguments {
         if let Some(directory) = &self.local_config {
             arguments.push(format!("--local-config={}", directory.display()));
         }
-        arguments.push(format!("--hostname={}", self.hostname));
+        arguments.extend(with_hostname.then(|| format!("--hostname={}", self.hostname)));
         if self.names != NamesFrom::default() {
             arguments.push(format!("--dns-conf-mode={}", self.names));
         }

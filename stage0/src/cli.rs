@@ -12,6 +12,8 @@ mod names;
 mod pod_line;
 mod pods;
 mod sandbox;
+mod stage1;
+mod trust;
 mod values;
 
 use std::path::{Path, PathBuf};
@@ -26,7 +28,7 @@ use pod::session::Action as ChangeOfApp;
 pub use app::AppChoice;
 use app::AppSubcommand;
 pub use apps::AppArguments;
-pub use flags::{AppFlags, PodFlags, RunFlags, Stage1};
+pub use flags::{AppFlags, PodFlags, RunFlags};
 pub use image::{ImageCommand, ImageField, ImageListFlags, Order, TreeFlags};
 pub use insecure::InsecureOptions;
 use insecure::parse_option;
@@ -35,6 +37,8 @@ pub use pod_line::PodLine;
 use pod_line::{PrepareLine, RunLine};
 pub use pods::{AttachFlags, EnterFlags, ExportFlags, LogsFlags, PodChoice, StatusFlags, StatusFormat, Wait};
 use pods::{OnePod, SomePods};
+pub use stage1::{Stage1, Stage1Choice, Stage1Image, local_file};
+pub use trust::{FetchFlags, PullPolicy, TrustFlags};
 
 use crate::pods::gc::Collection;
 
@@ -69,12 +73,15 @@ struct GlobalFlags {
     /// Directory with the user's configuration, which wins over both
     #[arg(long, global = true, value_name = "DIR")]
     user_config: Option<PathBuf>,
+    /// Upstream's, for keys from the network
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(value_parser = trust::not_fetched, default_missing_value = "true")]
+    trust_keys_from_https: Option<bool>,
     /// Say more
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
     debug: bool,
-    /// Security features to do without, comma-separated: none, image, tls, http, pubkey, capabilities, paths, seccomp,
-    /// all-fetch, all-run, all
+    /// Security features to do without, comma-separated: none, image (signatures), capabilities, paths, seccomp, all-fetch, all-run, all
     #[arg(long, global = true, value_name = "LIST", value_delimiter = ',', value_parser = parse_option)]
     insecure_options: Vec<InsecureOptions>,
 }
@@ -105,11 +112,14 @@ enum Command {
         pod: OnePod,
     },
     /// Import images and print their IDs
-    Fetch {
-        /// ACI files, OCI image layouts, docker save archives
-        #[arg(required = true, value_name = "IMAGE")]
-        images: Vec<String>,
-    },
+    ///
+    /// An ACI is to be signed by a key that is trusted for its name: IMAGE.asc holds the signature, or the file that --signature names.
+    Fetch(FetchFlags),
+    /// Trust keys to sign images
+    ///
+    /// For all images, or for those whose names begin with a prefix. The fingerprints are shown first, and have to be confirmed.
+    #[command(override_usage = "rkt trust --prefix=PREFIX|--root [--skip-fingerprint-review] PUBKEY_FILE...")]
+    Trust(TrustFlags),
     /// Remove pods that have ended
     ///
     /// Ended pods are marked first, and removed by a later gc, once the grace period has passed since.
@@ -286,7 +296,9 @@ pub enum Action {
     /// `run-prepared`.
     RunPrepared { pod: PodChoice, flags: RunFlags },
     /// `fetch`.
-    Fetch { images: Vec<String> },
+    Fetch(FetchFlags),
+    /// `trust`.
+    Trust(TrustFlags),
     /// `gc`.
     Gc(Collection),
     /// `rm`.
@@ -339,7 +351,8 @@ impl Action {
             Self::Run { .. } => "run",
             Self::Prepare { .. } => "prepare",
             Self::RunPrepared { .. } => "run-prepared",
-            Self::Fetch { .. } => "fetch",
+            Self::Fetch(_) => "fetch",
+            Self::Trust(_) => "trust",
             Self::Gc(_) => "gc",
             Self::Rm { .. } => "rm",
             Self::Enter(_) => "enter",
@@ -435,7 +448,8 @@ fn command_name(arguments: &[String]) -> String {
 
 fn typed(matches: &ArgMatches) -> Result<(Globals, Command), Stop> {
     let cli = Cli::from_arg_matches(matches).map_err(|error| Stop::of_clap("rkt", &error))?;
-    let GlobalFlags { dir, system_config, local_config, user_config, debug, insecure_options } = cli.globals;
+    let GlobalFlags { dir, system_config, local_config, user_config, debug, insecure_options, .. } =
+        cli.globals;
     let is_directory_default = dir.is_none();
     let directory = absolute("dir", dir.as_deref().unwrap_or(Path::new(DEFAULT_DIRECTORY)))?;
     let system_config = absolute("system-config", &system_config)?;
@@ -471,7 +485,13 @@ fn action(command: Command) -> Result<Action, Stop> {
     Ok(match command {
         Command::Run(_) | Command::Prepare(_) => return command.with(Vec::new()),
         Command::RunPrepared { flags, pod } => Action::RunPrepared { pod: pod.into(), flags },
-        Command::Fetch { images } => Action::Fetch { images },
+        Command::Fetch(flags) => Action::Fetch(flags),
+        Command::Trust(flags) if !flags.root && flags.prefix.is_none() => {
+            let what =
+                "say for which images: --prefix=PREFIX for those whose names begin so, or --root for all";
+            return Err(Stop::usage("trust", what));
+        }
+        Command::Trust(flags) => Action::Trust(flags),
         Command::Gc { grace_period, expire_prepared, mark_only } => {
             Action::Gc(Collection { grace: grace_period, expire_prepared, mark_only })
         }

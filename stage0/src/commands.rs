@@ -5,8 +5,10 @@ pub mod app;
 mod content;
 pub mod enter;
 pub mod export;
+mod foreign;
 pub mod image;
 pub mod images;
+pub mod import;
 pub mod logs;
 pub mod manual;
 pub mod pods;
@@ -16,6 +18,7 @@ pub mod status;
 pub mod stop;
 mod table;
 mod timestamp;
+pub mod trust;
 
 use std::error::Error;
 use std::io::Write;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use pod::abi::CpuTemplate;
 
-use crate::cli::{Globals, Stage1};
+use crate::cli::{Globals, Stage1Choice};
 use file::{Content, KINDS};
 pub use merge::Config;
 
@@ -57,8 +57,13 @@ pub fn data_directory(globals: &Globals) -> Result<Option<PathBuf>, Error> {
 }
 
 /// The isolation that is configured.
-pub fn stage1(globals: &Globals) -> Result<Option<Stage1>, Error> {
+pub fn stage1(globals: &Globals) -> Result<Option<Stage1Choice>, Error> {
     load_kinds(globals, &["stage1.d"])?.stage1()
+}
+
+/// The directory of stage1 images that is configured.
+pub fn stage1_images(globals: &Globals) -> Result<Option<PathBuf>, Error> {
+    Ok(load_kinds(globals, &["paths.d"])?.stage1_images())
 }
 
 /// The processor that is configured for guests.

@@ -21,6 +21,7 @@ mod sockets;
 mod stage1;
 mod store;
 mod timeline;
+mod trust;
 mod users;
 mod volumes;
 
@@ -78,7 +79,8 @@ fn carry_out(globals: &cli::Globals, action: Action, started: u64) -> Result<Exi
                 Err(error) => Err(error),
             }
         }
-        Action::Fetch { images } => commands::images::fetch(globals, &images),
+        Action::Fetch(flags) => commands::images::fetch(globals, &flags),
+        Action::Trust(flags) => commands::trust::trust(globals, &flags),
         Action::Image(command) => image_command(globals, command),
         Action::Gc(collection) => commands::pods::gc(globals, collection),
         Action::Rm { pods } => commands::pods::rm(globals, &pods),
@@ -90,10 +92,7 @@ fn carry_out(globals: &cli::Globals, action: Action, started: u64) -> Result<Exi
         Action::AppRemove(app) => commands::app::remove(globals, &app),
         Action::AppList { pod, no_legend } => commands::app::list(globals, &pod, no_legend),
         Action::AppStatus { app, format } => commands::app::tell(globals, &app, format),
-        Action::AppChange { app, action } => match commands::app::change(globals, &app, action) {
-            Ok(never) => match never {},
-            Err(error) => Err(error),
-        },
+        Action::AppChange { app, action } => commands::app::change(globals, &app, action),
         Action::Attach { pod, flags } => match commands::enter::attach(globals, &pod, &flags) {
             Ok(never) => match never {},
             Err(error) => Err(error),

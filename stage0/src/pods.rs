@@ -17,11 +17,13 @@ mod alter;
 pub mod command;
 pub mod create;
 pub mod environment;
+pub mod foreign;
 pub mod gc;
 pub mod given;
 pub mod guest_tree;
 pub mod manifest;
 pub mod merged;
+pub mod mounts;
 mod prepared;
 pub mod report;
 pub mod startable;
@@ -138,6 +140,23 @@ pub enum Error {
         uuid: Uuid,
         /// Its state.
         state: State,
+    },
+    /// An image cannot be unpacked into a pod.
+    #[error(transparent)]
+    Store(Box<crate::store::Error>),
+    /// A pod's parent has not one child.
+    #[error(
+        "process {0} of pod \"{1}\" has several children, so which of them is the pod cannot be told; its stage1 should write \"pid\""
+    )]
+    Children(u32, Uuid),
+    /// The stage1 of a pod cannot be asked.
+    #[error("the stage1 of pod \"{uuid}\" cannot clean up; the pod stays for another try")]
+    Stage1 {
+        /// Which pod.
+        uuid: Uuid,
+        /// Why.
+        #[source]
+        source: Box<crate::stage1::Error>,
     },
     /// The stage1's own clean-up failed.
     #[error("the stage1's gc of pod \"{0}\" failed ({1}); the pod stays for another try")]

@@ -1,6 +1,8 @@
 //! The stage1s: where they are, what they need of the host, and the exec that hands a pod over (stage1 ABI, version 6).
 
 mod exporter;
+mod foreign;
+mod image;
 
 use std::convert::Infallible;
 use std::io;
@@ -22,6 +24,8 @@ use pod::statistics::PodStatistics;
 use uuid::Uuid;
 
 pub use exporter::Exporter;
+pub use foreign::{Foreign, Running};
+pub use image::find;
 
 use crate::cli::Stage1;
 use crate::sockets::Sockets;
@@ -29,6 +33,9 @@ use crate::{host, kvm, read_only, timeline};
 
 /// The entrypoints of our stage1s, all of them one binary under different names.
 pub const ENTRYPOINTS: [&str; 8] = ["init", "enter", "attach", "stats", "stop", "app", "export", "gc"];
+/// The variable with the SELinux context of the pod's processes. Contexts are the apps' here, so it is empty, as upstream has it
+/// without SELinux.
+const ENV_PROCESS_CONTEXT: &str = "RKT_SELINUX_CONTEXT";
 /// What a guest is made of, beside the stage1, and what it is for.
 const GUEST_FILES: [(&str, &str); 3] = [
     ("vmlinux", "the guest kernel"),
@@ -70,6 +77,9 @@ pub enum Error {
     /// Not one of ours.
     #[error("this rkt does not know the pod's stage1, {0}; prepare the pod again")]
     Foreign(String),
+    /// The stage1 of somebody's cannot do it.
+    #[error(transparent)]
+    Interface(#[from] pod::Error),
     /// The manifest of the pod's stage1 cannot be used.
     #[error("cannot use {}", path.display())]
     Manifest {
@@ -77,7 +87,7 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         #[source]
-        source: Box<dyn std::error::Error>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// An entrypoint said why, and failed.
     #[error("the stage1 could not {0} the pod ({1})")]
@@ -247,8 +257,7 @@ pub fn exec(
         sockets.pass_on().map_err(|error| failed(error.into()))?;
         command.env(ENV_SOCKETS, serde_json::to_string(assigned).map_err(|error| failed(error.into()))?);
     }
-    // Contexts are the apps', not the pod's: empty, as upstream has it without SELinux.
-    command.env("RKT_SELINUX_CONTEXT", "");
+    command.env(ENV_PROCESS_CONTEXT, "");
     command.env(ENV_MOUNT_CONTEXT, files.map_or(String::new(), Context::to_string));
     command.env_remove(ENV_TIMELINE).env_remove(ENV_TIMELINE_FILE);
     if let Some(timeline) = timeline {
@@ -275,12 +284,16 @@ pub fn statistics(pod: &Path, uuid: Uuid) -> Result<PodStatistics, Error> {
 
 /// Asks a pod's stage1 to end the pod.
 pub fn stop(pod: &Path, uuid: Uuid, force: bool) -> Result<(), Error> {
-    let path = entrypoint(pod, ANNOTATION_STOP)?.ok_or(Error::NoEntrypoint(uuid, "stop"))?;
-    let status = Command::new(&path)
-        .args(StopArguments { force, uuid }.to_arguments())
-        .current_dir(pod)
-        .status()
-        .map_err(|source| Error::Exec { path, source })?;
+    let arguments = StopArguments { force, uuid };
+    let status = match Foreign::of_pod(pod)? {
+        Some(foreign) => foreign.stop(arguments)?,
+        None => {
+            let path = entrypoint(pod, ANNOTATION_STOP)?.ok_or(Error::NoEntrypoint(uuid, "stop"))?;
+            let mut command = Command::new(&path);
+            command.args(arguments.to_arguments()).current_dir(pod);
+            command.status().map_err(|source| Error::Exec { path, source })?
+        }
+    };
     if status.success() { Ok(()) } else { Err(Error::Failed("stop", status)) }
 }
 
@@ -304,14 +317,20 @@ pub fn alter(pod: &Path, uuid: Uuid, arguments: &AppArguments) -> Result<(), Err
 
 /// Becomes a client of a pod's stage1 that runs a command in an app: returns only if that fails.
 pub fn enter(pod: &Path, uuid: Uuid, arguments: &EnterArguments) -> Result<Infallible, Error> {
+    if let Some(foreign) = Foreign::of_pod(pod)? {
+        return foreign.enter(arguments);
+    }
     let path = entrypoint(pod, ANNOTATION_ENTER)?.ok_or(Error::NoEntrypoint(uuid, "enter"))?;
     let source = Command::new(&path).args(arguments.to_arguments()).current_dir(pod).exec();
     Err(Error::Exec { path, source })
 }
 
 /// Becomes a client of a pod's stage1 that attaches to an app: returns only if that fails.
-pub fn attach(pod: &Path, uuid: Uuid, arguments: &AttachArguments) -> Result<Infallible, Error> {
-    let path = entrypoint(pod, ANNOTATION_ATTACH)?.ok_or(Error::NoEntrypoint(uuid, "attach"))?;
+pub fn attach(pod: &Path, running: Running, arguments: &AttachArguments) -> Result<Infallible, Error> {
+    if let Some(foreign) = Foreign::of_pod(pod)? {
+        return foreign.attach(running, arguments);
+    }
+    let path = entrypoint(pod, ANNOTATION_ATTACH)?.ok_or(Error::NoEntrypoint(running.uuid, "attach"))?;
     let source = Command::new(&path).args(arguments.to_arguments()).current_dir(pod).exec();
     Err(Error::Exec { path, source })
 }

@@ -36,6 +36,7 @@ use pod::image_manifest::ImageManifest;
 use pod::types::ImageId;
 
 pub use hold::Held;
+pub use import::Accept;
 pub use verify::Verdict;
 pub use workspace::Workspace;
 

@@ -17,32 +17,33 @@ use pod::types::AcName;
 use pod::volumes::{Mount, Volume};
 
 use super::names::NameFlags;
+use super::stage1::{Stage1, Stage1Flags};
+use super::trust::PullFlags;
 use super::{isolators, values};
 use crate::timeline::Wanted;
 
-/// The isolation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Stage1 {
-    /// A micro-VM with a kernel of its own.
-    Kvm,
-    /// Linux namespaces and cgroups.
-    #[default]
-    Nspawn,
-    /// No isolation: one app with a root of its own, and all else of the host.
-    Fly,
-}
-
 /// What a pod manifest says, so that no flag can.
-const SAID_BY_MANIFEST: [&str; 8] =
-    ["port", "volume", "mount", "set_env", "set_env_file", "inherit_env", "exit_policy", "disk_space"];
+const SAID_BY_MANIFEST: [&str; 11] = [
+    "port",
+    "volume",
+    "mount",
+    "set_env",
+    "set_env_file",
+    "inherit_env",
+    "exit_policy",
+    "disk_space",
+    "pull_policy",
+    "store_only",
+    "no_store",
+];
 
 // What a pod is made of: what `run` and `prepare` have in common.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct PodFlags {
-    /// The isolation: a micro-VM with a kernel of its own, Linux namespaces, or none but a root of its own; what is configured by
-    /// default, or nspawn
-    #[arg(long, value_enum)]
-    pub stage1: Option<Stage1>,
+    #[command(flatten)]
+    pub stage1: Stage1Flags,
+    #[command(flatten)]
+    pub pull: PullFlags,
     /// A port of the host that leads to an app's port, by its name in the app's image
     #[arg(long, value_name = "NAME:[HOSTIP:]PORT", value_parser = values::port)]
     pub port: Vec<ExposedPort>,
@@ -136,6 +137,9 @@ pub struct AppCommand {
 // Flags of one app, which follow its image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct AppFlags {
+    /// The file with the image's signature, instead of IMAGE.asc
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
     /// The program, instead of the image's command
     #[arg(long, value_name = "PROGRAM")]
     pub exec: Option<String>,

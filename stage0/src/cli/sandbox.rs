@@ -13,7 +13,8 @@ use pod::volumes::Volume;
 use super::apps::{self, FlagKind};
 use super::flags::{AppCommand, AppFlags};
 use super::names::NameFlags;
-use super::{AppArguments, PodFlags, PodLine, RunFlags, Stage1, Stop, isolators, values};
+use super::stage1::Stage1Flags;
+use super::{AppArguments, PodFlags, PodLine, RunFlags, Stop, isolators, values};
 
 /// The command that messages begin with.
 const COMMAND: &str = "app";
@@ -21,9 +22,8 @@ const COMMAND: &str = "app";
 // The flags of a pod whose apps come and go: those of [`RunFlags`] and [`PodFlags`] that are not about its apps.
 #[derive(Debug, Args)]
 pub struct SandboxFlags {
-    /// The isolation: a micro-VM with a kernel of its own, or Linux namespaces; what is configured by default, or nspawn
-    #[arg(long, value_enum)]
-    stage1: Option<Stage1>,
+    #[command(flatten)]
+    stage1: Stage1Flags,
     /// The pod's network: none (loopback only), host, all, or networks of net.d: default, a,b:IP=192.0.2.7;NAME=VALUE
     #[arg(long, value_parser = values::net, num_args = 0..=1, require_equals = true, value_name = "NET")]
     #[arg(default_missing_value = "default")]

@@ -26,7 +26,10 @@ fn the_whole_of_run() {
     );
     assert_eq!(globals.directory, PathBuf::from("/d"));
     assert!(globals.insecure.image && globals.insecure.run.paths && !globals.insecure.run.seccomp);
-    assert_eq!((pod.stage1, flags.hostname.as_deref()), (Some(Stage1::Kvm), Some("h")));
+    assert_eq!(
+        (pod.stage1.choice(), flags.hostname.as_deref()),
+        (Some(&Stage1Choice::Ours(Stage1::Kvm)), Some("h"))
+    );
     assert_eq!(pod.set_env.len(), 1);
     let [a, b] = &apps[..] else { panic!("{apps:?}") };
     assert_eq!(
@@ -52,7 +55,7 @@ fn arguments_keep_everything() {
 fn defaults_and_abbreviations() {
     let (globals, flags, PodLine { flags: pod, apps, .. }) = run("rkt run a");
     assert_eq!(globals.directory, PathBuf::from("/var/lib/rkt"));
-    assert_eq!((pod.stage1, flags.net.clone(), flags.interactive), (None, None, false));
+    assert_eq!((pod.stage1.choice(), flags.net.clone(), flags.interactive), (None, None, false));
     assert_eq!(apps.len(), 1);
     assert!(matches!(parse_line("rkt im li"), Ok((_, Action::Image(ImageCommand::List(_))))));
     assert!(matches!(parse_line("rkt version --dir=/x"), Ok((_, Action::Version))));
@@ -95,8 +98,8 @@ fn what_is_prepared_and_what_is_run() {
         panic!("not taken")
     };
     assert_eq!(
-        (quiet, line.flags.stage1, line.flags.set_env.len(), line.apps.len()),
-        (true, Some(Stage1::Kvm), 1, 2)
+        (quiet, line.flags.stage1.choice(), line.flags.set_env.len(), line.apps.len()),
+        (true, Some(&Stage1Choice::Ours(Stage1::Kvm)), 1, 2)
     );
     assert_eq!(line.apps[0].arguments, ["--net"]);
     let Ok((_, Action::RunPrepared { pod, flags })) = parse_line("rkt run-p --net=host --hostname=h 1234")
@@ -136,8 +139,11 @@ fn refusals() {
     for (line, expected) in [
         ("rkt run", "at least one image"),
         ("rkt run --exec=/x a", "--exec must follow an image"),
-        ("rkt run --stage1=qemu a", "nspawn"),
-        ("rkt run a --stage1=qemu", "kvm"),
+        ("rkt run --stage1=https://example.com/a.aci a", "not there yet"),
+        ("rkt run a --stage1-url=http://example.com/a.aci", "not there yet"),
+        ("rkt run --stage1=kvm a --stage1-name=b", "cannot be used with"),
+        ("rkt prepare --stage1-name=b --stage1-name=b a", "--stage1-name"),
+        ("rkt app sandbox --stage1-hash=b", "sha512-"),
         ("rkt run --net=a,host a", "stands alone"),
         ("rkt run --net=a:IP a", "NAME=VALUE"),
         ("rkt run --port=80 a", "NAME:[HOSTIP:]PORT"),

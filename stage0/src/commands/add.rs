@@ -9,14 +9,14 @@ use pod::session::{Action, Change};
 
 use super::app::Refused;
 use super::content::{Running, app_image, check, find};
-use super::{Outcome, enter};
+use super::{Outcome, enter, foreign};
 use crate::cli::{AppArguments, Globals, PodChoice, PodFlags, PodLine, Stage1};
 use crate::host::Kernel;
 use crate::pods::Pods;
 use crate::pods::environment::PodEnvironment;
 use crate::pods::manifest::{Source, runtime_app};
 use crate::sockets::Sockets;
-use crate::stage1;
+use crate::stage1::{self, Foreign};
 use crate::store::Store;
 
 /// Takes an app into a running pod.
@@ -25,10 +25,14 @@ pub fn add(globals: &Globals, choice: &PodChoice, arguments: &AppArguments) -> O
         return Err(enter::Refused::Unprivileged.into());
     }
     let pods = Pods::new(&globals.directory);
-    let (pod, _) = enter::wait_for_pid(&pods, pods.choose(choice)?)?;
+    let (pod, pid) = enter::wait_for_pid(&pods, pods.choose(choice)?)?;
     let manifest = pod.manifest()?;
     if !manifest.is_mutable() {
         return Err(Refused::Immutable(pod.uuid).into());
+    }
+    if let Some(foreign) = Foreign::of_pod(&pod.path)? {
+        let running = stage1::Running { uuid: pod.uuid, pid, debug: globals.debug };
+        return foreign::add(globals, &foreign, running, &pod, arguments);
     }
     let directory = PodDirectory::new(&pod.path);
     let (stage1, _) = Stage1::of_pod(&directory)?;
@@ -38,7 +42,7 @@ pub fn add(globals: &Globals, choice: &PodChoice, arguments: &AppArguments) -> O
 
     let (environment, store) = (PodEnvironment::default(), Store::new(&globals.directory));
     let held = store.hold()?;
-    let image = find(globals, &line, stage1, &environment, &store, arguments)?;
+    let image = find(globals, &line, Some(stage1), &environment, &store, arguments)?;
     let _held = held.map_or_else(|| store.hold(), |held| Ok(Some(held)))?;
     image.touch()?;
     let app = runtime_app(Source { id: &image.id, manifest: &image.manifest }, arguments, &environment, &[])?;

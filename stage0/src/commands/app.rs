@@ -1,6 +1,5 @@
 //! `rkt app`: what concerns single apps of a pod.
 
-use std::convert::Infallible;
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -9,11 +8,11 @@ use pod::session::{Action, Change};
 use pod::types::AcName;
 use uuid::Uuid;
 
-use super::{Outcome, enter, status, table};
+use super::{Outcome, enter, foreign, status, table};
 use crate::cli::{AppChoice, Globals, PodChoice, StatusFormat};
 use crate::pods::report::AppReport;
 use crate::pods::{Pod, Pods, State};
-use crate::stage1;
+use crate::stage1::{self, Foreign, Running};
 
 /// Why an app cannot be changed.
 #[derive(Debug, thiserror::Error)]
@@ -63,16 +62,20 @@ fn text(app: &AppReport) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Changes an app of a running pod; returns only if that fails.
-pub fn change(globals: &Globals, choice: &AppChoice, action: Action) -> Result<Infallible, Box<dyn Error>> {
+/// Changes an app of a running pod.
+pub fn change(globals: &Globals, choice: &AppChoice, action: Action) -> Outcome {
     if !nix::unistd::geteuid().is_root() {
         return Err(enter::Refused::Unprivileged.into());
     }
     let (pod, name) = find(globals, choice)?;
     // By then its parent can be talked to.
-    let (pod, _) = enter::wait_for_pid(&Pods::new(&globals.directory), pod)?;
-    let arguments = AppArguments { change: Change { app: name.parse()?, action } };
-    Ok(stage1::change(&pod.path, pod.uuid, &arguments)?)
+    let (pod, pid) = enter::wait_for_pid(&Pods::new(&globals.directory), pod)?;
+    let change = Change { app: name.parse()?, action };
+    if let Some(foreign) = Foreign::of_pod(&pod.path)? {
+        let running = Running { uuid: pod.uuid, pid, debug: globals.debug };
+        return foreign::change(&foreign, running, &pod, &change);
+    }
+    match stage1::change(&pod.path, pod.uuid, &AppArguments { change })? {}
 }
 
 /// Takes an app out of its pod.
@@ -85,6 +88,9 @@ pub fn remove(globals: &Globals, choice: &AppChoice) -> Outcome {
         return Err(Refused::Immutable(pod.uuid).into());
     }
     let name: AcName = name.parse()?;
+    if let Some(foreign) = Foreign::of_pod(&pod.path)? {
+        return foreign::remove(globals, &foreign, pod, &name);
+    }
     if pod.state != State::Running {
         pod.remove_app_for_good(&pod.lock_apps()?, &name)?;
         return Ok(ExitCode::SUCCESS);

@@ -17,7 +17,7 @@ use pod::selinux::Context;
 use pod::types::{AcName, ImageId};
 use pod::users::{COUNT, UserRange};
 
-use super::images::check_signature_policy;
+use super::import::{check_stored, import};
 use crate::cli::{AppArguments, Globals, PodFlags, PodLine, Stage1};
 use crate::host::{Erofs, Kernel};
 use crate::pods::create::{AppImage, NewPod, Tree};
@@ -103,7 +103,7 @@ impl Content {
         let held = store.hold()?;
         let (manifest, images) = match &flags.pod_manifest {
             Some(path) => given_manifest(path, &store)?,
-            None => generated_manifest(globals, line, stage1, &store)?,
+            None => generated_manifest(globals, line, Some(stage1), &store)?,
         };
         ports::mappings(&manifest)?;
         let files: Vec<PathBuf> = images.iter().map(Image::erofs_path).collect();
@@ -136,10 +136,10 @@ impl Content {
 }
 
 /// What the images and the flags make, and the images in the order of the apps.
-fn generated_manifest(
+pub fn generated_manifest(
     globals: &Globals,
     line: &PodLine,
-    stage1: Stage1,
+    stage1: Option<Stage1>,
     store: &Store,
 ) -> Result<(PodManifest, Vec<Image>), Box<dyn Error>> {
     let environment = PodEnvironment::of(&line.flags)?;
@@ -154,7 +154,7 @@ fn generated_manifest(
 }
 
 /// What the user says, and the images in the order of the apps.
-fn given_manifest(path: &Path, store: &Store) -> Result<(PodManifest, Vec<Image>), Box<dyn Error>> {
+pub fn given_manifest(path: &Path, store: &Store) -> Result<(PodManifest, Vec<Image>), Box<dyn Error>> {
     let mut manifest = given::read(path)?;
     let images = manifest.apps.iter().map(|app| store.by_id(app.image.id.as_str()));
     let images = images.collect::<Result<Vec<_>, _>>()?;
@@ -175,30 +175,35 @@ pub fn app_image(
     Ok(AppImage { app: app.clone(), manifest: image.manifest_path(), tree })
 }
 
-/// The image of an app: an ID, a file or directory, or a name in the store. What cannot be run is not stored.
+/// The image of an app: an ID, a file or directory, or a name in the store. What cannot be run is not stored; what a stage1 of
+/// somebody's (`None`) can run, is not known.
 pub fn find(
     globals: &Globals,
     line: &PodLine,
-    stage1: Stage1,
+    stage1: Option<Stage1>,
     environment: &PodEnvironment,
     store: &Store,
     app: &AppArguments,
 ) -> Result<Image, Box<dyn Error>> {
     let text = app.image.as_str();
+    let (signature, pull) = (app.flags.signature.as_deref(), line.flags.pull.policy());
     if text.starts_with("sha512-") {
+        check_stored(text, signature, pull)?;
         return Ok(store.by_id(text)?);
     }
     if !Path::new(text).exists() {
+        check_stored(text, signature, pull)?;
         return Ok(store.by_name(text)?);
     }
-    check_signature_policy(globals, text)?;
     let PodFlags { private_users, volume, .. } = &line.flags;
-    store.import(Path::new(text), &mut |id: &ImageId, manifest: &ImageManifest, erofs: &Path| {
+    let mut accept = |id: &ImageId, manifest: &ImageManifest, erofs: &Path| {
         let runtime = runtime_app(Source { id, manifest }, app, environment, &line.mounts)?;
+        let Some(stage1) = stage1 else { return Ok(()) };
         let mut alone = PodManifest::new(vec![runtime]);
         alone.volumes = volume.clone();
         check_programs(&alone, &plan_of(&alone, stage1, *private_users, Running::ANY)?, &[(text, erofs)])
-    })
+    };
+    import(globals, store, Path::new(text), signature, &mut accept)
 }
 
 /// Everything that the stage1 would refuse, before anything is made; the SELinux label of containers' files, if it is needed. The

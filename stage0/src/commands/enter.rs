@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::cli::{AttachFlags, EnterFlags, Globals, PodChoice};
 use crate::pods::{Pod, Pods, State};
-use crate::stage1;
+use crate::stage1::{self, Running};
 
 /// How often a pod that has just begun is looked at.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -61,10 +61,11 @@ pub fn attach(
         return Err(Refused::Unprivileged.into());
     }
     let pods = Pods::new(&globals.directory);
-    let (pod, _) = wait_for_pid(&pods, pods.choose(choice)?)?;
+    let (pod, pid) = wait_for_pid(&pods, pods.choose(choice)?)?;
     let manifest = pod.manifest()?;
     let app = choose(&manifest.apps, flags.app.as_ref())?.name.clone();
-    Ok(stage1::attach(&pod.path, pod.uuid, &AttachArguments { mode: flags.mode, app })?)
+    let running = Running { uuid: pod.uuid, pid, debug: globals.debug };
+    Ok(stage1::attach(&pod.path, running, &AttachArguments { mode: flags.mode, app })?)
 }
 
 /// A pod can be entered as soon as it has told whom to enter (stage1 ABI).

@@ -15,7 +15,8 @@ use uuid::Uuid;
 use super::{Outcome, enter};
 use crate::cli::{ExportFlags, Globals, Stage1};
 use crate::pods::merged::mount_app;
-use crate::pods::{Pods, State, guest_tree};
+use crate::pods::{Pods, State, guest_tree, mounts};
+use crate::stage1::Foreign;
 use crate::{output, store};
 
 /// Why an app cannot be exported.
@@ -29,6 +30,8 @@ enum Refused {
     NotEnded(Uuid, State),
     #[error("pod \"{0}\" is being run or removed")]
     InUse(Uuid),
+    #[error("the stage1 of pod \"{0}\" has left mounts in the app's root; rkt gc removes them, with the pod")]
+    Mounted(Uuid),
 }
 
 /// The users that a pod had for itself, if it had any.
@@ -55,7 +58,10 @@ pub fn export(globals: &Globals, flags: &ExportFlags) -> Outcome {
     let lock = File::open(&pod.path)?;
     lock.try_lock_shared().map_err(|_| Refused::InUse(pod.uuid))?;
     let directory = PodDirectory::new(&pod.path);
-    let (stage1, _) = Stage1::of_pod(&directory)?;
+    let stage1 = match Foreign::of_pod(directory.path())? {
+        Some(_) => None,
+        None => Some(Stage1::of_pod(&directory)?.0),
+    };
     let apps = pod.manifest()?.apps;
     let app = &enter::choose(&apps, flags.app.as_ref())?.name;
     let manifest = fs::read(directory.app_manifest(app))?;
@@ -65,13 +71,20 @@ pub fn export(globals: &Globals, flags: &ExportFlags) -> Outcome {
         let spare = store::spare(&globals.directory, &format!("export-{}-{app}", pod.uuid))?;
         let output = GzEncoder::new(BufWriter::new(file), flate2::Compression::default());
         let output = match stage1 {
-            Stage1::Kvm => {
+            None => {
+                let root = directory.stage2(app).join("rootfs");
+                if !mounts::below(&root)?.is_empty() {
+                    return Err(Refused::Mounted(pod.uuid).into());
+                }
+                pack_tree(&root, None, &manifest, output)?
+            }
+            Some(Stage1::Kvm) => {
                 let tree = guest_tree::import(&pod.path, pod.uuid, app, unnamed_file(&spare)?)?;
                 let mut writer = AciWriter::new(output, &manifest)?;
                 writer.add_image(&tree)?;
                 writer.finish()?
             }
-            Stage1::Nspawn | Stage1::Fly => {
+            Some(Stage1::Nspawn | Stage1::Fly) => {
                 let users = users_of(&directory)?;
                 let merged = mount_app(&directory, app, spare)?;
                 pack_tree(&merged.root, users, &manifest, output)?

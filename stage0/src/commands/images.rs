@@ -1,6 +1,5 @@
 //! `rkt fetch` and `rkt image list`.
 
-use std::error::Error;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,39 +8,35 @@ use std::time::SystemTime;
 use pod::abi::EXIT_ERROR;
 use serde::{Serialize, Serializer};
 
+use super::import::import;
 use super::{Outcome, status, table};
-use crate::cli::{Globals, ImageField, ImageListFlags, Order};
+use crate::cli::{FetchFlags, Globals, ImageField, ImageListFlags, Order};
 use crate::render;
 use crate::store::{self, Image, Store};
 
-/// An unsigned image without leave to use one.
+/// `--signature` with several images.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{0} is not signed, and signatures cannot be checked yet: if you trust the image, say --insecure-options=image"
-)]
-pub struct Unsigned(String);
-
-/// Whether images may come into the store unsigned.
-pub fn check_signature_policy(globals: &Globals, image: &str) -> Result<(), Unsigned> {
-    if globals.insecure.image { Ok(()) } else { Err(Unsigned(image.into())) }
-}
+#[error("--signature is one image's: fetch them one by one")]
+struct SeveralSigned;
 
 /// Imports images and prints their IDs.
-pub fn fetch(globals: &Globals, images: &[String]) -> Outcome {
+pub fn fetch(globals: &Globals, FetchFlags { images, signature, .. }: &FetchFlags) -> Outcome {
+    if signature.is_some() && images.len() > 1 {
+        return Err(SeveralSigned.into());
+    }
     let store = Store::new(&globals.directory);
     let mut out = std::io::stdout().lock();
-    let mut held = None;
+    let mut held = store.hold()?;
     for image in images {
         let path = Path::new(image);
         if !path.exists() {
             return Err(store::Error::NoSuchFile(image.clone()).into());
         }
-        check_signature_policy(globals, image)?;
+        let imported = import(globals, &store, path, signature.as_deref(), &mut |_, _, _| Ok(()))?;
+        // The first import makes the store.
         if held.is_none() {
-            store.make_directories()?;
             held = store.hold()?;
         }
-        let imported = store.import(path, &mut |_, _, _| Ok::<(), Box<dyn Error>>(()))?;
         writeln!(out, "{}", imported.id)?;
     }
     Ok(ExitCode::SUCCESS)

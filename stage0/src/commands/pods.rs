@@ -87,7 +87,7 @@ fn cells(app: RuntimeApp) -> [String; 3] {
 pub fn gc(globals: &Globals, collection: Collection) -> Outcome {
     let (mut failed, mut written) = (false, Ok(()));
     let pods = Pods::new(&globals.directory);
-    pods.gc(collection, &mut |event| match event {
+    pods.gc(collection, globals.into(), &mut |event| match event {
         Event::Marked(pod) => eprintln!("gc: moving pod \"{}\" to garbage", pod.uuid),
         Event::Removed(pod) => {
             let line = writeln!(std::io::stdout(), "Garbage collecting pod \"{}\"", pod.uuid);
@@ -122,7 +122,7 @@ pub fn rm(globals: &Globals, choices: &[PodChoice]) -> Outcome {
     for choice in choices {
         let removed = pods.choose(choice).and_then(|pod| {
             let uuid = pod.uuid;
-            pods.remove(pod).map(|()| uuid)
+            pods.remove(pod, globals.into()).map(|()| uuid)
         });
         match removed {
             Ok(uuid) => writeln!(std::io::stdout(), "\"{uuid}\"")?,

@@ -16,22 +16,22 @@ use pod::selinux::Context;
 use pod::sockets::Passed;
 use uuid::Uuid;
 
-use super::Outcome;
 use super::content::{self, Content, NotWithFly, Running};
-use crate::cli::{Globals, Names, PodChoice, PodFlags, PodLine, RunFlags, Stage1};
+use super::{Outcome, foreign};
+use crate::cli::{Globals, Names, PodChoice, PodFlags, PodLine, RunFlags, Stage1, Stage1Choice};
 use crate::host::Kernel;
 use crate::pods::Pods;
 use crate::pods::create::NewPod;
 use crate::pods::startable::Startable;
 use crate::sockets::Sockets;
-use crate::stage1::{Handed, Installed};
+use crate::stage1::{Foreign, Handed, Installed};
 use crate::timeline::{self, Wanted};
 use crate::users::{self, Reserved};
 use crate::{config, cpu_template, network, stage1};
 
 /// What is wrong with a command line that is right by itself.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+pub enum Refused {
     #[error("cannot run as unprivileged user: pods need root")]
     Unprivileged,
     #[error("cannot write the pod's UUID to {}", .0.display())]
@@ -72,7 +72,10 @@ pub fn run(
 ) -> Result<Infallible, Box<dyn Error>> {
     let sockets = Sockets::take()?;
     let uuid = begin(&line.flags)?;
-    let stage1 = stage1_of(globals, &line.flags)?;
+    let stage1 = match stage1_of(globals, &line.flags)? {
+        Stage1Choice::Ours(stage1) => stage1,
+        Stage1Choice::Image(image) => return foreign::run(globals, flags, line, uuid, &image, sockets),
+    };
     let Checked { names, cpu_template, chart } = check(globals, flags, stage1)?;
     let running = Running::new(flags.interactive, &flags.net(stage1));
     let content = Content::gather(globals, line, stage1, running)?;
@@ -97,12 +100,22 @@ pub fn prepare(globals: &Globals, line: &PodLine, quiet: bool) -> Outcome {
     if globals.insecure.run != Insecure::default() {
         return Err(Refused::InsecureWhenRun.into());
     }
-    let stage1 = stage1_of(globals, &line.flags)?;
-    let content = Content::gather(globals, line, stage1, Running::ANY)?;
     let pods = Pods::new(&globals.directory);
+    let stage1 = match stage1_of(globals, &line.flags)? {
+        Stage1Choice::Ours(stage1) => stage1,
+        Stage1Choice::Image(image) => {
+            foreign::prepare(globals, line, &image, &pods, uuid)?;
+            return tell_prepared(uuid, quiet);
+        }
+    };
+    let content = Content::gather(globals, line, stage1, Running::ANY)?;
     let pod = NewPod::create(&pods, uuid)?;
     content.fill(&pod)?;
     pod.keep_prepared()?;
+    tell_prepared(uuid, quiet)
+}
+
+fn tell_prepared(uuid: Uuid, quiet: bool) -> Outcome {
     if !quiet {
         eprintln!("prepare: rkt run-prepared {uuid} runs the pod");
     }
@@ -123,6 +136,9 @@ pub fn run_prepared(
     let pod = pods.take_prepared(&pods.choose(choice)?)?;
     let directory = PodDirectory::new(pod.path());
     let manifest = pod.manifest()?;
+    if let Some(foreign) = Foreign::of_pod(directory.path())? {
+        return foreign::run_prepared(globals, flags, &foreign, &manifest, (pod.uuid(), pod), sockets);
+    }
     let (stage1, installed) = Stage1::of_pod(&directory)?;
     let private_users = directory.private_users().exists();
     let Checked { names, cpu_template, chart } = check(globals, flags, stage1)?;
@@ -152,10 +168,10 @@ fn begin(flags: &PodFlags) -> Result<Uuid, Refused> {
 }
 
 /// The isolation that the user wants, or the administrator, or nobody in particular.
-fn stage1_of(globals: &Globals, flags: &PodFlags) -> Result<Stage1, config::Error> {
-    match flags.stage1 {
-        Some(stage1) => Ok(stage1),
-        None => Ok(config::stage1(globals)?.unwrap_or(Stage1::Nspawn)),
+fn stage1_of(globals: &Globals, flags: &PodFlags) -> Result<Stage1Choice, config::Error> {
+    match flags.stage1.choice() {
+        Some(choice) => Ok(choice.clone()),
+        None => Ok(config::stage1(globals)?.unwrap_or(Stage1Choice::Ours(Stage1::Nspawn))),
     }
 }
 

@@ -8,12 +8,16 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::Error;
+use crate::cli::Stage1;
 
 /// The kinds of files, and the directories that they are in.
 pub const KINDS: [(&str, &str); 4] =
     [("auth", "auth.d"), ("dockerAuth", "auth.d"), ("paths", "paths.d"), ("stage1", "stage1.d")];
 /// The only version of all kinds.
 pub const VERSION: &str = "v1";
+
+/// How URLs of images begin.
+const SCHEMES: [&str; 4] = ["file://", "http://", "https://", "docker://"];
 
 /// What a file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,17 +77,61 @@ pub struct Paths {
     /// Where images and pods are.
     #[serde(default)]
     pub data: Option<PathBuf>,
+    /// Where images of stage1s are.
+    #[serde(rename = "stage1-images", default)]
+    pub stage1_images: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage1Choice {
-    /// `kvm` or `nspawn`.
+    /// `kvm`, `nspawn` or `fly`; or the name of an image.
     #[serde(default)]
     pub name: Option<String>,
+    /// That of the image.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// Where the image can be had: an absolute path, or a URL.
+    #[serde(default)]
+    pub location: Option<String>,
     /// The processor that guests see; ours, not upstream's.
     #[serde(rename = "cpuTemplate", default, deserialize_with = "cpu_template")]
     pub cpu_template: Option<CpuTemplate>,
+}
+
+impl Stage1Choice {
+    /// Whether its parts are good, and go together.
+    fn check(&self) -> Result<(), String> {
+        let Self { name, version, location, cpu_template } = self;
+        let ours = name.as_deref().and_then(Stage1::named);
+        match (name, version, location) {
+            (None, None, None) if cpu_template.is_none() => {
+                return Err("it has neither name nor location nor cpuTemplate".into());
+            }
+            (None, Some(_), _) => return Err("it has a version, and no name".into()),
+            (Some(name), Some(_), _) | (Some(name), _, Some(_)) if ours.is_some() => {
+                return Err(format!("{name} is rkt's own, and has neither version nor location"));
+            }
+            (Some(name), None, _) if ours.is_none() => {
+                return Err(format!(
+                    "there is no stage1 \"{name}\"; there are kvm and nspawn, fly, and images, which need a version"
+                ));
+            }
+            _ => {}
+        }
+        match location {
+            Some(location)
+                if !location.starts_with('/')
+                    && !SCHEMES.iter().any(|scheme| location.starts_with(scheme)) =>
+            {
+                Err(format!(
+                    "the location {location} is neither an absolute path nor a URL of {}",
+                    SCHEMES.join(", ")
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 fn cpu_template<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<CpuTemplate>, D::Error> {
@@ -122,11 +170,13 @@ impl Content {
             {
                 Err(invalid("it is for no server".into()))
             }
-            Self::Stage1(Stage1Choice { name: None, cpu_template: None }) => {
-                Err(invalid("it has neither name nor cpuTemplate".into()))
-            }
-            Self::Paths(Paths { data: Some(data) }) if !data.is_absolute() => {
-                Err(invalid(format!("{} is not absolute", data.display())))
+            Self::Stage1(choice) => choice.check().map_err(invalid).map(|()| content),
+            Self::Paths(Paths { data, stage1_images }) => {
+                let relative = [data, stage1_images].into_iter().flatten().find(|path| !path.is_absolute());
+                match relative {
+                    Some(path) => Err(invalid(format!("{} is not absolute", path.display()))),
+                    None => Ok(content),
+                }
             }
             _ => Ok(content),
         }

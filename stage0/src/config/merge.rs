@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Error;
 use super::file::{Content, Credentials, Login, VERSION};
-use crate::cli::Stage1;
+use crate::cli::{Stage1, Stage1Choice, Stage1Image};
 
 /// A value, and the file that it is from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,10 @@ pub struct Config {
     /// By registry.
     docker_auth: BTreeMap<String, Said<Login>>,
     data: Option<Said<PathBuf>>,
-    stage1: Option<Said<String>>,
+    stage1_images: Option<Said<PathBuf>>,
+    /// A name, and the version of an image.
+    stage1: Option<Said<(String, Option<String>)>>,
+    location: Option<Said<String>>,
     cpu_template: Option<Said<CpuTemplate>>,
 }
 
@@ -60,13 +63,23 @@ impl Config {
                     return Err(twice("data", &old.by));
                 }
                 self.data = said.or(self.data.take());
+                let said = paths.stage1_images.map(|value| Said { value, by: path.into() });
+                if let (Some(old), Some(_)) = (&self.stage1_images, &said) {
+                    return Err(twice("stage1-images", &old.by));
+                }
+                self.stage1_images = said.or(self.stage1_images.take());
             }
             Content::Stage1(stage1) => {
-                let name = stage1.name.map(|value| Said { value, by: path.into() });
+                let name = stage1.name.map(|name| Said { value: (name, stage1.version), by: path.into() });
                 if let (Some(old), Some(_)) = (&self.stage1, &name) {
                     return Err(twice("the stage1", &old.by));
                 }
                 self.stage1 = name.or(self.stage1.take());
+                let location = stage1.location.map(|value| Said { value, by: path.into() });
+                if let (Some(old), Some(_)) = (&self.location, &location) {
+                    return Err(twice("the stage1's location", &old.by));
+                }
+                self.location = location.or(self.location.take());
                 let template = stage1.cpu_template.map(|value| Said { value, by: path.into() });
                 if let (Some(old), Some(_)) = (&self.cpu_template, &template) {
                     return Err(twice("cpuTemplate", &old.by));
@@ -82,7 +95,9 @@ impl Config {
         self.auth.extend(other.auth);
         self.docker_auth.extend(other.docker_auth);
         self.data = other.data.or(self.data.take());
+        self.stage1_images = other.stage1_images.or(self.stage1_images.take());
         self.stage1 = other.stage1.or(self.stage1.take());
+        self.location = other.location.or(self.location.take());
         self.cpu_template = other.cpu_template.or(self.cpu_template.take());
     }
 
@@ -91,15 +106,33 @@ impl Config {
         self.data.as_ref().map(|said| said.value.clone())
     }
 
+    /// Where images of stage1s are.
+    pub fn stage1_images(&self) -> Option<PathBuf> {
+        self.stage1_images.as_ref().map(|said| said.value.clone())
+    }
+
     /// The isolation of pods.
-    pub fn stage1(&self) -> Result<Option<Stage1>, Error> {
-        let Some(said) = &self.stage1 else { return Ok(None) };
-        match <Stage1 as clap::ValueEnum>::from_str(&said.value, false) {
-            Ok(stage1) => Ok(Some(stage1)),
-            Err(_) => Err(Error::Invalid {
-                path: said.by.clone(),
-                what: format!("there is no stage1 \"{}\"; there are kvm and nspawn", said.value),
+    pub fn stage1(&self) -> Result<Option<Stage1Choice>, Error> {
+        let named = self.stage1.as_ref().map(|said| (said, Stage1::named(&said.value.0)));
+        match (named, &self.location) {
+            (None, None) => Ok(None),
+            (Some((_, Some(ours))), None) => Ok(Some(Stage1Choice::Ours(ours))),
+            (Some((said, Some(_))), Some(location)) => Err(Error::Invalid {
+                path: location.by.clone(),
+                what: format!(
+                    "it has the location of a stage1's image, but {} says that the stage1 is {}; say the image's name and version",
+                    said.by.display(),
+                    said.value.0
+                ),
             }),
+            (named, location) => {
+                let name = named.map(|(said, _)| match &said.value {
+                    (name, Some(version)) => format!("{name}:{version}"),
+                    (name, None) => name.clone(),
+                });
+                let location = location.as_ref().map(|said| said.value.clone());
+                Ok(Some(Stage1Choice::Image(Stage1Image::Configured { name, location })))
+            }
         }
     }
 
@@ -120,12 +153,20 @@ impl Config {
             entry("dockerAuth", said, &json!({ "registries": [registry], "credentials": said.value }))
         });
         let data = self.data.iter().map(|said| entry("paths", said, &json!({ "data": said.value })));
-        let stage1 = self.stage1.iter().map(|said| entry("stage1", said, &json!({ "name": said.value })));
+        let images = self.stage1_images.iter();
+        let images = images.map(|said| entry("paths", said, &json!({ "stage1-images": said.value })));
+        let stage1 = self.stage1.iter().map(|said| match &said.value {
+            (name, None) => entry("stage1", said, &json!({ "name": name })),
+            (name, version) => entry("stage1", said, &json!({ "name": name, "version": version })),
+        });
+        let location = self.location.iter();
+        let location = location.map(|said| entry("stage1", said, &json!({ "location": said.value })));
         let template = self
             .cpu_template
             .iter()
             .map(|said| entry("stage1", said, &json!({ "cpuTemplate": said.value.to_string() })));
-        let all = auth.chain(docker_auth).chain(data).chain(stage1).chain(template);
+        let all =
+            auth.chain(docker_auth).chain(data).chain(images).chain(stage1).chain(location).chain(template);
         json!({ "stage0": all.collect::<Vec<_>>() })
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::cli;
+use crate::cli::{self, Stage1, Stage1Image};
 
 /// Directories of the vendor, the administrator and the user.
 struct World(tempfile::TempDir);
@@ -63,7 +63,7 @@ fn later_directories_win() {
         ("user/auth.d/a.json", &auth("a.example", "me").replace(r#","x.a.example""#, "")),
     ]);
     assert_eq!(data_directory(&world.globals()).unwrap(), Some("/local".into()));
-    assert_eq!(stage1(&world.globals()).unwrap(), Some(Stage1::Kvm));
+    assert_eq!(stage1(&world.globals()).unwrap(), Some(Stage1Choice::Ours(Stage1::Kvm)));
     let json = load(&world.globals()).unwrap().to_json();
     let entries = json["stage0"].as_array().unwrap();
     let kinds: Vec<_> = entries.iter().map(|entry| entry["rktKind"].as_str().unwrap()).collect();
@@ -75,13 +75,12 @@ fn later_directories_win() {
 
 #[test]
 fn the_processor_is_said_apart_from_the_isolation() {
-    let stage1d = |what: &str| format!(r#"{{"rktKind":"stage1","rktVersion":"v1",{what}}}"#);
     let world = World::new(&[
         ("system/stage1.d/s.json", &stage1d(r#""name":"kvm","cpuTemplate":"x86-64-v2""#)),
         ("local/stage1.d/processor.json", &stage1d(r#""cpuTemplate":"x86-64-v3""#)),
         ("user/stage1.d/isolation.json", &stage1d(r#""name":"nspawn""#)),
     ]);
-    assert_eq!(stage1(&world.globals()).unwrap(), Some(Stage1::Nspawn));
+    assert_eq!(stage1(&world.globals()).unwrap(), Some(Stage1Choice::Ours(Stage1::Nspawn)));
     assert_eq!(cpu_template(&world.globals()).unwrap(), Some(CpuTemplate::V3));
     let json = load(&world.globals()).unwrap().to_json();
     assert_eq!(json["stage0"][1]["cpuTemplate"], "x86-64-v3");
@@ -99,13 +98,13 @@ fn files_that_are_not_good() {
         ("local/paths.d/p.json", r#"{"rktKind":"paths","rktVersion":"v1","data":"x"}"#, "not absolute"),
         (
             "local/paths.d/p.json",
-            r#"{"rktKind":"paths","rktVersion":"v1","stage1-images":"/x"}"#,
-            "stage1-images",
+            r#"{"rktKind":"paths","rktVersion":"v1","stage1-images":"x"}"#,
+            "not absolute",
         ),
         (
             "local/stage1.d/s.json",
             r#"{"rktKind":"stage1","rktVersion":"v1"}"#,
-            "neither name nor cpuTemplate",
+            "neither name nor location nor cpuTemplate",
         ),
         ("local/stage1.d/s.json", r#"{"rktKind":"stage1","rktVersion":"v1","cpuTemplate":"v3"}"#, "v3"),
         ("local/auth.d/a.json", &auth("a", "u").replace("basic", "magic"), "magic"),
@@ -130,10 +129,46 @@ fn nothing_is_said_twice_in_one_directory() {
     }
 }
 
+fn stage1d(what: &str) -> String {
+    format!(r#"{{"rktKind":"stage1","rktVersion":"v1",{what}}}"#)
+}
+
 #[test]
-fn a_stage1_that_there_is_not() {
-    let json = r#"{"rktKind":"stage1","rktVersion":"v1","name":"coreos.com/rkt/stage1-fly"}"#;
-    let world = World::new(&[("local/stage1.d/s.json", json)]);
+fn stage1s_that_cannot_be() {
+    for (what, expected) in [
+        (r#""name":"coreos.com/rkt/stage1-fly""#, "there are kvm and nspawn"),
+        (r#""name":"kvm","version":"1""#, "rkt's own"),
+        (r#""name":"fly","location":"/a.aci""#, "rkt's own"),
+        (r#""version":"1""#, "no name"),
+        (r#""location":"a.aci""#, "absolute path"),
+        (r#""location":"ftp://a.aci""#, "absolute path"),
+    ] {
+        let world = World::new(&[("local/stage1.d/s.json", &stage1d(what))]);
+        let error = stage1(&world.globals()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{what}: {error}");
+    }
+    let world = World::new(&[
+        ("system/stage1.d/s.json", &stage1d(r#""name":"kvm""#)),
+        ("local/stage1.d/s.json", &stage1d(r#""location":"/a.aci""#)),
+    ]);
     let error = stage1(&world.globals()).unwrap_err().to_string();
-    assert!(error.contains("stage1-fly") && error.contains("kvm and nspawn"), "{error}");
+    assert!(error.contains("local/stage1.d") && error.contains("system/stage1.d"), "{error}");
+}
+
+#[test]
+fn a_stage1_of_somebody_elses() {
+    let world = World::new(&[
+        ("system/stage1.d/s.json", &stage1d(r#""name":"example.com/a","version":"1","location":"/a.aci""#)),
+        ("local/stage1.d/s.json", &stage1d(r#""location":"https://example.com/b.aci""#)),
+        ("system/paths.d/p.json", r#"{"rktKind":"paths","rktVersion":"v1","stage1-images":"/x"}"#),
+    ]);
+    let (name, location) = (Some("example.com/a:1".into()), Some("https://example.com/b.aci".into()));
+    let expected = Stage1Choice::Image(Stage1Image::Configured { name, location });
+    assert_eq!(stage1(&world.globals()).unwrap(), Some(expected));
+    assert_eq!(stage1_images(&world.globals()).unwrap(), Some("/x".into()));
+    let json = load(&world.globals()).unwrap().to_json();
+    let said = ["stage1-images", "version", "location"];
+    let said = said
+        .map(|key| json["stage0"].as_array().unwrap().iter().filter(|entry| !entry[key].is_null()).count());
+    assert_eq!(said, [1, 1, 1], "{json}");
 }

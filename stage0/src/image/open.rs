@@ -11,6 +11,7 @@ use pod::types::ImageId;
 
 use super::bundle::Bundle;
 use super::compression::{Compression, decompress};
+use super::digest::{Digest, Hashed, sha256_hasher};
 use super::error::Error;
 use super::tarball::{self, Archive, Stream};
 use super::{aci, oci, reference};
@@ -23,6 +24,8 @@ const HEX_DIGITS: usize = 64;
 pub enum Opened {
     /// An ACI, from its first byte.
     Aci(File),
+    /// An ACI of whose bytes the digest is wanted.
+    Witnessed(File),
     /// An OCI image and where its parts are.
     Oci(Box<oci::Image>, Bundle),
 }
@@ -35,6 +38,15 @@ pub struct Rendered {
     pub manifest_json: Vec<u8>,
     /// The manifest.
     pub manifest: ImageManifest,
+    /// The SHA-256 of the archive's file, if it is wanted.
+    pub archive: Option<Digest>,
+}
+
+impl Rendered {
+    fn of_aci(aci: aci::Aci, archive: Option<Digest>) -> Self {
+        let aci::Aci { id, manifest_json, manifest } = aci;
+        Self { id, manifest_json, manifest, archive }
+    }
 }
 
 /// The kinds of archives.
@@ -74,10 +86,19 @@ impl Opened {
         Ok(Self::Oci(Box::new(oci::Image::find(&bundle, fallback)?), bundle))
     }
 
+    /// The same, but that the digest of the archive's bytes comes with what it is rendered to. Only of ACIs: there is one file, and
+    /// it is read once.
+    pub fn witnessed(self) -> Result<Self, Error> {
+        match self {
+            Self::Aci(file) | Self::Witnessed(file) => Ok(Self::Witnessed(file)),
+            Self::Oci(..) => Err(Error::Unsupported("it is an OCI image, and signatures of such are".into())),
+        }
+    }
+
     /// The image's ID, if it is known before the image is read as a whole.
     pub fn known_id(&self) -> Result<Option<ImageId>, Error> {
         match self {
-            Self::Aci(_) => Ok(None),
+            Self::Aci(_) | Self::Witnessed(_) => Ok(None),
             Self::Oci(image, _) => image.id().map(Some),
         }
     }
@@ -87,14 +108,19 @@ impl Opened {
         match self {
             Self::Aci(file) => {
                 let (aci, output) = aci::render(file, output)?;
-                let aci::Aci { id, manifest_json, manifest } = aci;
-                Ok((Rendered { id, manifest_json, manifest }, output))
+                Ok((Rendered::of_aci(aci, None), output))
+            }
+            Self::Witnessed(file) => {
+                let mut file = Hashed::new(file, sha256_hasher());
+                let (aci, output) = aci::render(&mut file, output)?;
+                let (digest, _) = file.finish().map_err(Error::read("the end of the archive"))?;
+                Ok((Rendered::of_aci(aci, Some(digest)), output))
             }
             Self::Oci(image, bundle) => {
                 let (manifest, output) = image.render(&bundle, output)?;
                 let manifest_json = serde_json::to_vec(&manifest)
                     .map_err(|source| Error::Json { what: "manifest".into(), source })?;
-                Ok((Rendered { id: image.id()?, manifest_json, manifest }, output))
+                Ok((Rendered { id: image.id()?, manifest_json, manifest, archive: None }, output))
             }
         }
     }

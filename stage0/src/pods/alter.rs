@@ -80,7 +80,7 @@ impl Pod {
 }
 
 /// On the disk before it takes the place of the old one.
-fn replace_manifest(layout: &PodDirectory, manifest: &PodManifest) -> Result<(), Error> {
+pub(super) fn replace_manifest(layout: &PodDirectory, manifest: &PodManifest) -> Result<(), Error> {
     let (path, new) = (layout.manifest(), layout.new_manifest());
     let json =
         serde_json::to_vec(manifest).map_err(|source| pod::Error::Json { what: "pod manifest", source })?;

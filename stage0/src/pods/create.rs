@@ -71,10 +71,7 @@ impl<'a> NewPod<'a> {
     /// Fills the directory.
     pub fn fill(&self, manifest: &PodManifest, images: &[AppImage], stage1: &Installed) -> Result<(), Error> {
         let layout = PodDirectory::new(self.path());
-        let json = serde_json::to_vec(manifest)
-            .map_err(|source| pod::Error::Json { what: "pod manifest", source })?;
-        write(&layout.manifest(), &json)?;
-        write(&layout.created(), b"")?;
+        self.write_manifest(&layout, manifest)?;
         let rootfs = layout.stage1_rootfs();
         let (stage1_directory, rkt) = (layout.path().join("stage1"), rootfs.join("rkt"));
         for path in [&stage1_directory, &rootfs, &rkt, &rkt.join("status"), &layout.images()] {
@@ -86,6 +83,14 @@ impl<'a> NewPod<'a> {
         }
         make_logs(&layout, manifest)?;
         images.iter().try_for_each(|image| fill_app(&layout, image))
+    }
+
+    /// The pod's manifest, and when it was made.
+    pub(super) fn write_manifest(&self, layout: &PodDirectory, manifest: &PodManifest) -> Result<(), Error> {
+        let json = serde_json::to_vec(manifest)
+            .map_err(|source| pod::Error::Json { what: "pod manifest", source })?;
+        write(&layout.manifest(), &json)?;
+        write(&layout.created(), b"")
     }
 
     /// Notes that the pod has users for itself; which, is for whoever runs it.
@@ -162,7 +167,7 @@ pub(super) fn make_log(layout: &PodDirectory, app: &RuntimeApp) -> Result<(), Er
     Ok(())
 }
 
-fn make_directory(path: &Path) -> io::Result<()> {
+pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o750).create(path)
 }
 

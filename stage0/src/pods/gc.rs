@@ -3,11 +3,16 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use super::{Error, Place, Pod, Pods, State};
+use pod::abi::PodDirectory;
+
+use super::{Error, Place, Pod, Pods, State, mounts};
+use crate::cli::Globals;
 use crate::remove;
+use crate::stage1::Foreign;
 
 /// How old an embryo must be to be taken for one that was left behind: being one takes microseconds.
 const EMBRYO_AGE: Duration = Duration::from_secs(60);
@@ -21,6 +26,21 @@ pub struct Collection {
     pub expire_prepared: Duration,
     /// Nothing is removed.
     pub mark_only: bool,
+}
+
+/// What stage1s that are not ours are told of the host.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a> {
+    /// More output.
+    pub debug: bool,
+    /// The administrator's configuration.
+    pub local_config: &'a Path,
+}
+
+impl<'a> From<&'a Globals> for Told<'a> {
+    fn from(globals: &'a Globals) -> Self {
+        Self { debug: globals.debug, local_config: &globals.local_config }
+    }
 }
 
 /// What gc did, or did not do.
@@ -39,7 +59,12 @@ pub enum Event {
 impl Pods {
     /// Marks ended pods; then removes those that were marked long enough ago, those that were prepared too long ago, and those that
     /// never ran.
-    pub fn gc(&self, collection: Collection, report: &mut dyn FnMut(Event)) -> Result<(), Error> {
+    pub fn gc(
+        &self,
+        collection: Collection,
+        told: Told<'_>,
+        report: &mut dyn FnMut(Event),
+    ) -> Result<(), Error> {
         let marks = [
             (Place::Run, State::Exited, Place::ExitedGarbage),
             (Place::Prepare, State::AbortedPrepare, Place::Garbage),
@@ -64,7 +89,7 @@ impl Pods {
             for pod in self.list(&[place])? {
                 match pod.age() {
                     Ok(age) if age < grace => report(Event::Kept(pod)),
-                    _ => self.report_removal(pod, report),
+                    _ => self.report_removal(pod, told, report),
                 }
             }
         }
@@ -83,7 +108,7 @@ impl Pods {
     }
 
     /// Removes one pod at once, whatever state it has ended in.
-    pub fn remove(&self, pod: Pod) -> Result<(), Error> {
+    pub fn remove(&self, pod: Pod, told: Told<'_>) -> Result<(), Error> {
         let to = match pod.state {
             State::Exited => Place::ExitedGarbage,
             State::AbortedPrepare | State::Prepared => Place::Garbage,
@@ -92,11 +117,11 @@ impl Pods {
         };
         let moved = if to == pod.place { Some(pod) } else { self.rename(&pod, to)? };
         // Whoever has the lock only looks at the pod, or removes it, too: it is gone when this returns.
-        moved.map_or(Ok(()), |pod| delete(&pod, File::lock).map(drop))
+        moved.map_or(Ok(()), |pod| delete(&pod, told, File::lock).map(drop))
     }
 
-    fn report_removal(&self, pod: Pod, report: &mut dyn FnMut(Event)) {
-        match delete(&pod, |lock| lock.try_lock().map_err(io::Error::from)) {
+    fn report_removal(&self, pod: Pod, told: Told<'_>, report: &mut dyn FnMut(Event)) {
+        match delete(&pod, told, |lock| lock.try_lock().map_err(io::Error::from)) {
             Ok(true) => report(Event::Removed(pod)),
             Ok(false) => {}
             Err(error) => report(Event::Failed(error)),
@@ -105,7 +130,7 @@ impl Pods {
 }
 
 /// Removes a pod's directory, after its stage1 has cleaned up; whether this process did it.
-fn delete(pod: &Pod, take: impl FnOnce(&File) -> io::Result<()>) -> Result<bool, Error> {
+fn delete(pod: &Pod, told: Told<'_>, take: impl FnOnce(&File) -> io::Result<()>) -> Result<bool, Error> {
     let lock = match File::open(&pod.path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         opened => opened.map_err(Error::io("open", &pod.path))?,
@@ -115,7 +140,7 @@ fn delete(pod: &Pod, take: impl FnOnce(&File) -> io::Result<()>) -> Result<bool,
         return Ok(false);
     }
     if pod.place == Place::ExitedGarbage {
-        clean_up(pod)?;
+        clean_up(pod, told)?;
     }
     // Its stage1 last: as long as anything is left, gc can be tried again.
     for entry in std::fs::read_dir(&pod.path).map_err(Error::io("read", &pod.path))? {
@@ -130,7 +155,15 @@ fn delete(pod: &Pod, take: impl FnOnce(&File) -> io::Result<()>) -> Result<bool,
 }
 
 /// Runs the stage1's gc entrypoint (stage1 ABI). A stage1 that has been uninstalled can clean up nothing any more.
-fn clean_up(pod: &Pod) -> Result<(), Error> {
+fn clean_up(pod: &Pod, told: Told<'_>) -> Result<(), Error> {
+    // Its root is removed last, so what has none any more has been cleaned up before.
+    if !PodDirectory::new(&pod.path).stage1_rootfs().exists() {
+        return Ok(());
+    }
+    let of_stage1 = |source| Error::Stage1 { uuid: pod.uuid, source: Box::new(source) };
+    if let Some(foreign) = Foreign::of_pod(&pod.path).map_err(of_stage1)? {
+        return clean_up_foreign(pod, &foreign, told);
+    }
     let entrypoint = pod.path.join("stage1/rootfs/gc");
     if !entrypoint.exists() {
         return Ok(());
@@ -138,6 +171,16 @@ fn clean_up(pod: &Pod) -> Result<(), Error> {
     let status = Command::new(&entrypoint).arg(pod.uuid.to_string()).current_dir(&pod.path).status();
     let status = status.map_err(Error::io("execute", &entrypoint))?;
     if status.success() { Ok(()) } else { Err(Error::Stage1Gc(pod.uuid, describe(status))) }
+}
+
+/// The same of a stage1 of somebody's, which may have mounted what it likes in the pod's directory.
+fn clean_up_foreign(pod: &Pod, foreign: &Foreign, told: Told<'_>) -> Result<(), Error> {
+    let status = foreign.gc(told.debug, told.local_config, pod.uuid);
+    let status = status.map_err(|source| Error::Stage1 { uuid: pod.uuid, source: Box::new(source) })?;
+    if !status.success() {
+        return Err(Error::Stage1Gc(pod.uuid, describe(status)));
+    }
+    mounts::detach_below(&pod.path).map_err(Error::io("unmount what is left in", &pod.path))
 }
 
 fn describe(status: ExitStatus) -> String {
@@ -163,6 +206,10 @@ mod tests {
         path
     }
 
+    fn told() -> Told<'static> {
+        Told { debug: false, local_config: Path::new("/nowhere") }
+    }
+
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn gc(pods: &Pods, grace: Duration, mark_only: bool) -> Vec<String> {
@@ -171,7 +218,7 @@ mod tests {
 
     fn collect(pods: &Pods, collection: Collection) -> Vec<String> {
         let mut events = Vec::new();
-        pods.gc(collection, &mut |event| {
+        pods.gc(collection, told(), &mut |event| {
             events.push(match event {
                 Event::Marked(pod) => format!("marked {}", pod.state),
                 Event::Removed(pod) => format!("removed {}", pod.state),
@@ -228,7 +275,7 @@ mod tests {
         let looked_at = File::open(place(&pods, Place::Prepared, 1)).unwrap();
         looked_at.lock_shared().unwrap();
         std::thread::scope(|scope| {
-            let removal = scope.spawn(|| pods.remove(pods.find("0").unwrap()));
+            let removal = scope.spawn(|| pods.remove(pods.find("0").unwrap(), told()));
             while pods.path(Place::Prepared, Uuid::from_u128(1)).exists() {
                 std::thread::yield_now();
             }
@@ -243,11 +290,11 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let pods = Pods::new(data.path());
         let new = NewPod::create(&pods, Uuid::from_u128(4)).unwrap();
-        let error = pods.remove(pods.find("0").unwrap()).unwrap_err();
+        let error = pods.remove(pods.find("0").unwrap(), told()).unwrap_err();
         assert!(error.to_string().contains("preparing"), "{error}");
         drop(new);
         place(&pods, Place::Run, 5);
-        pods.remove(pods.find("0").unwrap()).unwrap();
+        pods.remove(pods.find("0").unwrap(), told()).unwrap();
         assert!(pods.list(&Place::ALL).unwrap().is_empty());
     }
 }

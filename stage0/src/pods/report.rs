@@ -94,7 +94,10 @@ impl Pods {
         let mut used = HashSet::new();
         for pod in self.list(&[Place::Run, Place::ExitedGarbage, Place::Prepared, Place::Run])? {
             match pod.manifest() {
-                Ok(manifest) => used.extend(manifest.apps.into_iter().map(|app| app.image.id)),
+                Ok(manifest) => {
+                    used.extend(manifest.apps.into_iter().map(|app| app.image.id));
+                    used.extend(pod.stage1_image()?);
+                }
                 // It has moved on or is gone by now; if it was prepared, it is among those that run, which are looked at again.
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -121,9 +124,35 @@ impl Pod {
         }
     }
 
+    /// The image of the pod's stage1, if that is not one of ours.
+    fn stage1_image(&self) -> Result<Option<ImageId>, Error> {
+        let path = PodDirectory::new(&self.path).stage1_image();
+        match fs::read_to_string(&path) {
+            Ok(id) => Ok(Some(id.parse()?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", &path)(error)),
+        }
+    }
+
     /// The process to enter, if the pod has come so far.
     pub fn pid(&self) -> Result<Option<u32>, Error> {
-        read_number(&PodDirectory::new(&self.path).pid())
+        let directory = PodDirectory::new(&self.path);
+        match read_number(&directory.pid())? {
+            // What a stage1 of somebody's may write instead.
+            None if directory.stage1_image().exists() => match read_number(&directory.ppid())? {
+                Some(parent) => self.only_child(parent),
+                None => Ok(None),
+            },
+            pid => Ok(pid),
+        }
+    }
+
+    fn only_child(&self, parent: u32) -> Result<Option<u32>, Error> {
+        match children(parent).map_err(Error::io("read", Path::new("/proc")))?.as_slice() {
+            [] => Ok(None),
+            [child] => Ok(Some(*child)),
+            _ => Err(Error::Children(parent, self.uuid)),
+        }
     }
 
     /// All that is known of the pod.
@@ -180,9 +209,15 @@ impl Pod {
         let status = directory.status(&app.name);
         let exit_code = read_number(&status)?;
         // Of an app that has come into the pod it is told; any other has come with it, and runs when all of them do.
-        let ([created, started], runs) = match modified(&directory.app_created(&app.name)) {
-            Some(created) => {
-                let started = modified(&directory.app_started(&app.name));
+        let came =
+            modified(&directory.app_created(&app.name)).map(|time| (time, directory.app_started(&app.name)));
+        let came = came.or_else(|| {
+            directory.stage1_image().exists().then_some(())?;
+            Some((modified(&directory.created_marker(&app.name))?, directory.started_marker(&app.name)))
+        });
+        let ([created, started], runs) = match came {
+            Some((created, started)) => {
+                let started = modified(&started);
                 ([Some(created), started], started.is_some())
             }
             None => (times, ready),
@@ -220,6 +255,25 @@ fn mount_report(volume: &PodVolume, mount: &AppMount, directory: &PodDirectory) 
         },
         read_only: mount.read_only || volume.read_only,
     }
+}
+
+/// The processes whose parent is this one (proc_pid_stat(5)); not every kernel lists them.
+fn children(parent: u32) -> io::Result<Vec<u32>> {
+    let mut children = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // It may have ended meanwhile. The name of the program, which may hold anything, ends with the last parenthesis.
+        let stat = fs::read(entry.path().join("stat")).unwrap_or_default();
+        let fields =
+            stat.rsplit(|byte| *byte == b')').next().and_then(|fields| std::str::from_utf8(fields).ok());
+        if fields.and_then(|fields| fields.split_ascii_whitespace().nth(1))
+            == Some(parent.to_string().as_str())
+        {
+            children.push(pid);
+        }
+    }
+    Ok(children)
 }
 
 fn is_zero(number: &u32) -> bool {

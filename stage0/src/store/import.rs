@@ -14,28 +14,41 @@ use super::{EROFS_FILE, Error, Image, MANIFEST_FILE, SOURCE_FILE, Store, huge_pa
 use crate::image::digest::Digest;
 use crate::image::{Opened, Rendered};
 
+/// Whether an archive may be imported at all: what it calls itself, and the SHA-256 of its bytes as they were read.
+pub type Verify<'a, E> = &'a mut dyn FnMut(&ImageManifest, &Digest) -> Result<(), E>;
 /// A last word before an image is stored: its ID, its manifest and its EROFS file.
 pub type Accept<'a, E> = &'a mut dyn FnMut(&ImageId, &ImageManifest, &Path) -> Result<(), E>;
 
 impl Store {
+    /// The image that a file was when it was imported, unless it has changed since.
+    pub fn imported(&self, path: &Path) -> Result<Option<Image>, Error> {
+        self.known(&key_of(path)?)
+    }
+
     /// The image that a file is, imported unless the store has it. `accept` is asked about an image that is new; an
-    /// error keeps the image out.
-    pub fn import<E: From<Error>>(&self, path: &Path, accept: Accept<'_, E>) -> Result<Image, E> {
-        let key = source::Key::of(path).map_err(|source| Error::Import {
-            path: path.into(),
-            source: crate::image::Error::Read { what: "it".into(), source },
-        })?;
-        if let Some(image) = self.known(&key)? {
+    /// error keeps the image out. With `verify` the file is read whatever the store knows of it, and it is asked first.
+    pub fn import<E: From<Error>>(
+        &self,
+        path: &Path,
+        verify: Option<Verify<'_, E>>,
+        accept: Accept<'_, E>,
+    ) -> Result<Image, E> {
+        let key = key_of(path)?;
+        if verify.is_none()
+            && let Some(image) = self.known(&key)?
+        {
             return Ok(image);
         }
         self.make_directories()?;
         let workspace = self.root.join("tmp").join(key.as_str());
         let workspace = Workspace::acquire(workspace.clone()).map_err(Error::io("lock", &workspace))?;
         // Another process may have imported it while we waited.
-        if let Some(image) = self.known(&key)? {
+        if verify.is_none()
+            && let Some(image) = self.known(&key)?
+        {
             return Ok(image);
         }
-        let image = self.import_into(&workspace, path, accept)?;
+        let image = self.import_into(&workspace, path, verify, accept)?;
         source::record(&self.root.join("sources"), path, &key, &image.id)
             .map_err(Error::io("remember", path))?;
         Ok(image)
@@ -53,16 +66,23 @@ impl Store {
         &self,
         workspace: &Workspace,
         path: &Path,
+        verify: Option<Verify<'_, E>>,
         accept: Accept<'_, E>,
     ) -> Result<Image, E> {
         let failed = |source| Error::Import { path: path.into(), source };
-        let opened = Opened::open(path, workspace.path()).map_err(failed)?;
+        let mut opened = Opened::open(path, workspace.path()).map_err(failed)?;
+        if verify.is_some() {
+            opened = opened.witnessed().map_err(failed)?;
+        }
         if let Some(id) = opened.known_id().map_err(failed)?
             && let Some(image) = self.get(&id)?
         {
             return Ok(image);
         }
         let rendered = self.render_into(workspace, path, opened)?;
+        if let (Some(verify), Some(archive)) = (verify, &rendered.archive) {
+            verify(&rendered.manifest, archive)?;
+        }
         if let Some(image) = self.get(&rendered.id)? {
             return Ok(image);
         }
@@ -124,6 +144,13 @@ impl Store {
         }
         Ok(())
     }
+}
+
+fn key_of(path: &Path) -> Result<source::Key, Error> {
+    source::Key::of(path).map_err(|source| Error::Import {
+        path: path.into(),
+        source: crate::image::Error::Read { what: "it".into(), source },
+    })
 }
 
 fn create(path: &Path) -> io::Result<File> {

@@ -71,7 +71,7 @@ mod tests {
         let path = data.path().join("a.aci");
         fs::write(&path, builder.into_inner().unwrap()).unwrap();
         let store = Store::new(data.path());
-        let image = store.import(&path, &mut |_, _, _| Ok::<(), Error>(())).unwrap();
+        let image = store.import(&path, None, &mut |_, _, _| Ok::<(), Error>(())).unwrap();
         let tree = store.tree(&image).unwrap();
         assert_eq!(fs::read_to_string(tree.join("etc/motd")).unwrap(), "hi");
         fs::write(tree.join("mark"), "").unwrap();

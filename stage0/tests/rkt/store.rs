@@ -88,7 +88,7 @@ fn unsigned_images_need_consent() {
     let path = host.image("image", &Archive::good().end());
     let mut commands = vec!["fetch"];
     commands.extend(is_root().then_some("run"));
-    for (command, options) in commands.into_iter().flat_map(|c| [(c, "none"), (c, "paths,tls")]) {
+    for (command, options) in commands.into_iter().flat_map(|c| [(c, "none"), (c, "paths,ondisk")]) {
         let mut rkt = std::process::Command::new(host.path("bin/rkt"));
         rkt.arg("--dir").arg(host.data()).arg(format!("--insecure-options={options}")).args([command, &path]);
         crate::host::finish(&mut rkt).refused(&[&path, "--insecure-options=image"]);

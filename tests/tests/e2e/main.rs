@@ -33,6 +33,7 @@ mod export;
 mod export_vm;
 mod faults;
 mod fly;
+mod foreign;
 mod harness;
 mod image_store;
 mod images;

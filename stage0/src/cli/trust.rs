@@ -1,0 +1,105 @@
+//! The arguments of `rkt trust`, and those by which images come into the store.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use pod::types::AcIdentifier;
+
+use super::values;
+
+// Which keys to trust, and for what.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct TrustFlags {
+    /// Trust them for images of this name, and of names that begin with it and a slash
+    #[arg(long, value_name = "PREFIX", value_parser = prefix, conflicts_with = "root")]
+    pub prefix: Option<AcIdentifier>,
+    /// Trust them for all images
+    #[arg(long)]
+    pub root: bool,
+    /// Do not ask whether the fingerprints are the right ones
+    #[arg(long)]
+    pub skip_fingerprint_review: bool,
+    /// Upstream's, for keys from the network
+    #[arg(long, hide = true, value_parser = not_fetched, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    insecure_allow_http: Option<bool>,
+    /// Files with OpenPGP public keys, armored or binary
+    #[arg(value_name = "PUBKEY_FILE", value_parser = key_file, required = true)]
+    pub keys: Vec<PathBuf>,
+}
+
+/// A flag that concerns keys from the network.
+pub fn not_fetched(text: &str) -> Result<bool, String> {
+    match text {
+        "false" => Ok(false),
+        _ => Err(
+            "keys are not fetched from the network yet: download them, and trust the files with rkt trust"
+                .into(),
+        ),
+    }
+}
+
+fn prefix(text: &str) -> Result<AcIdentifier, String> {
+    if text.contains("://") {
+        return Err("it is the beginning of an image's name, without a scheme".into());
+    }
+    values::parsed(text)
+}
+
+fn key_file(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with("http://") || text.starts_with("https://") {
+        return not_fetched(text).map(|_| PathBuf::new());
+    }
+    Ok(text.into())
+}
+
+/// When the network is asked for an image. Files are read whenever they have changed, whatever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PullPolicy {
+    /// Never: what is not in the store is an error.
+    Never,
+    /// If it is not in the store.
+    #[default]
+    New,
+    /// Always.
+    Update,
+}
+
+// The policy, and upstream's old words for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+#[group(multiple = false)]
+pub struct PullFlags {
+    /// When the network is asked for an image: never, new (if it is not in the store), or update (always)
+    #[arg(long, value_enum, value_name = "POLICY")]
+    pull_policy: Option<PullPolicy>,
+    /// The same as --pull-policy=never
+    #[arg(long, hide = true)]
+    store_only: bool,
+    /// The same as --pull-policy=update
+    #[arg(long, hide = true)]
+    no_store: bool,
+}
+
+impl PullFlags {
+    /// What is said, or to ask for what is not in the store.
+    pub fn policy(self) -> PullPolicy {
+        match self {
+            Self { store_only: true, .. } => PullPolicy::Never,
+            Self { no_store: true, .. } => PullPolicy::Update,
+            Self { pull_policy, .. } => pull_policy.unwrap_or_default(),
+        }
+    }
+}
+
+// What to import.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct FetchFlags {
+    /// ACI files, OCI image layouts, docker save archives
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+    /// The file with the signature of the image, instead of IMAGE.asc
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
+    /// What of the network is asked for; files are read in any case
+    #[command(flatten)]
+    pull: PullFlags,
+}
