@@ -19,7 +19,8 @@ use crate::users::UserRange;
 pub use cgroup_path::CgroupPath;
 pub use cpu_template::CpuTemplate;
 pub use entrypoints::{
-    AppArguments, AttachArguments, EnterArguments, ExportArguments, StatsArguments, StopArguments,
+    AppArguments, AttachArguments, EnterArguments, ExportArguments, PortForwardArguments, StatsArguments,
+    StopArguments,
 };
 pub use ipc::Ipc;
 pub use names::{HostsFrom, NamesFrom, ResolvFrom};
@@ -42,6 +43,8 @@ pub const ANNOTATION_STOP: &str = "coreos.com/rkt/stage1/stop";
 pub const ANNOTATION_APP: &str = "rkt/stage1/app";
 /// Annotation of a stage1 image: the entrypoint that measures a pod, and prints [`crate::statistics::PodStatistics`]. Ours.
 pub const ANNOTATION_STATS: &str = "rkt/stage1/stats";
+/// Annotation of a stage1 image: the entrypoint that forwards ports of the host into a running pod. Ours.
+pub const ANNOTATION_PORT_FORWARD: &str = "rkt/stage1/port-forward";
 /// Annotation of a stage1 image: the entrypoint that prints what an app of an ended pod has left, as an ACI, of a stage1 whose layers
 /// the host does not mount. Ours.
 pub const ANNOTATION_EXPORT: &str = "rkt/stage1/export";

@@ -9,6 +9,7 @@ pub mod control;
 pub mod devices;
 pub mod disk_space;
 pub mod error;
+pub mod forward;
 pub mod guest_network;
 pub mod hosts;
 pub mod image_manifest;

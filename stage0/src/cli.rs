@@ -33,7 +33,10 @@ use insecure::parse_option;
 pub use names::Names;
 pub use pod_line::PodLine;
 use pod_line::{PrepareLine, RunLine};
-pub use pods::{AttachFlags, EnterFlags, ExportFlags, LogsFlags, PodChoice, StatusFlags, StatusFormat, Wait};
+pub use pods::{
+    AttachFlags, EnterFlags, ExportFlags, LogsFlags, PodChoice, PortForwardFlags, StatusFlags, StatusFormat,
+    Wait,
+};
 use pods::{OnePod, SomePods};
 
 use crate::pods::gc::Collection;
@@ -151,6 +154,12 @@ enum Command {
         #[command(flatten)]
         pod: OnePod,
     },
+    /// Forward ports of the host into a running pod
+    ///
+    /// To what listens on the pod's own 127.0.0.1 or ::1, whatever its network; until it is ended by a signal, or the pod
+    /// ends. A port 0 of the host is any that is free.
+    #[command(override_usage = "rkt port-forward UUID [ADDRESS:]LOCAL:REMOTE...")]
+    PortForward(PortForwardFlags),
     /// End running pods
     ///
     /// Each app gets its kill signal and its kill timeout, as after a signal to rkt itself.
@@ -313,6 +322,8 @@ pub enum Action {
     Logs { pod: PodChoice, flags: LogsFlags },
     /// `export`.
     Export(ExportFlags),
+    /// `port-forward`.
+    PortForward(PortForwardFlags),
     /// `cat-manifest`.
     CatManifest { pod: PodChoice, pretty: bool },
     /// `list`.
@@ -356,6 +367,7 @@ impl Action {
             Self::Doctor(_) => "doctor",
             Self::Config { .. } => "config",
             Self::Completion(_) => "completion",
+            Self::PortForward(_) => "port-forward",
             Self::Manual(_) => "manual",
             Self::Version => "version",
         }
@@ -490,6 +502,7 @@ fn action(command: Command) -> Result<Action, Stop> {
         Command::Image { command } => Action::Image(command),
         Command::Doctor { format } => Action::Doctor(format),
         Command::Config(form) => Action::Config { pretty: form.pretty_print },
+        Command::PortForward(flags) => Action::PortForward(flags),
         Command::Completion { shell } => Action::Completion(shell),
         Command::Manual { directory } => Action::Manual(directory),
         Command::Version => Action::Version,

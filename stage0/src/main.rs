@@ -99,6 +99,10 @@ fn carry_out(globals: &cli::Globals, action: Action, started: u64) -> Result<Exi
             Err(error) => Err(error),
         },
         Action::Export(flags) => commands::export::export(globals, &flags),
+        Action::PortForward(flags) => match commands::enter::port_forward(globals, &flags) {
+            Ok(never) => match never {},
+            Err(error) => Err(error),
+        },
         Action::Stop { pods, force } => commands::stop::stop(globals, &pods, force),
         Action::Status { pod, flags } => commands::status::status(globals, &pod, flags),
         Action::Logs { pod, flags } => commands::logs::logs(globals, &pod, &flags),

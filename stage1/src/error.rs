@@ -227,6 +227,29 @@ pub enum Error {
         #[source]
         source: Causes,
     },
+    /// A port of the host cannot be had.
+    #[error("cannot listen on {address}{}", match .source.kind() {
+        std::io::ErrorKind::AddrInUse => ": the port is in use; take another",
+        _ => "",
+    })]
+    NotListening {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A connection could not be forwarded; others can.
+    #[error("closed a connection from {from}: it cannot be forwarded to port {port} of the pod")]
+    NotForwarded {
+        /// Whose.
+        from: std::net::SocketAddr,
+        /// Where it was to lead.
+        port: std::num::NonZeroU16,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Records of an app's log are lost. Said once; the app goes on.
     #[error("the log of app \"{app}\" is incomplete {place}: what cannot be written is lost")]
     Log {

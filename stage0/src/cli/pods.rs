@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use pod::attach::AttachMode;
+use pod::forward::Forward;
 use pod::types::AcName;
 
 use super::values;
@@ -74,6 +75,17 @@ pub struct EnterFlags {
     /// The command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+// Which ports lead into a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct PortForwardFlags {
+    /// A UUID, or a unique beginning of one
+    #[arg(value_name = "UUID")]
+    pub uuid: String,
+    /// LOCAL:REMOTE, ADDRESS:LOCAL:REMOTE, or PORT for both; without an address, at 127.0.0.1 and ::1
+    #[arg(required = true, value_parser = forward, value_name = "PORT")]
+    pub forwards: Vec<Forward>,
 }
 
 // What of an ended pod to write where.
@@ -161,6 +173,10 @@ pub enum StatusFormat {
     Json,
     /// JSON, indented.
     JsonPretty,
+}
+
+fn forward(text: &str) -> Result<Forward, String> {
+    text.parse().map_err(|error: pod::Error| error.to_string())
 }
 
 fn attach_mode(text: &str) -> Result<AttachMode, String> {
