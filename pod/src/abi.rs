@@ -388,6 +388,12 @@ impl PodDirectory {
         self.path.join("private-users-prepared")
     }
 
+    /// Is there while the metadata service may know the pod; a [`crate::metadata::Registration`] in JSON once it does. No
+    /// argument of stage1's has the token, unlike upstream: everybody on the host sees those.
+    pub fn mds_registered(&self) -> PathBuf {
+        self.path.join("mds-registered")
+    }
+
     /// A symbolic link to `ready` once every app has started.
     pub fn supervisor_status(&self) -> PathBuf {
         self.path.join("stage1/rootfs/rkt/supervisor-status")

@@ -18,6 +18,7 @@ pub mod landlock;
 pub mod life;
 pub mod limits;
 pub mod log;
+pub mod metadata;
 pub mod net;
 pub mod plan;
 pub mod pod_manifest;

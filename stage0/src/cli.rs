@@ -203,6 +203,14 @@ enum Command {
         #[command(subcommand)]
         command: ImageCommand,
     },
+    /// Run the metadata service, which tells apps of their pods
+    ///
+    /// In the foreground, as root. It knows pods that were run with --mds-register, and them only; they reach it at the port.
+    MetadataService {
+        /// The port that pods reach it at; 0 is any that is free
+        #[arg(long, value_name = "PORT", default_value_t = pod::metadata::PORT)]
+        listen_port: u16,
+    },
     /// Tell what this host can run, and how to get what is missing
     Doctor {
         /// How to print it
@@ -314,6 +322,8 @@ pub enum Action {
     AppChange { app: AppChoice, action: ChangeOfApp },
     /// `attach`.
     Attach { pod: PodChoice, flags: AttachFlags },
+    /// `port-forward`.
+    PortForward(PortForwardFlags),
     /// `stop`.
     Stop { pods: Vec<PodChoice>, force: bool },
     /// `status`.
@@ -322,14 +332,14 @@ pub enum Action {
     Logs { pod: PodChoice, flags: LogsFlags },
     /// `export`.
     Export(ExportFlags),
-    /// `port-forward`.
-    PortForward(PortForwardFlags),
     /// `cat-manifest`.
     CatManifest { pod: PodChoice, pretty: bool },
     /// `list`.
     List(ListFlags),
     /// `image`.
     Image(ImageCommand),
+    /// `metadata-service`.
+    MetadataService { port: u16 },
     /// `doctor`.
     Doctor(Format),
     /// `config`.
@@ -357,6 +367,7 @@ impl Action {
             Self::AppAdd { .. } | Self::AppRemove(_) => "app",
             Self::AppList { .. } | Self::AppStatus { .. } | Self::AppChange { .. } => "app",
             Self::Attach { .. } => "attach",
+            Self::PortForward(_) => "port-forward",
             Self::Stop { .. } => "stop",
             Self::Status { .. } => "status",
             Self::Logs { .. } => "logs",
@@ -364,10 +375,10 @@ impl Action {
             Self::CatManifest { .. } => "cat-manifest",
             Self::List(_) => "list",
             Self::Image(_) => "image",
+            Self::MetadataService { .. } => "metadata-service",
             Self::Doctor(_) => "doctor",
             Self::Config { .. } => "config",
             Self::Completion(_) => "completion",
-            Self::PortForward(_) => "port-forward",
             Self::Manual(_) => "manual",
             Self::Version => "version",
         }
@@ -491,6 +502,7 @@ fn action(command: Command) -> Result<Action, Stop> {
         Command::Enter(flags) => Action::Enter(flags),
         Command::App { command } => return app_action(command),
         Command::Attach { flags, pod } => Action::Attach { pod: pod.into(), flags },
+        Command::PortForward(flags) => Action::PortForward(flags),
         Command::Stop { force, pods } => Action::Stop { pods: pods.into(), force },
         Command::Status { flags, pod } => Action::Status { pod: pod.into(), flags },
         Command::Logs { flags, pod } => Action::Logs { pod: pod.into(), flags },
@@ -500,9 +512,9 @@ fn action(command: Command) -> Result<Action, Stop> {
         }
         Command::List(flags) => Action::List(flags),
         Command::Image { command } => Action::Image(command),
+        Command::MetadataService { listen_port } => Action::MetadataService { port: listen_port },
         Command::Doctor { format } => Action::Doctor(format),
         Command::Config(form) => Action::Config { pretty: form.pretty_print },
-        Command::PortForward(flags) => Action::PortForward(flags),
         Command::Completion { shell } => Action::Completion(shell),
         Command::Manual { directory } => Action::Manual(directory),
         Command::Version => Action::Version,

@@ -9,6 +9,7 @@ pub mod image;
 pub mod images;
 pub mod logs;
 pub mod manual;
+pub mod metadata_service;
 pub mod pods;
 pub mod run;
 mod statistics;

@@ -270,6 +270,15 @@ pub enum Error {
     /// The pod's network cannot be undone.
     #[error("cannot undo the pod's network; rkt gc tries it again")]
     NetworkLeft(#[source] ::net::cni::Error),
+    /// No network of the pod leads to the metadata service.
+    #[error(
+        "the pod does not reach the metadata service: none of its networks has a gateway that is this host; add one that \
+         has (--net=...,default-restricted), or leave --mds-register out"
+    )]
+    NoMetadata,
+    /// The pod is still registered with the metadata service.
+    #[error("cannot unregister the pod from the metadata service; rkt gc tries it again")]
+    Unregistered(#[source] ::metadata::Error),
     /// A volume's source.
     #[error("cannot use {} of the host as volume \"{volume}\"", .path.display())]
     Volume {

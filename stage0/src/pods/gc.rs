@@ -7,7 +7,7 @@ use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use super::{Error, Place, Pod, Pods, State};
-use crate::remove;
+use crate::{registration, remove};
 
 /// How old an embryo must be to be taken for one that was left behind: being one takes microseconds.
 const EMBRYO_AGE: Duration = Duration::from_secs(60);
@@ -114,6 +114,7 @@ fn delete(pod: &Pod, take: impl FnOnce(&File) -> io::Result<()>) -> Result<bool,
     if take(&lock).is_err() || !pod.path.exists() {
         return Ok(false);
     }
+    registration::forget(&pod.path, pod.uuid)?;
     if pod.place == Place::ExitedGarbage {
         clean_up(pod)?;
     }

@@ -3,6 +3,7 @@
 mod kinds;
 mod leftovers;
 mod many;
+mod metadata;
 mod port_forward;
 mod ports;
 mod world;
