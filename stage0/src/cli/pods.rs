@@ -159,6 +159,10 @@ pub struct StatusFlags {
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true", conflicts_with = "wait")]
     pub stats: bool,
+    /// Have the plugins of its networks check that these are as they were made (CNI's CHECK), and tell the outcome
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true", conflicts_with_all = ["wait", "stats", "format"])]
+    pub check_networks: bool,
     /// How to print it
     #[arg(long, value_enum, default_value = "text")]
     pub format: StatusFormat,
