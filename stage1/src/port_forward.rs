@@ -20,6 +20,8 @@ use crate::{Error, stop};
 
 /// The most connections that wait for the supervisor at a time: each is a session until then, of which a pod has few.
 const MAX_ASKING: usize = 4;
+/// How long clients have after the pod's end to take the last bytes.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Forwards ports into the pod in the working directory until it has ended.
 pub fn port_forward(arguments: impl Iterator<Item = String>) -> Result<(), Error> {
@@ -33,7 +35,7 @@ pub fn port_forward(arguments: impl Iterator<Item = String>) -> Result<(), Error
     let lines: String = doors.iter().map(Door::line).collect();
     // Nobody may read it.
     let _ = std::io::stdout().write_all(lines.as_bytes());
-    Forwarder { pod, doors, connections: Vec::new(), most: MAX_FORWARDED, debug }.run()
+    Forwarder { pod, doors, connections: Vec::new(), most: MAX_FORWARDED, debug, farewell: None }.run()
 }
 
 /// A listening socket, and where its connections lead.
@@ -83,6 +85,8 @@ struct Forwarder {
     most: usize,
     /// Whether each connection is told.
     debug: bool,
+    /// Until when connections go on, once the pod has ended.
+    farewell: Option<Instant>,
 }
 
 impl Forwarder {
@@ -98,7 +102,7 @@ impl Forwarder {
         let accepting = self.has_room();
         let mut answers = self.wait(accepting)?.into_iter();
         let mut happened = || answers.next().is_some_and(|answer| !answer.is_empty());
-        let ended = happened();
+        let ended = self.farewell.is_none() && happened();
         let called: Vec<bool> = self.doors.iter().map(|_| accepting && happened()).collect();
         let now = Instant::now();
         for connection in &mut self.connections {
@@ -117,22 +121,31 @@ impl Forwarder {
         for (index, _) in called.into_iter().enumerate().filter(|(_, called)| *called) {
             self.accept(index)?;
         }
-        // What is connected still takes what has come from the pod.
-        Ok(!ended || self.connections.iter().any(Connection::is_carrying))
+        if ended {
+            self.farewell = Some(now + FAREWELL);
+        }
+        Ok(self.farewell.is_none_or(|farewell| now < farewell && !self.connections.is_empty()))
     }
 
     fn has_room(&self) -> bool {
+        if self.farewell.is_some() {
+            return false;
+        }
         let asking = self.connections.iter().filter(|connection| !connection.is_carrying()).count();
         asking < MAX_ASKING && self.connections.len() < self.most
     }
 
     fn wait(&self, accepting: bool) -> Result<Vec<PollFlags>, Error> {
-        let mut set = vec![PollFd::new(self.pod.as_fd(), PollFlags::POLLIN)];
+        let mut set = Vec::new();
+        if self.farewell.is_none() {
+            set.push(PollFd::new(self.pod.as_fd(), PollFlags::POLLIN));
+        }
         if accepting {
             set.extend(self.doors.iter().map(|door| PollFd::new(door.listener.as_fd(), PollFlags::POLLIN)));
         }
         self.connections.iter().for_each(|connection| connection.interests(&mut set));
-        let deadline = self.connections.iter().filter_map(Connection::deadline).min();
+        let deadlines = self.connections.iter().filter_map(Connection::deadline);
+        let deadline = deadlines.chain(self.farewell).min();
         let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
             let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
