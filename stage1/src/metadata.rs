@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use ::metadata::{Places, client};
@@ -54,8 +54,8 @@ fn addresses() -> Result<Vec<IpAddr>, Error> {
     let failed = |source: Errno| Error::System { action: "list the host's addresses", source };
     let interfaces = getifaddrs().map_err(failed)?;
     let addresses = interfaces.filter_map(|interface| interface.address).filter_map(|address| {
-        let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(Ipv4Addr::from(address.ip())));
-        v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::from(Ipv6Addr::from(address.ip()))))
+        let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::from(address.ip())))
     });
     Ok(addresses.collect())
 }

@@ -8,6 +8,8 @@ mod port_forward;
 mod ports;
 mod world;
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -17,6 +19,20 @@ use world::{World, bridge, ptp};
 
 /// Prints the pod's first IPv4 address.
 const ADDRESS: &str = "ip -4 -o addr show eth0 | sed 's/.*inet \\([0-9.]*\\).*/\\1/'";
+
+/// Says this to what says all again that it hears, and then that this was all, while it listens.
+fn assert_echoed(mut stream: TcpStream, sent: &[u8]) {
+    let mut received = Vec::new();
+    std::thread::scope(|scope| {
+        let mut writer = stream.try_clone().unwrap();
+        scope.spawn(move || {
+            writer.write_all(sent).unwrap();
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        stream.read_to_end(&mut received).unwrap();
+    });
+    assert!(received == sent, "{} bytes of {}, or others", received.len(), sent.len());
+}
 
 #[test]
 fn the_default_network() {

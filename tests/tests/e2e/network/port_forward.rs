@@ -1,12 +1,13 @@
 //! Ports of the host that lead to what listens on a pod's own loopback (`rkt port-forward`).
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::assert_echoed;
 use super::world::World;
 use crate::harness::Process;
 
@@ -29,22 +30,6 @@ fn connect(address: &str) -> TcpStream {
     stream
 }
 
-/// Whether much that is said comes back, after all of it was said.
-fn echoes(address: &str) {
-    let sent: Vec<u8> = (0..BYTES).map(|n| (n % 251) as u8).collect();
-    let mut stream = connect(address);
-    let mut received = Vec::new();
-    std::thread::scope(|scope| {
-        let (mut writer, sent) = (stream.try_clone().unwrap(), &sent);
-        scope.spawn(move || {
-            writer.write_all(sent).unwrap();
-            writer.shutdown(Shutdown::Write).unwrap();
-        });
-        stream.read_to_end(&mut received).unwrap();
-    });
-    assert!(received == sent, "{address}: {} bytes of {BYTES}, or others", received.len());
-}
-
 #[test]
 fn ports_lead_to_the_pods_own_loopback() {
     World::run(|world| {
@@ -53,8 +38,9 @@ fn ports_lead_to_the_pods_own_loopback() {
         let ports = ["8080:8000", "127.0.0.1:8081:8000", "8082:9"];
         let mut forwarder = Process::start(&mut port_forward(world, &["--debug"], &ports));
         forwarder.wait_for_line("Forwarding 127.0.0.1:8080 to port 8000 of the pod");
+        let sent: Vec<u8> = (0..BYTES).map(|n| (n % 251) as u8).collect();
         for address in ["127.0.0.1:8080", "[::1]:8080", "127.0.0.1:8081"] {
-            echoes(address);
+            assert_echoed(connect(address), &sent);
         }
         // Many at once, of which each is there for itself.
         let mut streams: Vec<TcpStream> = (0..AT_ONCE).map(|_| connect("127.0.0.1:8080")).collect();
