@@ -149,6 +149,18 @@ impl PodNetwork {
         self.record.attachments.iter().map(|attachment| runtime.add(attachment, &namespace)).collect()
     }
 
+    /// Has the plugins check, in order, that all is as they have left it (CHECK). Networks that know no such thing, or do without,
+    /// are `false`.
+    pub fn check(&self, cache: Cache) -> Result<Vec<(&Attachment, bool)>, Error> {
+        let runtime = Runtime::new(self.plugins(), cache);
+        let namespace = self.namespace();
+        let check = |attachment| match runtime.takes_check(attachment) {
+            true => runtime.check(attachment, &namespace).map(|()| (attachment, true)),
+            false => Ok((attachment, false)),
+        };
+        self.record.attachments.iter().map(check).collect()
+    }
+
     /// What it is attached to, with the results of [`Self::attach`].
     pub fn describe(&self, results: &[CniResult]) -> Vec<NetInfo> {
         let pairs = self.record.attachments.iter().zip(results);

@@ -21,7 +21,8 @@ use crate::users::UserRange;
 pub use cgroup_path::CgroupPath;
 pub use cpu_template::CpuTemplate;
 pub use entrypoints::{
-    AppArguments, AttachArguments, EnterArguments, ExportArguments, StatsArguments, StopArguments,
+    AppArguments, AttachArguments, EnterArguments, ExportArguments, PortForwardArguments, StatsArguments,
+    StopArguments,
 };
 pub use interface::{ENV_ENTER_APP, ENV_ENTER_COMMAND, ENV_ENTER_PID, Entrypoint, Interface, app_arguments};
 pub use ipc::Ipc;
@@ -45,6 +46,8 @@ pub const ANNOTATION_STOP: &str = "coreos.com/rkt/stage1/stop";
 pub const ANNOTATION_APP: &str = "rkt/stage1/app";
 /// Annotation of a stage1 image: the entrypoint that measures a pod, and prints [`crate::statistics::PodStatistics`]. Ours.
 pub const ANNOTATION_STATS: &str = "rkt/stage1/stats";
+/// Annotation of a stage1 image: the entrypoint that forwards ports of the host into a running pod. Ours.
+pub const ANNOTATION_PORT_FORWARD: &str = "rkt/stage1/port-forward";
 /// Annotation of a stage1 image: the entrypoint that prints what an app of an ended pod has left, as an ACI, of a stage1 whose layers
 /// the host does not mount. Ours.
 pub const ANNOTATION_EXPORT: &str = "rkt/stage1/export";
@@ -390,6 +393,12 @@ impl PodDirectory {
     /// The users of a pod with a user namespace of its own, `SHIFT:COUNT`; nothing as long as it is only prepared.
     pub fn private_users(&self) -> PathBuf {
         self.path.join("private-users-prepared")
+    }
+
+    /// Is there while the metadata service may know the pod; a [`crate::metadata::Registration`] in JSON once it does. No
+    /// argument of stage1's has the token, unlike upstream: everybody on the host sees those.
+    pub fn mds_registered(&self) -> PathBuf {
+        self.path.join("mds-registered")
     }
 
     /// A symbolic link to `ready` once every app has started.

@@ -5,6 +5,7 @@
 //! control connection, which the supervisor makes before any app runs.
 
 use std::io;
+use std::num::NonZeroU16;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -114,6 +115,14 @@ pub enum ToSupervisor {
         /// Of what.
         subject: Subject,
     },
+    /// Connect to a port of the pod's own loopback, and carry between that and the session's one stream, which is on its
+    /// way. [`FromSupervisor::SessionExited`] tells that it is connected.
+    Connect {
+        /// Its number, among those of sessions.
+        session: SessionId,
+        /// The port.
+        port: NonZeroU16,
+    },
     /// A session's client has gone: end what it has started.
     Hangup {
         /// Which session.
@@ -183,14 +192,15 @@ pub enum FromSupervisor {
         /// The chain of causes.
         causes: Vec<String>,
     },
-    /// A session's process could not be started, or a change not be made: the chain of causes, outermost first. The session's last message.
+    /// A session's process could not be started, or a change or connection not be made: the chain of causes, outermost
+    /// first. The session's last message.
     SessionFailed {
         /// Which.
         session: SessionId,
         /// The chain of causes.
         causes: Vec<String>,
     },
-    /// A session's process has ended; a change, which is made, succeeds. The session's last message.
+    /// A session's process has ended; a change or connection, which is made, succeeds. The session's last message.
     SessionExited {
         /// Which.
         session: SessionId,

@@ -6,6 +6,7 @@
 //! (SOCK_SEQPACKET), so that none has to be put together. A client that closes its connection ends its session.
 
 use std::fmt;
+use std::num::NonZeroU16;
 use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
@@ -122,6 +123,9 @@ pub fn session_streams(terminal: bool) -> &'static [Stream] {
     if terminal { &Stdio::OF_TERMINAL } else { &Stdio::THREE }
 }
 
+/// The one stream of a connection that is forwarded, for both directions.
+pub const CONNECTION: [Stream; 1] = Stdio::OF_TERMINAL;
+
 /// What a client attaches to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attach {
@@ -144,6 +148,10 @@ pub enum FromClient {
     Attach(Attach),
     /// The first message instead, once: what an app or the guest uses.
     Measure(Subject),
+    /// The first message instead, once: a connection to a port of the pod's own loopback. The parent answers with the
+    /// client's end, then that it is connected ([`ToClient::Exited`]) or why not; the client keeps this socket as long as
+    /// it uses the connection.
+    Connect(NonZeroU16),
     /// The caller's terminal has changed its size.
     Resize(TerminalSize),
 }
@@ -152,12 +160,12 @@ pub enum FromClient {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ToClient {
-    /// With the client's end of each of [`Session::streams`], or of [`Attach::streams`], in that order.
+    /// With the client's end of each of [`Session::streams`], of [`Attach::streams`], or of [`CONNECTION`], in that order.
     Connected,
-    /// There is no such process, or no such change: the chain of causes, outermost first. The last message.
+    /// There is no such process, change or connection: the chain of causes, outermost first. The last message.
     Failed(Vec<String>),
-    /// The process has ended, and its output may still be on the way; or the change is made, with success. The last
-    /// message.
+    /// The process has ended, and its output may still be on the way; or the change or the connection is made, with success.
+    /// The last message.
     Exited(ExitStatus),
     /// The answer to [`FromClient::Measure`]. The last message.
     Measured(Measurement),
@@ -243,9 +251,12 @@ mod tests {
 
     #[test]
     fn packets() {
-        let begin = FromClient::Begin(session(None));
-        assert_eq!(decode::<FromClient>(&encode(&begin).unwrap()).unwrap(), begin);
-        assert!(decode::<FromClient>(b"{}").is_err());
+        for message in [FromClient::Begin(session(None)), FromClient::Connect(NonZeroU16::MIN)] {
+            assert_eq!(decode::<FromClient>(&encode(&message).unwrap()).unwrap(), message);
+        }
+        for bad in [&b"{}"[..], b"{\"connect\":0}", b"{\"connect\":65536}"] {
+            assert!(decode::<FromClient>(bad).is_err());
+        }
         let long = Session { command: vec!["x".repeat(MAX_PACKET_BYTES)], ..session(None) };
         assert!(matches!(encode(&FromClient::Begin(long)), Err(Error::MessageTooLarge { .. })));
     }

@@ -7,11 +7,13 @@
 //! [`Listener`]s, for whom no writer waits. [`packets`] hand the descriptors over.
 
 mod carrier;
+mod duplex;
 mod ends;
 mod lines;
 mod listener;
 pub mod packets;
 
 pub use carrier::{Carrier, Filter, Observer, Source};
+pub use duplex::both_directions;
 pub use ends::{Sink, SinkEnd};
 pub use listener::{Listener, Standing};

@@ -35,7 +35,10 @@ use insecure::parse_option;
 pub use names::Names;
 pub use pod_line::PodLine;
 use pod_line::{PrepareLine, RunLine};
-pub use pods::{AttachFlags, EnterFlags, ExportFlags, LogsFlags, PodChoice, StatusFlags, StatusFormat, Wait};
+pub use pods::{
+    AttachFlags, EnterFlags, ExportFlags, LogsFlags, PodChoice, PortForwardFlags, StatusFlags, StatusFormat,
+    Wait,
+};
 use pods::{OnePod, SomePods};
 pub use stage1::{Stage1, Stage1Choice, Stage1Image, local_file};
 pub use trust::{FetchFlags, PullPolicy, TrustFlags};
@@ -161,6 +164,12 @@ enum Command {
         #[command(flatten)]
         pod: OnePod,
     },
+    /// Forward ports of the host into a running pod
+    ///
+    /// To what listens on the pod's own 127.0.0.1 or ::1, whatever its network; until it is ended by a signal, or the pod
+    /// ends. A port 0 of the host is any that is free.
+    #[command(override_usage = "rkt port-forward UUID [ADDRESS:]LOCAL:REMOTE...")]
+    PortForward(PortForwardFlags),
     /// End running pods
     ///
     /// Each app gets its kill signal and its kill timeout, as after a signal to rkt itself.
@@ -203,6 +212,14 @@ enum Command {
     Image {
         #[command(subcommand)]
         command: ImageCommand,
+    },
+    /// Run the metadata service, which tells apps of their pods
+    ///
+    /// In the foreground, as root. It knows pods that were run with --mds-register, and them only; they reach it at the port.
+    MetadataService {
+        /// The port that pods reach it at; 0 is any that is free
+        #[arg(long, value_name = "PORT", default_value_t = pod::metadata::PORT)]
+        listen_port: u16,
     },
     /// Tell what this host can run, and how to get what is missing
     Doctor {
@@ -317,6 +334,8 @@ pub enum Action {
     AppChange { app: AppChoice, action: ChangeOfApp },
     /// `attach`.
     Attach { pod: PodChoice, flags: AttachFlags },
+    /// `port-forward`.
+    PortForward(PortForwardFlags),
     /// `stop`.
     Stop { pods: Vec<PodChoice>, force: bool },
     /// `status`.
@@ -331,6 +350,8 @@ pub enum Action {
     List(ListFlags),
     /// `image`.
     Image(ImageCommand),
+    /// `metadata-service`.
+    MetadataService { port: u16 },
     /// `doctor`.
     Doctor(Format),
     /// `config`.
@@ -359,6 +380,7 @@ impl Action {
             Self::AppAdd { .. } | Self::AppRemove(_) => "app",
             Self::AppList { .. } | Self::AppStatus { .. } | Self::AppChange { .. } => "app",
             Self::Attach { .. } => "attach",
+            Self::PortForward(_) => "port-forward",
             Self::Stop { .. } => "stop",
             Self::Status { .. } => "status",
             Self::Logs { .. } => "logs",
@@ -366,6 +388,7 @@ impl Action {
             Self::CatManifest { .. } => "cat-manifest",
             Self::List(_) => "list",
             Self::Image(_) => "image",
+            Self::MetadataService { .. } => "metadata-service",
             Self::Doctor(_) => "doctor",
             Self::Config { .. } => "config",
             Self::Completion(_) => "completion",
@@ -499,6 +522,7 @@ fn action(command: Command) -> Result<Action, Stop> {
         Command::Enter(flags) => Action::Enter(flags),
         Command::App { command } => return app_action(command),
         Command::Attach { flags, pod } => Action::Attach { pod: pod.into(), flags },
+        Command::PortForward(flags) => Action::PortForward(flags),
         Command::Stop { force, pods } => Action::Stop { pods: pods.into(), force },
         Command::Status { flags, pod } => Action::Status { pod: pod.into(), flags },
         Command::Logs { flags, pod } => Action::Logs { pod: pod.into(), flags },
@@ -508,6 +532,7 @@ fn action(command: Command) -> Result<Action, Stop> {
         }
         Command::List(flags) => Action::List(flags),
         Command::Image { command } => Action::Image(command),
+        Command::MetadataService { listen_port } => Action::MetadataService { port: listen_port },
         Command::Doctor { format } => Action::Doctor(format),
         Command::Config(form) => Action::Config { pretty: form.pretty_print },
         Command::Completion { shell } => Action::Completion(shell),

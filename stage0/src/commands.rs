@@ -11,6 +11,7 @@ pub mod images;
 pub mod import;
 pub mod logs;
 pub mod manual;
+pub mod metadata_service;
 pub mod pods;
 pub mod run;
 mod statistics;

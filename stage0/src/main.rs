@@ -15,6 +15,7 @@ mod network;
 mod output;
 mod pods;
 mod read_only;
+mod registration;
 mod remove;
 mod selinux;
 mod sockets;
@@ -97,12 +98,17 @@ fn carry_out(globals: &cli::Globals, action: Action, started: u64) -> Result<Exi
             Ok(never) => match never {},
             Err(error) => Err(error),
         },
+        Action::PortForward(flags) => match commands::enter::port_forward(globals, &flags) {
+            Ok(never) => match never {},
+            Err(error) => Err(error),
+        },
         Action::Export(flags) => commands::export::export(globals, &flags),
         Action::Stop { pods, force } => commands::stop::stop(globals, &pods, force),
         Action::Status { pod, flags } => commands::status::status(globals, &pod, flags),
         Action::Logs { pod, flags } => commands::logs::logs(globals, &pod, &flags),
         Action::CatManifest { pod, pretty } => commands::status::cat_manifest(globals, &pod, pretty),
         Action::List(flags) => commands::pods::list(globals, flags),
+        Action::MetadataService { port } => commands::metadata_service::metadata_service(port),
         Action::Doctor(format) => commands::doctor(globals, format),
         Action::Config { pretty } => commands::manual::config(globals, pretty),
         Action::Completion(shell) => commands::manual::completion(shell),

@@ -158,6 +158,9 @@ pub enum Error {
         #[source]
         source: Box<crate::stage1::Error>,
     },
+    /// The metadata service may still know the pod.
+    #[error("cannot unregister the pod from the metadata service; the pod stays for another try")]
+    Registered(#[from] metadata::Error),
     /// The stage1's own clean-up failed.
     #[error("the stage1's gc of pod \"{0}\" failed ({1}); the pod stays for another try")]
     Stage1Gc(Uuid, String),

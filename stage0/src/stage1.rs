@@ -13,9 +13,10 @@ use std::process::{Command, Stdio};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use pod::abi::{
-    ANNOTATION_APP, ANNOTATION_ATTACH, ANNOTATION_ENTER, ANNOTATION_STATS, ANNOTATION_STOP, AppArguments,
-    AttachArguments, ENV_LOCK_FD, ENV_MOUNT_CONTEXT, ENV_SOCKETS, ENV_TIMELINE, ENV_TIMELINE_FILE,
-    ENV_USERS_LOCK_FD, EnterArguments, PodDirectory, RunArguments, StopArguments,
+    ANNOTATION_APP, ANNOTATION_ATTACH, ANNOTATION_ENTER, ANNOTATION_PORT_FORWARD, ANNOTATION_STATS,
+    ANNOTATION_STOP, AppArguments, AttachArguments, ENV_LOCK_FD, ENV_MOUNT_CONTEXT, ENV_SOCKETS,
+    ENV_TIMELINE, ENV_TIMELINE_FILE, ENV_USERS_LOCK_FD, EnterArguments, PodDirectory, PortForwardArguments,
+    RunArguments, StopArguments,
 };
 use pod::image_manifest::ImageManifest;
 use pod::selinux::Context;
@@ -32,7 +33,8 @@ use crate::sockets::Sockets;
 use crate::{host, kvm, read_only, timeline};
 
 /// The entrypoints of our stage1s, all of them one binary under different names.
-pub const ENTRYPOINTS: [&str; 8] = ["init", "enter", "attach", "stats", "stop", "app", "export", "gc"];
+pub const ENTRYPOINTS: [&str; 9] =
+    ["init", "enter", "attach", "stats", "stop", "app", "port-forward", "export", "gc"];
 /// The variable with the SELinux context of the pod's processes. Contexts are the apps' here, so it is empty, as upstream has it
 /// without SELinux.
 const ENV_PROCESS_CONTEXT: &str = "RKT_SELINUX_CONTEXT";
@@ -335,6 +337,13 @@ pub fn attach(pod: &Path, running: Running, arguments: &AttachArguments) -> Resu
     Err(Error::Exec { path, source })
 }
 
+/// Becomes a client of a pod's stage1 that forwards ports into the pod: returns only if that fails.
+pub fn port_forward(pod: &Path, uuid: Uuid, arguments: &PortForwardArguments) -> Result<Infallible, Error> {
+    let path = entrypoint(pod, ANNOTATION_PORT_FORWARD)?.ok_or(Error::NoEntrypoint(uuid, "port-forward"))?;
+    let source = Command::new(&path).args(arguments.to_arguments()).current_dir(pod).exec();
+    Err(Error::Exec { path, source })
+}
+
 /// An entrypoint of the stage1 that a pod was made with, by its annotation.
 fn entrypoint(pod: &Path, annotation: &str) -> Result<Option<PathBuf>, Error> {
     let directory = PodDirectory::new(pod);
@@ -368,8 +377,12 @@ mod tests {
             assert_eq!(annotation(ANNOTATION_GC), Some("/gc"));
             assert_eq!(annotation(ANNOTATION_ENTER), Some("/enter"));
             assert_eq!(annotation(ANNOTATION_STOP), Some("/stop"));
-            let of_parents =
-                [(ANNOTATION_ATTACH, "/attach"), (ANNOTATION_APP, "/app"), (ANNOTATION_STATS, "/stats")];
+            let of_parents = [
+                (ANNOTATION_ATTACH, "/attach"),
+                (ANNOTATION_APP, "/app"),
+                (ANNOTATION_STATS, "/stats"),
+                (ANNOTATION_PORT_FORWARD, "/port-forward"),
+            ];
             for (name, entrypoint) in of_parents {
                 let wanted = (stage1 != Stage1::Fly).then_some(entrypoint);
                 assert_eq!(annotation(name), wanted, "{stage1:?}");

@@ -24,7 +24,9 @@ fn main() -> ExitCode {
         Some("gc") => gc::gc(arguments),
         Some("stop") => stop::stop(arguments),
         Some("enter") => enter::enter(arguments).map(|never| match never {}),
-        Some(name @ ("attach" | "app" | "stats")) => Err(Error::NoEntrypoint(name.to_owned())),
+        Some(name @ ("attach" | "app" | "stats" | "port-forward")) => {
+            Err(Error::NoEntrypoint(name.to_owned()))
+        }
         _ => run::run(arguments).map(|never| match never {}),
     };
     match result {

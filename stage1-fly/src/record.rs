@@ -71,6 +71,7 @@ mod tests {
             insecure: Insecure::default(),
             layers: vec![Layers { image: ImageSource::File("/i".into()), writable: "/w".into() }],
             resolv_conf: None,
+            metadata_url: None,
             hosts: None,
         };
         compute(&PodManifest::parse(json.as_bytes()).unwrap(), &world).unwrap().apps.remove(0)

@@ -47,6 +47,9 @@ fn entrypoint() -> Result<ExitCode, Error> {
         Some("enter") => Ok(ExitCode::from(stage1::enter::enter(arguments)?.code())),
         Some("app") => Ok(stage1::change::change(arguments).map(|()| ExitCode::SUCCESS)?),
         Some("attach") => Ok(ExitCode::from(stage1::attach::attach(arguments)?.code())),
+        Some("port-forward") => {
+            Ok(stage1::port_forward::port_forward(arguments).map(|()| ExitCode::SUCCESS)?)
+        }
         Some("stats") => Ok(stage1::stats::of_vm(arguments).map(|()| ExitCode::SUCCESS)?),
         Some("export") => export::export(arguments).map(|()| ExitCode::SUCCESS),
         Some("stop") => Ok(stage1::stop::stop(arguments).map(|()| ExitCode::SUCCESS)?),

@@ -12,6 +12,7 @@ use pod::session::SESSION_PORT;
 use stage1::attend::{Alarm, Connection, Control, Site, Streams, attend};
 use stage1::clock::ClockWatch;
 use stage1::entrance::Entrance;
+use stage1::metadata::Registered;
 use stage1::network::Network;
 use stage1::pod::Pod;
 use stage1::signals::{ENDED_BEFORE_ITS_START, Signals};
@@ -38,6 +39,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     timeline.mark("stage1");
     let _lock = lock::take()?;
     let mut pod = Pod::open(arguments)?;
+    let _registered = Registered::of(&pod);
     if pod.arguments.private_users.is_some() {
         return Err(Error::PrivateUsers);
     }

@@ -1,7 +1,8 @@
 //! The namespace isolation: namespaces, mounts and cgroups around the supervisor.
 //!
 //! One program with several names, as stage1 images have several entrypoints: called as `gc` it cleans up after a pod,
-//! as `stop` it ends one, as `enter` it runs a command in one, as `attach` it connects to an app's streams, as `app` it changes an app of one, by any other name it runs a pod.
+//! as `stop` it ends one, as `enter` it runs a command in one, as `attach` it connects to an app's streams, as `app` it
+//! changes an app of one, as `port-forward` it connects ports to one, by any other name it runs a pod.
 
 mod error;
 mod run;
@@ -26,6 +27,9 @@ fn main() -> ExitCode {
         Some("app") => stage1::change::change(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Some("attach") => {
             stage1::attach::attach(arguments).map(|status| ExitCode::from(status.code())).map_err(Into::into)
+        }
+        Some("port-forward") => {
+            stage1::port_forward::port_forward(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }
         Some("stats") => {
             stage1::stats::of_namespaces(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into)

@@ -13,6 +13,7 @@ use pod::plan::{Isolation, Plan, PrivateUsers};
 use stage1::attend::{Connection, Control, Site, Streams as CarriedStreams, attend};
 use stage1::cgroup::{AppCgroup, CONTROLLERS, Cgroups};
 use stage1::entrance::Entrance;
+use stage1::metadata::Registered;
 use stage1::network::Network;
 use stage1::pod::{Pod, check_filters};
 use stage1::signals::{ENDED_BEFORE_ITS_START, Signals};
@@ -40,6 +41,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let mut timeline = Timeline::from_environment();
     timeline.mark("stage1");
     let mut pod = Pod::open(arguments)?;
+    let _registered = Registered::of(&pod);
     if pod.arguments.cpu_template != CpuTemplate::Host {
         return Err(Error::CpuTemplate(pod.arguments.cpu_template));
     }

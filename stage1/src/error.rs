@@ -227,6 +227,29 @@ pub enum Error {
         #[source]
         source: Causes,
     },
+    /// A port of the host cannot be had.
+    #[error("cannot listen on {address}{}", match .source.kind() {
+        std::io::ErrorKind::AddrInUse => ": the port is in use; take another",
+        _ => "",
+    })]
+    NotListening {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A connection could not be forwarded; others can.
+    #[error("closed a connection from {from}: it cannot be forwarded to port {port} of the pod")]
+    NotForwarded {
+        /// Whose.
+        from: std::net::SocketAddr,
+        /// Where it was to lead.
+        port: std::num::NonZeroU16,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Records of an app's log are lost. Said once; the app goes on.
     #[error("the log of app \"{app}\" is incomplete {place}: what cannot be written is lost")]
     Log {
@@ -247,6 +270,15 @@ pub enum Error {
     /// The pod's network cannot be undone.
     #[error("cannot undo the pod's network; rkt gc tries it again")]
     NetworkLeft(#[source] ::net::cni::Error),
+    /// No network of the pod leads to the metadata service.
+    #[error(
+        "the pod does not reach the metadata service: none of its networks has a gateway that is this host; add one that \
+         has (--net=...,default-restricted), or leave --mds-register out"
+    )]
+    NoMetadata,
+    /// The pod is still registered with the metadata service.
+    #[error("cannot unregister the pod from the metadata service; rkt gc tries it again")]
+    Unregistered(#[source] ::metadata::Error),
     /// A volume's source.
     #[error("cannot use {} of the host as volume \"{volume}\"", .path.display())]
     Volume {

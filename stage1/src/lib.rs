@@ -3,7 +3,8 @@
 //!
 //! A stage1's `run` entrypoint, whatever the isolation: [`lock::take`], [`pod::Pod::open`], [`signals::Signals::block`],
 //! [`pod::Pod::plan`], make the isolation, [`attend::attend`], exit; [`error::exit_code`] for what went wrong. The other
-//! entrypoints are [`enter::enter`], [`attach::attach`], [`change::change`], [`stats`], [`stop::stop`] and [`gc::gc`].
+//! entrypoints are [`enter::enter`], [`attach::attach`], [`change::change`], [`port_forward::port_forward`], [`stats`],
+//! [`stop::stop`] and [`gc::gc`].
 //! A stage1 without such a process (`stage1-fly`) uses what fits it.
 
 pub mod attach;
@@ -18,10 +19,12 @@ pub mod error;
 pub mod gc;
 pub mod lock;
 mod logs;
+pub mod metadata;
 pub mod network;
 mod notify;
 mod parent;
 pub mod pod;
+pub mod port_forward;
 pub mod scope;
 pub mod signals;
 pub mod sockets;

@@ -9,10 +9,10 @@ use ::pod::abi::ResolvFrom;
 use ::pod::net::Net;
 use ::pod::ports;
 
-use crate::Error;
 use crate::error::report;
 use crate::pod::Pod;
 use crate::signals::Signals;
+use crate::{Error, metadata};
 
 /// Where an administrator's configuration is unless stage0 says otherwise.
 const LOCAL_CONFIG: &str = "/etc/rkt";
@@ -29,6 +29,7 @@ impl Network {
     /// is undone.
     pub fn set_up(pod: &mut Pod, signals: &Signals) -> Result<Option<Self>, Error> {
         if matches!(pod.arguments.net, Net::None | Net::Host) {
+            metadata::locate(pod, &[])?;
             return Ok(None);
         }
         let ports = ports::mappings(&pod.manifest)
@@ -40,6 +41,7 @@ impl Network {
         let network = Self { attached };
         let results = network.attached.attach(cache(), &|| signals.interrupted())?;
         net_info::write(&pod.directory.net_info(), &network.attached.describe(&results))?;
+        metadata::locate(pod, &results)?;
         let dns = results.iter().map(|result| &result.dns).find(|dns| !dns.is_empty());
         if pod.arguments.names.resolv == ResolvFrom::Default {
             pod.resolv_conf = dns.map(resolv_conf::text);

@@ -4,13 +4,14 @@ use std::fs::File;
 use std::path::Path;
 
 use ::pod::abi::{ENV_MOUNT_CONTEXT, HostsFrom, PodDirectory, ResolvFrom, RunArguments};
+use ::pod::metadata::Registration;
 use ::pod::plan::{AppPlan, Hosts, ImageSource, Isolation, Layers, Plan, World};
 use ::pod::pod_manifest::PodManifest;
 use ::pod::seccomp::KERNEL_TAKES_FILTERS;
 use ::pod::selinux::Context;
 use ::pod::types::AcName;
 
-use crate::Error;
+use crate::{Error, metadata};
 
 /// A pod that is to run.
 #[derive(Debug)]
@@ -25,6 +26,10 @@ pub struct Pod {
     pub resolv_conf: Option<String>,
     /// What their `/etc/hosts` is to be.
     pub hosts: Hosts,
+    /// How the metadata service knows it, if it does.
+    pub metadata: Option<Registration>,
+    /// Where its apps find that; known once there is a network.
+    pub metadata_url: Option<String>,
     /// The namespace that its network is made in, if it is not to be one of the host's user namespace.
     pub network_namespace: Option<File>,
 }
@@ -51,7 +56,18 @@ impl Pod {
             ResolvFrom::Stage0 => Some(read_text(&directory.resolv_conf())?),
         };
         let hosts = hosts(&directory, &arguments)?;
-        Ok(Self { directory, arguments, manifest, resolv_conf, hosts, network_namespace: None })
+        let metadata = metadata::read(&directory)?;
+        let (metadata_url, network_namespace) = (None, None);
+        Ok(Self {
+            directory,
+            arguments,
+            manifest,
+            resolv_conf,
+            hosts,
+            metadata,
+            metadata_url,
+            network_namespace,
+        })
     }
 
     /// Where each app's image, as a file or as a tree, and the directory of what it writes are, in the manifest's order; of a
@@ -69,6 +85,7 @@ impl Pod {
             ipc: self.arguments.ipc,
             insecure: self.arguments.insecure,
             resolv_conf: self.resolv_conf.clone(),
+            metadata_url: self.metadata_url.clone(),
             hosts: Some(self.hosts.clone()),
             layers,
         }

@@ -18,6 +18,7 @@ mod channel;
 mod confine;
 mod control;
 mod error;
+mod forwards;
 mod interpreter;
 mod landlock;
 mod life;
@@ -73,7 +74,7 @@ pub enum AppStreams {
 /// How the streams of a session come in, for which the parent has asked by [`pod::control::ToSupervisor::Enter`] and made
 /// the connections. None are let in that it did not announce.
 pub trait SessionStreams: std::fmt::Debug {
-    /// The streams of a session: a terminal's, or all three. Called once for each session.
+    /// The streams of a session: the one for both directions of a terminal or of a connection, or all three. Called once for each session.
     fn open(&mut self, session: SessionId, terminal: bool) -> Result<AppStreams, Error>;
 
     /// What came along for an app that is added ([`pod::control::ToSupervisor::Add`]). Called once for each.

@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::channel::{Listener, News};
 use crate::error::{Error, causes};
 use crate::streams::{self, Prepared};
-use crate::{HandedOver, SessionStreams, start, sys};
+use crate::{AppStreams, HandedOver, SessionStreams, start, sys};
 
 /// How long a process has after the hangup of its client.
 const HANGUP_PERIOD: Duration = Duration::from_secs(2);
@@ -87,6 +87,14 @@ impl Sessions {
             self.resize(id, terminal.size);
         }
         Ok(())
+    }
+
+    /// The one stream of a session that is a connection.
+    pub fn take_connection(&mut self, id: SessionId) -> Result<OwnedFd, Error> {
+        match self.streams.open(id, true)? {
+            AppStreams::Terminal { carrier } => Ok(carrier),
+            other => Err(Error::Impossible(format!("{other:?} is no connection"))),
+        }
     }
 
     /// What was handed over for an app that comes into the pod.
@@ -245,7 +253,6 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::AppStreams;
 
     /// Notes which sessions' streams were taken; there are none of the second.
     #[derive(Debug, Default, Clone)]

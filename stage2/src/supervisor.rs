@@ -27,6 +27,7 @@ use crate::app::{App, Role};
 use crate::changes::{Changes, Wanted};
 use crate::control::{Control, Received};
 use crate::error::{Error, causes};
+use crate::forwards::Forwards;
 use crate::operations::carry_out;
 use crate::scope::Scope;
 use crate::sessions::Sessions;
@@ -54,6 +55,7 @@ struct Supervisor<'a> {
     inputs: Vec<Carrier>,
     outputs: Vec<Carrier>,
     sessions: Sessions,
+    forwards: Forwards,
     changes: Changes,
     order: Order,
     exit_policy: ExitPolicy,
@@ -79,6 +81,7 @@ pub(crate) fn run(plan: &Plan, connections: Connections) -> ExitStatus {
         inputs: Vec::new(),
         outputs: Vec::new(),
         sessions: Sessions::new(sessions),
+        forwards: Forwards::default(),
         changes: Changes::default(),
         order: Order::Run,
         exit_policy: plan.exit_policy,
@@ -141,6 +144,7 @@ impl<'a> Supervisor<'a> {
         self.inputs.clear();
         self.until_childless();
         self.sessions.wind_up();
+        self.forwards.wind_up(Instant::now());
         if self.order != Order::Kill {
             self.order = Order::Stop;
         }
@@ -154,7 +158,8 @@ impl<'a> Supervisor<'a> {
     }
 
     fn is_delivered(&self) -> bool {
-        self.outputs.iter().all(Carrier::is_done) && self.sessions.are_delivered()
+        let outputs = self.outputs.iter().all(Carrier::is_done);
+        outputs && self.sessions.are_delivered() && self.forwards.are_over()
     }
 
     fn say_farewell(self) -> ExitStatus {
@@ -249,6 +254,7 @@ impl<'a> Supervisor<'a> {
         self.inputs.retain(|carrier| !carrier.is_done());
         self.outputs.retain(|carrier| !carrier.is_done());
         messages.extend(self.sessions.advance(&mut answers));
+        messages.extend(self.forwards.advance(&mut answers));
         messages.into_iter().for_each(|message| self.tell(message));
         if signalled {
             while let Ok(Some(_)) = self.signals.read_signal() {}
@@ -259,6 +265,7 @@ impl<'a> Supervisor<'a> {
         }
         let now = Instant::now();
         self.sessions.enforce(now);
+        self.forwards.enforce(now).into_iter().for_each(|message| self.tell(message));
         self.advance_apps(now);
     }
 
@@ -289,6 +296,7 @@ impl<'a> Supervisor<'a> {
         set.extend(notifications.map(|socket| PollFd::new(socket.as_fd(), wanted)));
         self.inputs.iter().chain(&self.outputs).for_each(|carrier| carrier.interests(&mut set));
         self.sessions.interests(&mut set);
+        self.forwards.interests(&mut set);
         match poll(&mut set, self.timeout()) {
             Ok(_) => Some(set.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect()),
             Err(Errno::EINTR) => Some(vec![PollFlags::empty(); set.len()]),
@@ -298,7 +306,7 @@ impl<'a> Supervisor<'a> {
 
     fn timeout(&self) -> PollTimeout {
         let apps = self.apps.iter().filter_map(App::deadline);
-        let deadline = apps.chain(self.sessions.deadline()).min();
+        let deadline = apps.chain(self.sessions.deadline()).chain(self.forwards.deadline()).min();
         deadline.map_or(PollTimeout::NONE, |deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             // Rounded up, for else the last millisecond is spent asking.
@@ -353,6 +361,11 @@ impl<'a> Supervisor<'a> {
             }
             ToSupervisor::Add { session, new } => self.add(session, *new),
             ToSupervisor::Measure { session, subject } => self.measure(session, &subject),
+            ToSupervisor::Connect { session, port } => {
+                // Taken in any case, for the next session is not to find it.
+                let stream = self.sessions.take_connection(session);
+                self.forwards.begin(session, port, stream).into_iter().for_each(|message| self.tell(message));
+            }
             ToSupervisor::ResizeSession { session, size } => self.sessions.resize(session, size),
             ToSupervisor::Hangup { session } => self.sessions.hang_up(session),
         }

@@ -63,6 +63,11 @@ impl<'a> Runtime<'a> {
         Ok(parsed)
     }
 
+    /// Whether the attachment's network has a CHECK and wants it.
+    pub fn takes_check(&self, attachment: &Attachment) -> bool {
+        attachment.network.version >= SpecVersion::V0_4_0 && !attachment.network.disable_check
+    }
+
     /// CHECK: whether everything is still as ADD has left it.
     pub fn check(&self, attachment: &Attachment, namespace: &Path) -> Result<(), Error> {
         let network = &attachment.network;

@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use crate::Error;
 use crate::attach::{AttachMode, Endpoints};
+use crate::forward::Forward;
 use crate::session::Change;
 use crate::types::AcName;
 
@@ -132,6 +133,40 @@ impl AppArguments {
     }
 }
 
+/// The arguments of the `port-forward` entrypoint, which is ours: `[--debug] UUID FORWARD...`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortForwardArguments {
+    /// Whether each connection is told.
+    pub debug: bool,
+    /// The pod.
+    pub uuid: Uuid,
+    /// Not empty.
+    pub forwards: Vec<Forward>,
+}
+
+impl PortForwardArguments {
+    /// Without the entrypoint itself.
+    pub fn to_arguments(&self) -> Vec<String> {
+        let debug = self.debug.then(|| "--debug".to_owned());
+        let forwards = self.forwards.iter().map(Forward::to_string);
+        debug.into_iter().chain([self.uuid.to_string()]).chain(forwards).collect()
+    }
+
+    /// From a stage1's command line, without the entrypoint itself.
+    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, Error> {
+        let mut arguments = arguments.into_iter().peekable();
+        let debug = arguments.next_if(|argument| argument == "--debug").is_some();
+        let missing = |what: &str| Error::Invalid(format!("{what} is missing"));
+        let uuid = arguments.next().ok_or_else(|| missing("the pod's UUID"))?;
+        let uuid = uuid.parse().map_err(|_| Error::syntax(&uuid, "a pod's UUID"))?;
+        let forwards = arguments.map(|text| text.parse()).collect::<Result<Vec<Forward>, Error>>()?;
+        if forwards.is_empty() {
+            return Err(missing("the port"));
+        }
+        Ok(Self { debug, uuid, forwards })
+    }
+}
+
 /// The arguments of the `export` entrypoint, which is ours: `--appname=NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportArguments {
@@ -246,6 +281,25 @@ mod tests {
         assert_eq!(ExportArguments::parse(arguments.to_arguments()).unwrap(), arguments);
         for bad in ["", "web", "--appname=W", "--appname=a --appname=b"] {
             assert!(ExportArguments::parse(words(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn port_forward() {
+        for debug in [false, true] {
+            let forwards = vec!["8080:80".parse().unwrap(), "[::1]:0:53".parse().unwrap()];
+            let arguments = PortForwardArguments { debug, uuid: Uuid::from_u128(7), forwards };
+            assert_eq!(PortForwardArguments::parse(arguments.to_arguments()).unwrap(), arguments);
+        }
+        let uuid = Uuid::from_u128(7);
+        for bad in [
+            "".to_owned(),
+            "80:80".into(),
+            uuid.to_string(),
+            format!("{uuid} x"),
+            format!("{uuid} --debug 1:1"),
+        ] {
+            assert!(PortForwardArguments::parse(words(&bad)).is_err(), "{bad}");
         }
     }
 

@@ -197,6 +197,7 @@ mod tests {
             insecure,
             layers: vec![layers],
             resolv_conf: None,
+            metadata_url: None,
             hosts: None,
         }
     }

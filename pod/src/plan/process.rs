@@ -11,6 +11,7 @@ use crate::capability::CapabilitySet;
 use crate::image_manifest::{App, EnvironmentVariable};
 use crate::isolator::Isolator;
 use crate::landlock::Landlock;
+use crate::metadata;
 use crate::pod_manifest::RuntimeApp;
 use crate::rlimit::Rlimit;
 use crate::seccomp::{self, Filter};
@@ -97,7 +98,7 @@ pub(super) fn of(app: &RuntimeApp, section: &App, world: &World) -> Result<Proce
         group: section.group.clone(),
         supplementary_gids: section.supplementary_gids.clone(),
         working_directory: working_directory.into(),
-        environment: environment(app, section),
+        environment: environment(app, section, world),
         capabilities,
         no_new_privileges: isolators.contains(&Isolator::NoNewPrivileges(true)),
         filter: match world.insecure.seccomp {
@@ -126,9 +127,10 @@ pub(super) fn of(app: &RuntimeApp, section: &App, world: &World) -> Result<Proce
 }
 
 /// The defaults, then what the manifest says, then what the specification reserves.
-fn environment(app: &RuntimeApp, section: &App) -> Vec<EnvironmentVariable> {
+fn environment(app: &RuntimeApp, section: &App, world: &World) -> Vec<EnvironmentVariable> {
     let variable = |name: &str, value: &str| EnvironmentVariable { name: name.into(), value: value.into() };
     let mut reserved = vec![variable("AC_APP_NAME", app.name.as_str()), variable("container", "rkt")];
+    reserved.extend(world.metadata_url.iter().map(|url| variable(metadata::ENVIRONMENT_VARIABLE, url)));
     reserved.extend(notifies(app).then(|| variable("NOTIFY_SOCKET", NOTIFY_SOCKET)));
     let defaults = DEFAULT_ENVIRONMENT.iter().map(|(name, value)| variable(name, value));
     let mut environment: Vec<EnvironmentVariable> = Vec::new();

@@ -1,6 +1,7 @@
 use super::*;
 use crate::abi::{Insecure, Ipc};
 use crate::guest_network::{Interface, InterfaceName};
+use crate::image_manifest::EnvironmentVariable;
 
 pub(super) fn manifest() -> PodManifest {
     let json = format!(
@@ -21,6 +22,7 @@ pub(super) fn world(isolation: Isolation, image: ImageSource) -> World {
         insecure: Insecure::default(),
         layers,
         resolv_conf: None,
+        metadata_url: None,
         hosts: None,
     }
 }
@@ -38,6 +40,18 @@ fn vm() -> World {
         Isolation::Vm { scratch: "/dev/vda".into(), volumes: Vec::new(), network },
         ImageSource::Pmem("/dev/pmem0p2".into()),
     )
+}
+
+#[test]
+fn the_metadata_service_is_where_nobody_else_can_say() {
+    let mut manifest = manifest();
+    let variable = |value: &str| EnvironmentVariable { name: "AC_METADATA_URL".into(), value: value.into() };
+    manifest.apps[0].app.as_mut().unwrap().environment.push(variable("http://elsewhere"));
+    let world = World { metadata_url: Some("http://192.0.2.1:7/x".into()), ..namespaces() };
+    let plan = compute(&manifest, &world).unwrap();
+    let environment = &plan.apps[0].process.environment;
+    let found: Vec<_> = environment.iter().filter(|found| found.name == "AC_METADATA_URL").collect();
+    assert_eq!(found, [&variable("http://192.0.2.1:7/x")]);
 }
 
 #[test]

@@ -201,6 +201,7 @@ mod tests {
                 insecure,
                 layers,
                 resolv_conf: None,
+                metadata_url: None,
                 hosts: None,
             },
         )

@@ -25,6 +25,8 @@ pub struct World {
     pub layers: Vec<Layers>,
     /// What the apps' `/etc/resolv.conf` is to be; the images' own if absent.
     pub resolv_conf: Option<String>,
+    /// Where the apps find the metadata service, if they are to.
+    pub metadata_url: Option<String>,
     /// What their `/etc/hosts` is to be, if it is not the images' own.
     pub hosts: Option<Hosts>,
 }

@@ -102,6 +102,10 @@ pub struct RunFlags {
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub interactive: bool,
+    /// Register the pod with the metadata service, which its apps find by AC_METADATA_URL
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true")]
+    pub mds_register: bool,
     /// Print when what happened; with a file's name, draw the phases of the start into it as well
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL|FILE.svg")]
     #[arg(value_parser = values::timeline, default_value = "false", default_missing_value = "true")]

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use pod::attach::AttachMode;
+use pod::forward::Forward;
 use pod::types::AcName;
 
 use super::values;
@@ -74,6 +75,17 @@ pub struct EnterFlags {
     /// The command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+// Which ports lead into a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct PortForwardFlags {
+    /// A UUID, or a unique beginning of one
+    #[arg(value_name = "UUID")]
+    pub uuid: String,
+    /// LOCAL:REMOTE, ADDRESS:LOCAL:REMOTE, or PORT for both; without an address, at 127.0.0.1 and ::1
+    #[arg(required = true, value_parser = forward, value_name = "PORT")]
+    pub forwards: Vec<Forward>,
 }
 
 // What of an ended pod to write where.
@@ -147,6 +159,10 @@ pub struct StatusFlags {
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true", conflicts_with = "wait")]
     pub stats: bool,
+    /// Have the plugins of its networks check that these are as they were made (CNI's CHECK), and tell the outcome
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true", conflicts_with_all = ["wait", "stats", "format"])]
+    pub check_networks: bool,
     /// How to print it
     #[arg(long, value_enum, default_value = "text")]
     pub format: StatusFormat,
@@ -161,6 +177,10 @@ pub enum StatusFormat {
     Json,
     /// JSON, indented.
     JsonPretty,
+}
+
+fn forward(text: &str) -> Result<Forward, String> {
+    text.parse().map_err(|error: pod::Error| error.to_string())
 }
 
 fn attach_mode(text: &str) -> Result<AttachMode, String> {

@@ -298,6 +298,7 @@ fn plan_of(
         ipc: Default::default(),
         insecure: Default::default(),
         resolv_conf: None,
+        metadata_url: None,
         hosts: None,
         layers: manifest.apps.iter().map(layers).collect(),
     };

@@ -1,15 +1,15 @@
-//! `rkt enter` and `rkt attach`: find out what is meant, then become the stage1's client.
+//! `rkt enter`, `rkt attach` and `rkt port-forward`: find out what is meant, then become the stage1's client.
 
 use std::convert::Infallible;
 use std::error::Error;
 use std::time::Duration;
 
-use pod::abi::{AttachArguments, EnterArguments};
+use pod::abi::{AttachArguments, EnterArguments, PortForwardArguments};
 use pod::pod_manifest::RuntimeApp;
 use pod::types::AcName;
 use uuid::Uuid;
 
-use crate::cli::{AttachFlags, EnterFlags, Globals, PodChoice};
+use crate::cli::{AttachFlags, EnterFlags, Globals, PodChoice, PortForwardFlags};
 use crate::pods::{Pod, Pods, State};
 use crate::stage1::{self, Running};
 
@@ -21,7 +21,7 @@ const SHELL: &str = "/bin/sh";
 /// Why a pod cannot be entered.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    #[error("cannot run as unprivileged user: to enter a pod or to attach to one is for root")]
+    #[error("cannot run as unprivileged user: to enter a pod, to attach or to connect to one is for root")]
     Unprivileged,
     #[error("pod \"{0}\" is {1}, not running")]
     NotRunning(Uuid, State),
@@ -66,6 +66,18 @@ pub fn attach(
     let app = choose(&manifest.apps, flags.app.as_ref())?.name.clone();
     let running = Running { uuid: pod.uuid, pid, debug: globals.debug };
     Ok(stage1::attach(&pod.path, running, &AttachArguments { mode: flags.mode, app })?)
+}
+
+/// Forwards ports into a pod; returns only if that fails.
+pub fn port_forward(globals: &Globals, flags: &PortForwardFlags) -> Result<Infallible, Box<dyn Error>> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Refused::Unprivileged.into());
+    }
+    let pods = Pods::new(&globals.directory);
+    let (pod, _) = wait_for_pid(&pods, pods.find(&flags.uuid)?)?;
+    let arguments =
+        PortForwardArguments { debug: globals.debug, uuid: pod.uuid, forwards: flags.forwards.clone() };
+    Ok(stage1::port_forward(&pod.path, pod.uuid, &arguments)?)
 }
 
 /// A pod can be entered as soon as it has told whom to enter (stage1 ABI).

@@ -23,6 +23,7 @@ use crate::host::Kernel;
 use crate::pods::Pods;
 use crate::pods::create::NewPod;
 use crate::pods::startable::Startable;
+use crate::registration::Registration;
 use crate::sockets::Sockets;
 use crate::stage1::{Foreign, Handed, Installed};
 use crate::timeline::{self, Wanted};
@@ -36,6 +37,10 @@ pub enum Refused {
     Unprivileged,
     #[error("cannot write the pod's UUID to {}", .0.display())]
     UuidFile(PathBuf, #[source] io::Error),
+    #[error(
+        "--mds-register needs a network by which the pod reaches the metadata service: --net=default or another, not --net=none"
+    )]
+    NoMetadata,
     #[error("--interactive needs a terminal as standard input")]
     NoTerminal,
     #[error(
@@ -205,6 +210,9 @@ fn check(globals: &Globals, flags: &RunFlags, stage1: Stage1) -> Result<Checked,
         }
         Stage1::Kvm | Stage1::Nspawn => {}
     }
+    if flags.mds_register && net == Net::None {
+        return Err(Refused::NoMetadata.into());
+    }
     network::check(&net, &globals.local_config, &[])?;
     if stage1 == Stage1::Kvm && net != Net::None {
         network::check_for_vm()?;
@@ -222,6 +230,10 @@ fn check_ipc(flags: &RunFlags, private_users: bool) -> Result<(), Refused> {
 fn check_fly(flags: &RunFlags, net: &Net) -> Result<(), NotWithFly> {
     let refused = [
         ((*net != Net::Host).then(|| format!("--net={net}")), "network"),
+        (
+            flags.mds_register.then(|| "--mds-register".to_owned()),
+            "processes, of which none is there to unregister it",
+        ),
         (flags.hostname.as_ref().map(|name| format!("--hostname={name}")), "name"),
         ((flags.ipc == Ipc::Private).then(|| "--ipc=private".to_owned()), "shared memory"),
         (flags.cgroup_parent.as_ref().map(|path| format!("--cgroup-parent={path}")), "cgroups"),
@@ -284,6 +296,8 @@ impl Start {
         let hostname = flags.hostname.clone().unwrap_or_else(|| default_hostname(self.uuid));
         pod.note_names(&self.names, &hostname)?;
         pod.start()?;
+        let register = || Registration::make(&pod.path(), self.uuid);
+        let _registration = flags.mds_register.then(register).transpose()?;
         let arguments = RunArguments {
             debug: globals.debug,
             net: flags.net(self.stage1),

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use net::PodNetwork;
+use net::cni::{Cache, DEFAULT_DIRECTORY};
 use pod::abi::PodDirectory;
 use serde::Serialize;
 use serde_json::ser::PrettyFormatter;
@@ -24,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 enum Error {
     #[error("timed out after {}s: pod \"{uuid}\" {what}", .limit.as_secs_f64())]
     TimedOut { limit: Duration, uuid: uuid::Uuid, what: &'static str },
-    #[error("pod \"{}\" is {}, not running: it uses nothing", .0.uuid, .0.state)]
+    #[error("pod \"{}\" is {}, not running: it uses nothing, and has no network", .0.uuid, .0.state)]
     NotRunning(Pod),
     #[error("pod \"{}\" is {} and will not become ready", .0.uuid, .0.state)]
     NeverReady(Pod),
@@ -38,6 +40,9 @@ pub fn status(globals: &Globals, choice: &PodChoice, flags: StatusFlags) -> Outc
     let pod = wait(&pods, pod, flags.wait_ready, "is not ready", is_ready)?;
     if flags.stats {
         return statistics(&pod, flags.format);
+    }
+    if flags.check_networks {
+        return check_networks(&pod);
     }
     let report = pod.report()?;
     print(flags.format, &report, |out| out.write_all(text(&pod, &report).as_bytes()))?;
@@ -65,6 +70,19 @@ fn statistics(pod: &Pod, format: StatusFormat) -> Outcome {
     }
     let statistics = stage1::statistics(&pod.path, pod.uuid)?;
     print(format, &statistics, |out| table::write(out, &rows(&statistics)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check_networks(pod: &Pod) -> Outcome {
+    if pod.state != State::Running {
+        return Err(Error::NotRunning(pod.clone()).into());
+    }
+    let networks = PodNetwork::open(&PodDirectory::new(&pod.path).network())?;
+    let checked = networks.as_ref().map(|networks| networks.check(Cache::new(DEFAULT_DIRECTORY)));
+    for (attachment, checked) in checked.transpose()?.unwrap_or_default() {
+        let outcome = if checked { "ok" } else { "unchecked" };
+        writeln!(io::stdout(), "network-{}={outcome}", attachment.network.name)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,8 +11,8 @@ use pod::abi::PodDirectory;
 
 use super::{Error, Place, Pod, Pods, State, mounts};
 use crate::cli::Globals;
-use crate::remove;
 use crate::stage1::Foreign;
+use crate::{registration, remove};
 
 /// How old an embryo must be to be taken for one that was left behind: being one takes microseconds.
 const EMBRYO_AGE: Duration = Duration::from_secs(60);
@@ -139,6 +139,7 @@ fn delete(pod: &Pod, told: Told<'_>, take: impl FnOnce(&File) -> io::Result<()>)
     if take(&lock).is_err() || !pod.path.exists() {
         return Ok(false);
     }
+    registration::forget(&pod.path, pod.uuid)?;
     if pod.place == Place::ExitedGarbage {
         clean_up(pod, told)?;
     }

@@ -1,14 +1,16 @@
-//! The clients of `rkt enter` and `rkt app`, and what the supervisor is told for them. Their streams do not pass through here: each
+//! The clients of `rkt enter`, `rkt app` and `rkt port-forward`, and what the supervisor is told for them. Their streams do not pass through here: each
 //! client gets its ends, and the supervisor the others.
 
 use std::collections::HashSet;
+use std::num::NonZeroU16;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ::pod::control::{FromSupervisor, Stream, TerminalSize, ToSupervisor};
+use ::pod::forward::MAX_FORWARDED;
 use ::pod::session::{
-    Action, Attach, Change, FromClient, MAX_PACKET_BYTES, MAX_SESSIONS, Session, SessionId, ToClient, decode,
-    encode,
+    Action, Attach, CONNECTION, Change, FromClient, MAX_PACKET_BYTES, MAX_SESSIONS, Session, SessionId,
+    ToClient, decode, encode,
 };
 use ::pod::statistics::Subject;
 use nix::errno::Errno;
@@ -44,6 +46,8 @@ struct Client {
     id: SessionId,
     socket: OwnedFd,
     state: State,
+    /// Whether it is a connection that is forwarded, which counts for itself.
+    is_forward: bool,
 }
 
 enum State {
@@ -53,9 +57,9 @@ enum State {
     Waiting(Session),
     /// The supervisor knows of it.
     Running,
-    /// The supervisor knows of the change that it wants.
+    /// The supervisor knows of the change or the connection that it wants.
     Changing,
-    /// It has been told how its process ended, and takes the rest of the output.
+    /// It has been told how its process ended, and takes the rest of the output; or uses its connection.
     Over,
 }
 
@@ -106,13 +110,21 @@ impl<'d> Sessions<'d> {
         let taken: HashSet<SessionId> =
             self.clients.iter().map(|client| client.id).chain(self.left.iter().copied()).collect();
         let free = (0..=SessionId::MAX).find(|id| !taken.contains(id));
-        match free.filter(|_| taken.len() < MAX_SESSIONS) {
-            Some(id) => self.clients.push(Client { id, socket, state: State::Silent }),
+        // One that has said nothing yet may be a session's.
+        match free.filter(|_| taken.len() - self.forwarded() < MAX_SESSIONS) {
+            Some(id) => {
+                self.clients.push(Client { id, socket, state: State::Silent, is_forward: false });
+            }
             None => {
                 let why = format!("the pod has {MAX_SESSIONS} sessions, which is the most");
                 let _ = tell(&socket, &ToClient::Failed(vec![why]), &[]);
             }
         }
+    }
+
+    /// How many clients are connections that are forwarded.
+    fn forwarded(&self) -> usize {
+        self.clients.iter().filter(|client| client.is_forward).count()
     }
 
     /// Hears a client that spoke; one that has gone or speaks nonsense is not kept.
@@ -149,13 +161,14 @@ impl<'d> Sessions<'d> {
                 messages.push(ToSupervisor::Measure { session: client.id, subject });
                 return Some(client);
             }
+            (Some(FromClient::Connect(port)), State::Silent) => return self.connect(client, port, messages),
             (Some(FromClient::Resize(size)), State::Running) => {
                 messages.push(resize(client.id, size));
                 return Some(client);
             }
             // It gets its terminal's size at the beginning, or needs none any more.
             (Some(FromClient::Resize(_)), State::Waiting(_) | State::Over) => return Some(client),
-            // The change is made all the same.
+            // The change is made all the same; a connection, too, and closed.
             (_, State::Changing) => {
                 self.left.insert(client.id);
             }
@@ -207,6 +220,32 @@ impl<'d> Sessions<'d> {
         Some(client)
     }
 
+    /// Hands a client the end of a connection that the supervisor is to make.
+    fn connect(
+        &mut self,
+        mut client: Client,
+        port: NonZeroU16,
+        messages: &mut Vec<ToSupervisor>,
+    ) -> Option<Client> {
+        if self.forwarded() >= MAX_FORWARDED {
+            return client
+                .refuse(format!("the pod has {MAX_FORWARDED} forwarded connections, which is the most"));
+        }
+        if let Err(errno) = self.hand_over(&client, &CONNECTION) {
+            return client.refuse(format!("cannot connect the streams: {errno}"));
+        }
+        messages.push(ToSupervisor::Connect { session: client.id, port });
+        (client.state, client.is_forward) = (State::Changing, true);
+        Some(client)
+    }
+
+    /// Makes a client's streams, and hands it its ends.
+    fn hand_over(&mut self, client: &Client, streams: &[Stream]) -> nix::Result<()> {
+        let ends = (self.door)(client.id, streams)?;
+        let ends: Vec<_> = ends.iter().map(AsFd::as_fd).collect();
+        tell(&client.socket, &ToClient::Connected, &ends)
+    }
+
     /// Begins the session of a waiting client if its app runs.
     fn consider(
         &mut self,
@@ -225,11 +264,8 @@ impl<'d> Sessions<'d> {
         if !apps.is_running(app) {
             return Some(client);
         }
-        let connected = (self.door)(client.id, request.streams()).and_then(|ends| {
-            let ends: Vec<_> = ends.iter().map(AsFd::as_fd).collect();
-            tell(&client.socket, &ToClient::Connected, &ends)
-        });
-        if let Err(errno) = connected {
+        let streams = request.streams();
+        if let Err(errno) = self.hand_over(&client, streams) {
             return client.refuse(format!("cannot connect the streams: {errno}"));
         }
         messages.push(ToSupervisor::Enter { session: client.id, request: Box::new(request.clone()) });

@@ -53,6 +53,8 @@ impl Machine {
             manifest,
             resolv_conf: None,
             hosts: ::pod::plan::Hosts { content: String::new(), replace: false },
+            metadata: None,
+            metadata_url: None,
             network_namespace: None,
         };
         let entrance = Entrance::open(&pod.directory).unwrap();

@@ -1,17 +1,16 @@
 //! Other kinds of networks, and many pods.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::ADDRESS;
 use super::world::{World, bridge};
-use crate::harness::{Aci, Process, stage1};
+use super::{ADDRESS, assert_echoed};
+use crate::harness::{Aci, LIMIT, Process, stage1};
 
 /// Runs `ip` in the test's network namespace.
 fn ip(arguments: &str) {
@@ -58,17 +57,7 @@ fn much_data_both_ways() {
         echo.wait_for_line("ready");
         let sent: Vec<u8> =
             (0..8_u64 << 20).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
-        let mut stream = connect("10.9.0.77:8000");
-        let mut received = Vec::new();
-        std::thread::scope(|scope| {
-            let (mut writer, sent) = (stream.try_clone().unwrap(), &sent);
-            scope.spawn(move || {
-                writer.write_all(sent).unwrap();
-                writer.shutdown(Shutdown::Write).unwrap();
-            });
-            stream.read_to_end(&mut received).unwrap();
-        });
-        assert!(received == sent, "{} bytes of {}, or others", received.len(), sent.len());
+        assert_echoed(connect("10.9.0.77:8000"), &sent);
         echo.signal(Signal::SIGTERM);
         echo.finish();
     });
@@ -106,6 +95,31 @@ fn a_card_moves_no_more_than_its_bandwidth() {
         }
         pod.signal(Signal::SIGTERM);
         pod.finish();
+    });
+}
+
+/// Answers questions for names: an address to those for one of IPv4, and nothing to others (RFC 1035, section 4).
+fn answer_names(socket: &UdpSocket) {
+    const ANSWER: [u8; 16] = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 77];
+    let mut packet = [0; 512];
+    while let Ok((length, from)) = socket.recv_from(&mut packet) {
+        let mut answer = packet[..length].to_vec();
+        let is_for_v4 = answer[length - 4..length - 2] == [0, 1];
+        (answer[2], answer[3], answer[7]) = (0x81, 0x80, u8::from(is_for_v4));
+        answer.extend(ANSWER.iter().filter(|_| is_for_v4));
+        socket.send_to(&answer, from).unwrap();
+    }
+}
+
+#[test]
+fn datagrams_both_ways() {
+    World::run(|world| {
+        world.configure("10-lan.conf", &bridge("lan", "10.9.0.0/24"));
+        let socket = UdpSocket::bind("0.0.0.0:53").unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        std::thread::spawn(move || answer_names(&socket));
+        let found = world.sh("--net=lan", "nslookup web.example.com 10.9.0.1").success().text();
+        assert!(found.contains("web.example.com") && found.contains("192.0.2.77"), "{found}");
     });
 }
 

@@ -3,14 +3,36 @@
 mod kinds;
 mod leftovers;
 mod many;
+mod metadata;
+mod port_forward;
 mod ports;
 mod world;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::Command;
+
+use nix::sys::signal::Signal;
 
 use crate::harness::{BUSYBOX, Process, image, stage1};
 use world::{World, bridge, ptp};
 
 /// Prints the pod's first IPv4 address.
 const ADDRESS: &str = "ip -4 -o addr show eth0 | sed 's/.*inet \\([0-9.]*\\).*/\\1/'";
+
+/// Says this to what says all again that it hears, and then that this was all, while it listens.
+fn assert_echoed(mut stream: TcpStream, sent: &[u8]) {
+    let mut received = Vec::new();
+    std::thread::scope(|scope| {
+        let mut writer = stream.try_clone().unwrap();
+        scope.spawn(move || {
+            writer.write_all(sent).unwrap();
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        stream.read_to_end(&mut received).unwrap();
+    });
+    assert!(received == sent, "{} bytes of {}, or others", received.len(), sent.len());
+}
 
 #[test]
 fn the_default_network() {
@@ -41,7 +63,7 @@ fn pods_of_one_bridge_talk_and_one_of_another_does_not() {
         assert!(list.contains("lan:ip4=10.9.0.77"), "{list}");
         let taken = world.sh("--net=lan:IP=10.9.0.77", "true").exited(254);
         assert!(taken.stderr.contains("10.9.0.77") && taken.stderr.contains("\"lan\""), "{}", taken.stderr);
-        server.signal(nix::sys::signal::Signal::SIGTERM);
+        server.signal(Signal::SIGTERM);
         server.finish();
     });
 }
@@ -59,6 +81,38 @@ fn several_networks_in_the_order_of_their_files() {
             all.contains("eth0 10.9.") && all.contains("eth1 10.7.") && all.contains("eth2 172.16.28."),
             "{all}"
         );
+    });
+}
+
+/// It is the same for a VM, whose part of it is not the plugins'.
+#[test]
+fn networks_are_checked() {
+    if stage1() == "kvm" {
+        return;
+    }
+    World::run(|world| {
+        world.configure("10-lan.conf", &bridge("lan", "10.9.0.0/24"));
+        let mut old = ptp("old", "10.7.0.0/24");
+        old["cniVersion"] = "0.3.1".into();
+        world.configure("20-old.conf", &old);
+        let mut pod = world.start("--net=lan,old", "echo ready; sleep 1000");
+        pod.wait_for_line("ready");
+        let uuid = world.host.uuid();
+        let check = || world.finish(world.rkt().args(["status", "--check-networks", &uuid]));
+        assert_eq!(check().success().text(), "network-lan=ok\nnetwork-old=unchecked\n");
+        let namespace = format!("--net={}", world.host.pods()[0].join("net/namespace").display());
+        let flush = ["ip", "addr", "flush", "dev", "eth0"];
+        assert!(Command::new("nsenter").arg(namespace).args(flush).status().unwrap().success());
+        let broken = check().exited(254);
+        assert!(
+            broken.stderr.contains("\"lan\"") && broken.stderr.contains("check eth0"),
+            "{}",
+            broken.stderr
+        );
+        pod.signal(Signal::SIGTERM);
+        pod.finish();
+        let ended = check().exited(254);
+        assert!(ended.stderr.contains("not running"), "{}", ended.stderr);
     });
 }
 
@@ -107,7 +161,7 @@ fn a_pod_with_users_of_its_own() {
         server.wait_for_line("ready");
         let ask = "ping -c1 -W5 10.9.0.1 >&2; until nc -w5 10.9.0.77 80; do sleep 0.1; done; ip link set eth0 mtu 1400 || id -u";
         assert_eq!(run("--net=lan", &[], ask).finish().success().text(), "hello\n0\n");
-        server.signal(nix::sys::signal::Signal::SIGTERM);
+        server.signal(Signal::SIGTERM);
         server.finish();
     });
 }

@@ -68,7 +68,19 @@ fn a_port_of_the_host_leads_to_the_app() {
         let uuid = world.host.pods()[0].file_name().unwrap().to_string_lossy().into_owned();
         let conflict = start(world, &web, "--port=web:127.0.0.1:8080", "true").finish().exited(254);
         assert!(conflict.stderr.contains(&uuid), "{}", conflict.stderr);
-        start(world, &web, "--port=web:8081", "true").finish().success();
+
+        // At one address of the host only.
+        let mut other = start(
+            world,
+            &web,
+            "--port=web:127.0.0.2:8081",
+            "echo ready; exec nc -ll -p 8000 -e /bin/echo other",
+        );
+        other.wait_for_line("ready");
+        assert_eq!(ask("127.0.0.2:8081"), "other\n");
+        assert!(TcpStream::connect("127.0.0.1:8081").is_err());
+        other.signal(Signal::SIGTERM);
+        other.finish();
         server.signal(Signal::SIGTERM);
         server.finish();
     });
