@@ -369,7 +369,7 @@ mod tests {
     #[test]
     fn a_pod_without_apps_has_room_for_one() {
         let limits = limits_in("", "").unwrap();
-        assert_eq!(limits.guest_settings(), []);
+        assert!(limits.guest_settings().is_empty());
         assert_eq!((limits.cpu_milli(), limits.memory_bytes()), (DEFAULT_CPU_MILLI, DEFAULT_MEMORY_BYTES));
         let pids = limits_in(r#"{"name":"resource/pids","value":{"limit":64}}"#, "").unwrap();
         assert!(pids.check_for_vm().is_err() && pids.memory_bytes() == DEFAULT_MEMORY_BYTES);
