@@ -17,7 +17,7 @@ use crate::jailed::{self, Place};
 use crate::report::{MAX_BYTES, Report};
 
 /// How long a machine without anything may take to boot.
-const BOOT_TIME_MS: u32 = 60_000;
+const BOOT_TIME_MS: u32 = 180_000;
 /// How often is looked meanwhile whether the pod is to end.
 const LOOK_MS: u16 = 100;
 /// Beside the memory: what KVM has of the machine.

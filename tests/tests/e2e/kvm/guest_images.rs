@@ -25,7 +25,12 @@ fn thirty_apps_of_thirty_images() {
     let mut arguments = Vec::new();
     for (index, image) in images.iter().enumerate() {
         arguments.extend((index > 0).then(|| "---".to_owned()));
-        arguments.extend([image.path(), format!("--name=app{index}"), "--memory=8Mi".into()]);
+        arguments.extend([
+            image.path(),
+            format!("--name=app{index}"),
+            "--memory=8Mi".into(),
+            "--cpu=100m".into(),
+        ]);
     }
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let output = Process::start(&mut host.run(&arguments)).finish().success().text();
