@@ -79,8 +79,10 @@ impl Note {
     }
 
     fn text(&self) -> String {
-        let verified = if self.verified { VERIFIED } else { "" };
-        format!("{} {verified}\n", self.id)
+        match self.verified {
+            true => format!("{} {VERIFIED}", self.id),
+            false => self.id.to_string(),
+        }
     }
 }
 
