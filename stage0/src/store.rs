@@ -6,7 +6,7 @@
 //! | `images/<image ID>/image.erofs` | the tree |
 //! | `images/<image ID>/source` | the path of the file of the host that it was imported from |
 //! | `images/<image ID>/sha256sums` | the digests of these three, in the form of sha256sum(1) |
-//! | `sources/<key>` | which image a file of the host was when it was imported ([`source::Key`]) |
+//! | `sources/<key>` | which image a file of the host was when it was imported ([`source::Key`]), and whether it was verified |
 //! | `trees/<image ID>/` | the tree once more, unpacked, on hosts that cannot mount EROFS |
 //! | `tmp/<name>/` | an import under way, locked by the process that makes it ([`workspace::Workspace`]) |
 //!

@@ -47,7 +47,7 @@ pub fn check_stored(image: &str, signature: Option<&Path>, pull: PullPolicy) -> 
 }
 
 /// The image that a file is, imported unless the store has it. What comes into the store has been signed by somebody who is trusted
-/// for it, unless the user says that this does not matter; what is there already, as this file or another, was let in before.
+/// for it, unless the user says that this does not matter. A file that was verified, and has not changed since, is not looked at again.
 pub fn import(
     globals: &Globals,
     store: &Store,
@@ -62,7 +62,7 @@ pub fn import(
         };
     }
     if signature.is_none()
-        && let Some(image) = store.imported(path)?
+        && let Some(image) = store.verified(path)?
     {
         return Ok(image);
     }

@@ -20,9 +20,12 @@ pub type Verify<'a, E> = &'a mut dyn FnMut(&ImageManifest, &Digest) -> Result<()
 pub type Accept<'a, E> = &'a mut dyn FnMut(&ImageId, &ImageManifest, &Path) -> Result<(), E>;
 
 impl Store {
-    /// The image that a file was when it was imported, unless it has changed since.
-    pub fn imported(&self, path: &Path) -> Result<Option<Image>, Error> {
-        self.known(&key_of(path)?)
+    /// The image that a file was when it was imported and verified, unless it has changed since.
+    pub fn verified(&self, path: &Path) -> Result<Option<Image>, Error> {
+        match source::lookup(&self.root.join("sources"), &key_of(path)?) {
+            Some(source::Note { id, verified: true }) => self.get(&id),
+            _ => Ok(None),
+        }
     }
 
     /// The image that a file is, imported unless the store has it. `accept` is asked about an image that is new; an
@@ -48,16 +51,17 @@ impl Store {
         {
             return Ok(image);
         }
+        let verified = verify.is_some();
         let image = self.import_into(&workspace, path, verify, accept)?;
-        source::record(&self.root.join("sources"), path, &key, &image.id)
-            .map_err(Error::io("remember", path))?;
+        let note = source::Note { id: image.id.clone(), verified };
+        source::record(&self.root.join("sources"), path, &key, &note).map_err(Error::io("remember", path))?;
         Ok(image)
     }
 
     /// What an earlier import found a file to be.
     fn known(&self, key: &source::Key) -> Result<Option<Image>, Error> {
         match source::lookup(&self.root.join("sources"), key) {
-            Some(id) => self.get(&id),
+            Some(note) => self.get(&note.id),
             None => Ok(None),
         }
     }

@@ -61,20 +61,46 @@ impl Key {
     }
 }
 
-/// The image that a file was when it had this key.
-pub fn lookup(directory: &Path, key: &Key) -> Option<ImageId> {
+/// What is remembered of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The image that it is.
+    pub id: ImageId,
+    /// Whether somebody had signed it who was trusted for it.
+    pub verified: bool,
+}
+
+impl Note {
+    /// An ID, and a word more if it was verified.
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split_ascii_whitespace();
+        let id = words.next()?.parse().ok()?;
+        Some(Self { id, verified: words.next() == Some(VERIFIED) })
+    }
+
+    fn text(&self) -> String {
+        match self.verified {
+            true => format!("{} {VERIFIED}", self.id),
+            false => self.id.to_string(),
+        }
+    }
+}
+
+const VERIFIED: &str = "verified";
+
+/// What is remembered of a file that has this key.
+pub fn lookup(directory: &Path, key: &Key) -> Option<Note> {
     // An unreadable or half-written note is none: the image is imported again, which finds it in the store.
-    let text = fs::read_to_string(directory.join(key.as_str())).ok()?;
-    text.trim_end().parse().ok()
+    Note::parse(&fs::read_to_string(directory.join(key.as_str())).ok()?)
 }
 
 /// Remembers an image, unless the file has changed since `key` was taken, or could yet change unnoticed.
-pub fn record(directory: &Path, path: &Path, key: &Key, id: &ImageId) -> io::Result<()> {
+pub fn record(directory: &Path, path: &Path, key: &Key, note: &Note) -> io::Result<()> {
     if Key::of(path)? != *key || !key.is_settled() {
         return Ok(());
     }
     // Neither synced nor renamed into place: a lost or half-written note is as good as none.
-    fs::write(directory.join(key.as_str()), id.as_str())
+    fs::write(directory.join(key.as_str()), note.text())
 }
 
 /// Forgets about files whose images are gone.
@@ -85,8 +111,8 @@ pub fn forget(directory: &Path, is_gone: &dyn Fn(&ImageId) -> bool) -> io::Resul
     };
     for entry in entries {
         let path = entry?.path();
-        let noted = fs::read_to_string(&path).ok().and_then(|text| text.trim_end().parse().ok());
-        if noted.is_none_or(|id| is_gone(&id)) {
+        let noted = fs::read_to_string(&path).ok().and_then(|text| Note::parse(&text));
+        if noted.is_none_or(|note| is_gone(&note.id)) {
             fs::remove_file(&path)?;
         }
     }
@@ -113,18 +139,19 @@ mod tests {
         let file = directory.path().join("image");
         fs::write(&file, "1").unwrap();
         let id: ImageId = format!("sha512-{}", "0".repeat(64)).parse().unwrap();
+        let note = Note { id, verified: true };
         let key = settle(&file);
-        record(directory.path(), &file, &key, &id).unwrap();
-        assert_eq!(lookup(directory.path(), &key), Some(id.clone()));
+        record(directory.path(), &file, &key, &note).unwrap();
+        assert_eq!(lookup(directory.path(), &key), Some(note.clone()));
         fs::write(&file, "2").unwrap();
         let changed = Key::of(&file).unwrap();
         assert_ne!(changed, key);
         assert_eq!(lookup(directory.path(), &changed), None);
         // What was read under the old key may be a mixture of both.
         settle(&file);
-        record(directory.path(), &file, &key, &id).unwrap();
+        record(directory.path(), &file, &key, &note).unwrap();
         fs::remove_file(directory.path().join(key.as_str())).unwrap();
-        record(directory.path(), &file, &key, &id).unwrap();
+        record(directory.path(), &file, &key, &note).unwrap();
         assert_eq!(lookup(directory.path(), &key), None);
     }
 
@@ -135,6 +162,17 @@ mod tests {
         assert!(!key.is_settled());
         key.changed = (now.tv_sec() - 1, 0);
         assert!(key.is_settled());
+    }
+
+    #[test]
+    fn notes_say_whether_anything_was_verified() {
+        let id: ImageId = format!("sha512-{}", "0".repeat(64)).parse().unwrap();
+        for verified in [false, true] {
+            let note = Note { id: id.clone(), verified };
+            assert_eq!(Note::parse(&note.text()), Some(note));
+        }
+        // As they were written before there were signatures.
+        assert_eq!(Note::parse(id.as_str()), Some(Note { id, verified: false }));
     }
 
     #[test]
