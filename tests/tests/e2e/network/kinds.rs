@@ -1,7 +1,8 @@
 //! Other kinds of networks, and many pods.
 
 use std::collections::BTreeSet;
-use std::net::{TcpStream, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
