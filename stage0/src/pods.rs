@@ -3,7 +3,7 @@
 //!
 //! | directory | locked | unlocked |
 //! |---|---|---|
-//! | `embryo/<uuid>` | being made | left from a crash |
+//! | `embryo/<uuid>` | being made | not locked yet, or left from a crash |
 //! | `prepare/<uuid>` | preparing | left from a crash |
 //! | `prepared/<uuid>` | | prepared |
 //! | `run/<uuid>` | running | exited |

@@ -125,9 +125,89 @@ pub fn known() -> impl Iterator<Item = (u32, &'static str)> {
     (0..).zip(FIRST).chain((SECOND_START..).zip(SECOND))
 }
 
+/// The number of a call that is known when this is compiled; a name of none fails that.
+#[expect(clippy::panic, reason = "it ends the compilation")]
+pub const fn resolve(name: &str) -> u32 {
+    match (position(&FIRST, name), position(&SECOND, name)) {
+        (Some(index), _) => index,
+        (None, Some(index)) => SECOND_START + index,
+        (None, None) => panic!("no system call of x86-64 has this name"),
+    }
+}
+
+const fn position(mut names: &[&str], wanted: &str) -> Option<u32> {
+    let mut index = 0;
+    while let [name, rest @ ..] = names {
+        if is_same(name.as_bytes(), wanted.as_bytes()) {
+            return Some(index);
+        }
+        (names, index) = (rest, index + 1);
+    }
+    None
+}
+
+const fn is_same(mut one: &[u8], mut other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    while let ([a, one_rest @ ..], [b, other_rest @ ..]) = (one, other) {
+        if *a != *b {
+            return false;
+        }
+        (one, other) = (one_rest, other_rest);
+    }
+    true
+}
+
+/// Calls by their numbers, a bit each. Names are resolved when this is compiled: every start of an app needs some hundreds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallSet([u64; 8]);
+
+impl CallSet {
+    /// None.
+    pub const EMPTY: Self = Self([0; 8]);
+
+    /// The calls with these names.
+    #[expect(clippy::indexing_slicing, reason = "numbers are below 512, or the compilation ends")]
+    pub const fn named(mut names: &[&str]) -> Self {
+        let mut set = Self::EMPTY;
+        while let [name, rest @ ..] = names {
+            let number = resolve(name);
+            set.0[(number / 64) as usize] |= 1 << (number % 64);
+            names = rest;
+        }
+        set
+    }
+
+    /// The calls of both.
+    pub fn union(mut self, other: Self) -> Self {
+        self.0.iter_mut().zip(other.0).for_each(|(word, other)| *word |= other);
+        self
+    }
+
+    /// Their numbers, in ascending order.
+    pub fn numbers(self) -> impl Iterator<Item = u32> {
+        let words = (0..).step_by(64).zip(self.0);
+        words.flat_map(|(first, word)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| first + bit)
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sets_have_the_numbers_of_their_names() {
+        const SOME: [&str; 4] = ["io_pgetevents", "mseal", "read", "preadv2"];
+        let mut numbers = SOME.map(|name| number(name).unwrap());
+        numbers.sort_unstable();
+        let set = CallSet::named(&SOME);
+        assert!(set.numbers().eq(numbers));
+        assert_eq!(CallSet::named(&SOME[1..]).union(CallSet::named(&SOME[..2])), set);
+        assert!(known().all(|(number, name)| resolve(name) == number));
+    }
 
     #[test]
     fn numbers_are_those_of_the_kernels_headers() {

@@ -1,7 +1,7 @@
 //! The system calls of an app that says nothing: after docker's default profile, as upstream's list, sorted by what they
 //! are for. What it does not have is refused with EPERM; the tests say why, call by call.
 
-use super::calls::number;
+use super::calls::{CallSet, resolve};
 use super::errno::Errno;
 use super::filter::{ArgumentTest, Rule, Rules};
 use crate::capability::CapabilitySet;
@@ -110,14 +110,29 @@ const GROUPS: [Group; 27] = [
     Group(Some("SYS_NICE"), &["get_mempolicy", "set_mempolicy", "set_mempolicy_home_node", "mbind"]),
 ];
 
+/// The groups' calls by their numbers.
+const SETS: [CallSet; GROUPS.len()] = sets();
+
+#[expect(clippy::indexing_slicing, reason = "both have the same length")]
+const fn sets() -> [CallSet; GROUPS.len()] {
+    let mut sets = [CallSet::EMPTY; GROUPS.len()];
+    let mut index = 0;
+    while index < GROUPS.len() {
+        sets[index] = CallSet::named(GROUPS[index].1);
+        index += 1;
+    }
+    sets
+}
+
 /// The list for an app that keeps these capabilities.
 pub fn rules(capabilities: CapabilitySet) -> Rules {
     let has = |capability: &Option<&str>| capability.is_none_or(|name| capabilities.contains(name));
-    let calls = GROUPS.iter().filter(|Group(needs, _)| has(needs)).flat_map(|Group(_, calls)| *calls);
-    let mut rules: Rules = calls.filter_map(|call| Some((number(call)?, Rule::Allow))).collect();
+    let sets = GROUPS.iter().zip(SETS).filter(|(Group(needs, _), _)| has(needs));
+    let calls = sets.fold(CallSet::EMPTY, |all, (_, set)| all.union(set));
+    let mut rules: Rules = calls.numbers().map(|number| (number, Rule::Allow)).collect();
     let namespaces = capabilities.contains("SYS_ADMIN");
-    for (call, rule) in exceptions(namespaces) {
-        if let Some(listed) = number(call).and_then(|number| rules.get_mut(&number)) {
+    for (number, rule) in exceptions(namespaces) {
+        if let Some(listed) = rules.get_mut(&number) {
             *listed = rule;
         }
     }
@@ -125,7 +140,7 @@ pub fn rules(capabilities: CapabilitySet) -> Rules {
 }
 
 /// Calls of the list that are not allowed with every argument.
-fn exceptions(namespaces: bool) -> impl Iterator<Item = (&'static str, Rule)> {
+fn exceptions(namespaces: bool) -> impl Iterator<Item = (u32, Rule)> {
     /// Linux, and as setarch(8) asks for it: UNAME26, 32 bits, both; and asking what it is.
     const PERSONALITIES: [u32; 5] = [0, 0x0002_0000, 0x0008, 0x0002_0008, u32::MAX];
     /// The bits of CLONE_NEW*.
@@ -136,18 +151,21 @@ fn exceptions(namespaces: bool) -> impl Iterator<Item = (&'static str, Rule)> {
         Rule::Test(ArgumentTest { argument: 0, mask, values: values.to_vec(), allows })
     };
     let always = [
-        ("personality", test(u32::MAX, &PERSONALITIES, true)),
-        ("socket", test(u32::MAX, &[AF_VSOCK], false)),
+        (const { resolve("personality") }, test(u32::MAX, &PERSONALITIES, true)),
+        (const { resolve("socket") }, test(u32::MAX, &[AF_VSOCK], false)),
     ];
     // The flags of clone3 are in memory, where no filter sees them. The C library takes clone where there is no clone3.
-    let without = [("clone", test(NAMESPACES, &[0], true)), ("clone3", Rule::Refuse(Errno::ENOSYS))];
+    let without = [
+        (const { resolve("clone") }, test(NAMESPACES, &[0], true)),
+        (const { resolve("clone3") }, Rule::Refuse(Errno::ENOSYS)),
+    ];
     always.into_iter().chain(without.into_iter().filter(move |_| !namespaces))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seccomp::calls::known;
+    use crate::seccomp::calls::{known, number};
 
     /// What nobody gets by default, and why.
     #[rustfmt::skip]

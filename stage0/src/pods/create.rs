@@ -49,8 +49,17 @@ pub struct NewPod<'a> {
 }
 
 impl<'a> NewPod<'a> {
-    /// Makes and locks the directory.
+    /// Makes and locks the directory. Until it is locked, gc takes it for one that a crash has left; then it is made again.
     pub fn create(pods: &'a Pods, uuid: Uuid) -> Result<Self, Error> {
+        loop {
+            if let Some(new) = Self::try_create(pods, uuid)? {
+                return Ok(new);
+            }
+        }
+    }
+
+    /// The same; `None` if gc was faster.
+    fn try_create(pods: &'a Pods, uuid: Uuid) -> Result<Option<Self>, Error> {
         let place = Place::Embryo;
         let path = pods.path(place, uuid);
         match make_directory(&path) {
@@ -61,11 +70,16 @@ impl<'a> NewPod<'a> {
             result => result,
         }
         .map_err(Error::io("create", &path))?;
-        let lock = File::open(&path).map_err(Error::io("open", &path))?;
+        let lock = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(Error::io("open", &path))?,
+        };
+        lock.lock().map_err(Error::io("lock", &path))?;
         let mut new = Self { pods, uuid, place, lock, is_kept: false };
-        new.lock.lock().map_err(Error::io("lock", &path))?;
-        new.move_to(Place::Prepare)?;
-        Ok(new)
+        match new.move_to(Place::Prepare) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            moved => moved.map(|()| Some(new)),
+        }
     }
 
     /// Fills the directory.
@@ -192,6 +206,9 @@ fn symbolic_link(target: &Path, path: &Path) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
     use super::*;
 
     fn world() -> (tempfile::TempDir, Pods, Installed, AppImage) {
@@ -221,6 +238,28 @@ mod tests {
                 threads.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
             });
         }
+    }
+
+    #[test]
+    fn gc_takes_no_pod_that_is_being_made() {
+        use crate::pods::gc::{Collection, Event};
+        let (_data, pods, ..) = world();
+        let now = Collection { grace: Duration::ZERO, expire_prepared: Duration::MAX, mark_only: false };
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let collector = scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) {
+                    pods.gc(now, &mut |event| assert!(!matches!(event, Event::Failed(_)), "{event:?}"))
+                        .unwrap();
+                }
+            });
+            for number in 0..500 {
+                let new = NewPod::create(&pods, Uuid::from_u128(number)).unwrap();
+                assert!(new.path().exists());
+            }
+            is_over.store(true, Ordering::SeqCst);
+            collector.join().unwrap();
+        });
     }
 
     #[test]

@@ -14,9 +14,6 @@ use crate::cli::Globals;
 use crate::stage1::Foreign;
 use crate::{registration, remove};
 
-/// How old an embryo must be to be taken for one that was left behind: being one takes microseconds.
-const EMBRYO_AGE: Duration = Duration::from_secs(60);
-
 /// How long pods stay, and how far gc goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Collection {
@@ -83,7 +80,8 @@ impl Pods {
         let places = [
             (Place::ExitedGarbage, collection.grace),
             (Place::Garbage, Duration::ZERO),
-            (Place::Embryo, EMBRYO_AGE),
+            // Whoever makes one makes it again.
+            (Place::Embryo, Duration::ZERO),
         ];
         for (place, grace) in places {
             for pod in self.list(&[place])? {
@@ -240,8 +238,8 @@ mod tests {
         place(&pods, Place::Embryo, 3);
         let alive = NewPod::create(&pods, Uuid::from_u128(4)).unwrap();
         assert_eq!(gc(&pods, HOUR, true), ["marked exited garbage", "marked garbage"]);
-        assert_eq!(gc(&pods, HOUR, false), ["kept exited garbage", "removed garbage", "kept embryo"]);
-        assert_eq!(gc(&pods, Duration::ZERO, false), ["removed exited garbage", "kept embryo"]);
+        assert_eq!(gc(&pods, HOUR, false), ["kept exited garbage", "removed garbage", "removed embryo"]);
+        assert_eq!(gc(&pods, Duration::ZERO, false), ["removed exited garbage"]);
         assert_eq!(pods.list(&[Place::Prepare]).unwrap().len(), 1);
         drop(alive);
     }
