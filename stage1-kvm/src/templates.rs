@@ -4,7 +4,8 @@
 //! least used go when there are too many. The first machine of a shape makes it, which takes as long as one more start. What
 //! a machine cannot have of a template costs it time, and nothing else.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Metadata};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -17,7 +18,6 @@ use nix::sys::stat::futimens;
 use nix::sys::statvfs::fstatvfs;
 use nix::sys::time::TimeSpec;
 use nix::unistd::linkat;
-use sha2::{Digest, Sha256};
 use stage2::causes;
 use vmm::template::{self, Key};
 use vmm::{Kvm, Shape, Start, Template};
@@ -99,17 +99,22 @@ fn find_or_make(
 /// What the template depends on: the shape, the kernel, and this program.
 fn key(kvm: &Kvm, shape: &Shape, kernel: &File) -> Result<Key, Error> {
     let failed = |source| Error::System { action: "tell which kernel and which program these are", source };
-    let shape = shape.describe(kvm).map_err(Error::Shape)?;
-    let mut hash = Sha256::new();
     let program = fs::metadata("/proc/self/exe").map_err(failed)?;
-    for file in [kernel.metadata().map_err(failed)?, program] {
-        let times =
-            [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()].map(i64::cast_unsigned);
-        let identity = [file.dev(), file.ino(), file.size()].into_iter().chain(times);
-        identity.for_each(|number| hash.update(number.to_le_bytes()));
-    }
-    hash.update(shape);
-    Ok(hash.finalize().into())
+    let identity = |file: &Metadata| {
+        let times = [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()];
+        (file.dev(), file.ino(), file.size(), times)
+    };
+    let shape = shape.describe(kvm).map_err(Error::Shape)?;
+    let what = (identity(&kernel.metadata().map_err(failed)?), identity(&program), shape);
+    // Nobody who would look for two that hash alike has a say in any of it.
+    let part = |number: u8| {
+        let mut hasher = DefaultHasher::new();
+        (number, &what).hash(&mut hasher);
+        hasher.finish().to_le_bytes()
+    };
+    let mut key = Key::default();
+    key.chunks_exact_mut(8).zip(0..).for_each(|(bytes, number)| bytes.copy_from_slice(&part(number)));
+    Ok(key)
 }
 
 fn name(key: &Key) -> String {
