@@ -13,7 +13,7 @@ use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
-use nix::unistd::{Gid, Pid, Uid, pause, pipe2, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, Uid, getpid, getppid, pause, pipe2, setgroups, setresgid, setresuid};
 use pod::plan::Operation;
 use pod::users::UserRange;
 use stage2::sys;
@@ -36,12 +36,15 @@ impl Namespaces {
     pub fn make(range: UserRange) -> Result<Self, Error> {
         let failed = || Error::system("make a user namespace (rkt doctor shows what is missing)");
         let namespaces = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET;
+        let parent = getpid();
         let Some(holder) = sys::fork(namespaces).map_err(failed())? else {
-            // A parent that has gone by now leaves an orphan of init, which needs nothing and is told nothing.
-            let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
-            loop {
+            // Of a parent that has gone by now it is not told. It has the pod's lock, which would be held for ever.
+            let ends_with_parent = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).is_ok();
+            while ends_with_parent && getppid() == parent {
                 pause();
             }
+            // SAFETY: the process ends, and nothing of it is to be put in order: what it shares with its parent is the parent's.
+            unsafe { libc::_exit(1) }
         };
         let made = Self::of(holder, range);
         let _ = kill(holder, Signal::SIGKILL);

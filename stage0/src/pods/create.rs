@@ -242,15 +242,16 @@ mod tests {
 
     #[test]
     fn gc_takes_no_pod_that_is_being_made() {
-        use crate::pods::gc::{Collection, Event};
+        use crate::pods::gc::{Collection, Event, Told};
         let (_data, pods, ..) = world();
         let now = Collection { grace: Duration::ZERO, expire_prepared: Duration::MAX, mark_only: false };
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let collector = scope.spawn(|| {
                 while !is_over.load(Ordering::SeqCst) {
-                    pods.gc(now, &mut |event| assert!(!matches!(event, Event::Failed(_)), "{event:?}"))
-                        .unwrap();
+                    let told = Told { debug: false, local_config: Path::new("/nowhere") };
+                    let report = &mut |event| assert!(!matches!(event, Event::Failed(_)), "{event:?}");
+                    pods.gc(now, told, report).unwrap();
                 }
             });
             for number in 0..500 {
