@@ -123,7 +123,6 @@ fn what_is_prepared_and_what_is_run() {
         ("rkt run busybox.aci --pod-manifest=m", "--pod-manifest"),
         ("rkt run-prepared --volume=v,kind=empty 1234", "--volume"),
         ("rkt prepare --dns=none a", "--dns"),
-        ("rkt run-prepared 1234 --mds-register", "--mds-register"),
         ("rkt run-prepared", "UUID"),
     ] {
         let text = refused(line);
