@@ -55,7 +55,13 @@ pub fn run(data: &[u8]) {
     let pmem = ROM_START..ROM_START + ROM_BYTES;
     let writes = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK).expect("a counter");
     let counter = writes.as_fd().try_clone_to_owned().expect("a duplicate");
-    let bus = Bus::new(windows.collect(), Rom::new(pmem.clone(), Some(counter)), Answer::None, console, Arc::default());
+    let bus = Bus::new(
+        windows.collect(),
+        Rom::new(pmem.clone(), Some(counter)),
+        Answer::None,
+        console,
+        Arc::default(),
+    );
     for access in accesses {
         match access {
             Access::Read(place, width) => {
