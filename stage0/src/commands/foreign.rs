@@ -152,6 +152,9 @@ impl Start {
         if flags.timeline != Wanted::No {
             return Err(interface.own("--timeline".into()).into());
         }
+        if flags.mds_register {
+            return Err(interface.own("--mds-register".into()).into());
+        }
         if let Some(template) = flags.cpu_template {
             return Err(interface.own(format!("--cpu-template={template}")).into());
         }

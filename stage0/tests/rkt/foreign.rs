@@ -144,6 +144,7 @@ fn what_is_rkts_own_is_refused() {
         (&["--timeline"], "--timeline"),
         (&["--cgroup-parent=/machine.slice"], "--cgroup-parent"),
         (&["--cpu-template=host"], "--cpu-template"),
+        (&["--mds-register", "--net=default"], "--mds-register"),
         (&["--exit-policy=until-all"], "rkt/pod/exit-policy"),
         (&["--interactive"], "terminal"),
         (&["--port=web:80"], "\"web\""),
