@@ -99,9 +99,9 @@ pub enum Error {
         /// What it said.
         why: String,
     },
-    /// What a machine would be cannot be told.
-    #[error("cannot tell what the VM is to be")]
-    Shape(#[source] vmm::Error),
+    /// What the guest is to see of the processors cannot be had.
+    #[error(transparent)]
+    Processors(#[from] vmm::Error),
     /// A template that has just been made is none.
     #[error("{path} is not the template that was made there")]
     Template {

@@ -42,7 +42,7 @@ pub fn export(arguments: impl Iterator<Item = String>) -> Result<(), Error> {
     let order = order(&directory, &app, scratch.is_some())?;
     let (doors, ends) = handshake::doors(vec![ARCHIVE])
         .map_err(|source| Error::System { action: "make the guest's connections", source })?;
-    let shape = machine::reader_shape(&image);
+    let shape = machine::reader_shape(&kvm, &image)?;
     let start = templates::start(&kvm, &shape, machine::kernel()?, &|| false);
     let start = start.map_or_else(|| machine::kernel().map(Start::Kernel), Ok)?;
     let running =

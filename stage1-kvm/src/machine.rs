@@ -17,7 +17,7 @@ use vmm::virtio::fs::FsConfig;
 use vmm::virtio::net::NetConfig;
 use vmm::virtio::throttle::Throttle;
 use vmm::virtio::vsock::VsockConfig;
-use vmm::{Level, MachineConfig, Shape, VcpuCount};
+use vmm::{Kvm, Leaves, Level, MachineConfig, Shape, VcpuCount};
 
 use crate::error::Error;
 use crate::images::Images;
@@ -38,13 +38,13 @@ pub fn isolation(network: GuestNetwork, volumes: Vec<OpenedVolume>) -> Isolation
 }
 
 /// The shape of a pod's machine, which has so many bytes of images mapped.
-pub fn shape(pod: &Pod, limits: &PodLimits, mapped_bytes: u64) -> Result<Shape, Error> {
+pub fn shape(kvm: &Kvm, pod: &Pod, limits: &PodLimits, mapped_bytes: u64) -> Result<Shape, Error> {
     let vcpus = limits.vcpus().map_err(Error::Limits)?;
     let vcpus = VcpuCount::new(vcpus)
         .ok_or_else(|| Error::Limits(pod::Error::Invalid(format!("a VM cannot have {vcpus} vCPUs"))))?;
     let memory_bytes = limits.guest_memory_bytes(mapped_bytes).map_err(Error::Limits)?;
-    let (level, command_line) = (level(pod.arguments.cpu_template), command_line(pod.arguments.debug));
-    Ok(Shape { vcpus, level, memory_bytes, command_line })
+    let cpuid = Leaves::from_kvm(kvm, vcpus, level(pod.arguments.cpu_template))?;
+    Ok(Shape { command_line: command_line(pod.arguments.debug), ..Shape::new(cpuid, memory_bytes) })
 }
 
 /// Opens what the machine is made of, which is `nothing` yet but of a shape; its disk has the throttle. `to_guest` takes connections
@@ -74,11 +74,12 @@ pub fn config(
 }
 
 /// The shape of a machine that looks at what a pod has left, by one image.
-pub fn reader_shape(image: &File) -> Shape {
+pub fn reader_shape(kvm: &Kvm, image: &File) -> Result<Shape, Error> {
     let image_bytes = image.metadata().map_or(0, |image| image.len());
     let memory_bytes = READER_BYTES.saturating_add(image_bytes / GUEST_DESCRIPTORS_SHARE);
     let memory_bytes = memory_bytes.next_multiple_of(GUEST_STEP_BYTES);
-    Shape { command_line: command_line(false), ..Shape::new(VcpuCount::ONE, memory_bytes) }
+    let cpuid = Leaves::from_kvm(kvm, VcpuCount::ONE, None)?;
+    Ok(Shape { command_line: command_line(false), ..Shape::new(cpuid, memory_bytes) })
 }
 
 /// Opens what that machine is made of: one image, and the disk, if there is one, both only to be read.

@@ -77,7 +77,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let (doors, ends) = handshake::doors(handshake::streams_of(&plan))
         .map_err(|source| Error::System { action: "make the guest's connections", source })?;
     let to_guest = vec![(sessions::listen(&pod.directory)?, SESSION_PORT)];
-    let shape = machine::shape(&pod, &limits, images.mapped_bytes)?;
+    let shape = machine::shape(&kvm, &pod, &limits, images.mapped_bytes)?;
     // A template belongs to no pod: it is made outside of this one's cgroup.
     let Some(start) = start(&pod, &kvm, &shape, &signals)? else {
         return Ok(ExitCode::from(ENDED_BEFORE_ITS_START.code()));

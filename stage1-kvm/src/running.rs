@@ -35,10 +35,14 @@ pub struct Running {
 }
 
 /// How its process has ended.
-enum End {
+pub enum End {
+    /// By itself, with this to say.
     Reported(Report),
+    /// It made this system call.
     Forbidden(String),
+    /// Otherwise, as a human is told.
     Unexpected(String),
+    /// Somebody was in a hurry.
     Killed,
 }
 
@@ -97,7 +101,6 @@ impl Running {
         if timeline.is_wanted() {
             match self.end() {
                 End::Reported(report) => report.tell(timeline, self.entry),
-                // Somebody was in a hurry.
                 End::Killed => {}
                 End::Forbidden(call) => return Err(Error::Forbidden { call }),
                 End::Unexpected(end) => return Err(Error::VmmGone { end }),
@@ -117,10 +120,7 @@ impl Running {
             Ok(Some(status)) => status,
             Err(errno) => return End::Unexpected(errno.to_string()),
         };
-        let mut told = Vec::new();
-        // What it has written is there, now that it has ended.
-        let _partial = (&self.socket).take(MAX_BYTES as u64).read_to_end(&mut told);
-        conclude(status, &told)
+        End::of(status, &self.socket)
     }
 
     /// Ends the machine if it still runs. If the guest is to blame, the machine may know better than `error` what has
@@ -148,6 +148,16 @@ impl Running {
             (None, _) if left => Error::GuestGone { console },
             (None, _) => Error::GuestReset { console },
         }
+    }
+}
+
+impl End {
+    /// That of a process that has ended, and has written to the other end of `socket` what it had to say.
+    pub fn of(status: WaitStatus, socket: &UnixStream) -> Self {
+        let mut told = Vec::new();
+        // What it has written is there, now that it has ended.
+        let _partial = socket.take(MAX_BYTES as u64).read_to_end(&mut told);
+        conclude(status, &told)
     }
 }
 

@@ -23,7 +23,7 @@ use vmm::template::{self, Key};
 use vmm::{Kvm, Shape, Start, Template};
 
 use crate::error::Error;
-use crate::template_maker::{self, Made};
+use crate::template_maker::{self, Made, Recipe};
 
 const DIRECTORY: &str = "/run/rkt/templates";
 /// A template has a descriptor of 64 bytes for each page of the machine's memory: of more than this they are not worth it.
@@ -41,7 +41,7 @@ pub fn start(kvm: &Kvm, shape: &Shape, kernel: File, interrupted: &dyn Fn() -> b
     if shape.memory_bytes > MEMORY_MAX || !template::is_possible(kvm) {
         return Some(Start::Kernel(kernel));
     }
-    match find_or_make(Path::new(DIRECTORY), kvm, shape, &kernel, interrupted) {
+    match find_or_make(Path::new(DIRECTORY), Recipe { kvm, shape, kernel: &kernel }, interrupted) {
         Ok(Found::Template(template)) => Some(Start::Template(template)),
         Ok(Found::NoRoom) => Some(Start::Kernel(kernel)),
         Ok(Found::Interrupted) => None,
@@ -62,12 +62,11 @@ enum Found {
 
 fn find_or_make(
     directory: &Path,
-    kvm: &Kvm,
-    shape: &Shape,
-    kernel: &File,
+    recipe: Recipe<'_>,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<Found, Error> {
-    let key = key(kvm, shape, kernel)?;
+    let shape = recipe.shape;
+    let key = key(shape, recipe.kernel)?;
     let path = directory.join(name(&key));
     if let Some(template) = open(&path, &key, shape)? {
         return Ok(Found::Template(template));
@@ -86,7 +85,7 @@ fn find_or_make(
     if !has_room(&new, shape).map_err(file("look for room in"))? {
         return Ok(Found::NoRoom);
     }
-    if template_maker::make(kvm, shape, kernel, &new, &key, interrupted)? == Made::Interrupted {
+    if template_maker::make(recipe, &new, &key, interrupted)? == Made::Interrupted {
         return Ok(Found::Interrupted);
     }
     give_name(&new, &path).map_err(file("make a template in"))?;
@@ -97,15 +96,14 @@ fn find_or_make(
 }
 
 /// What the template depends on: the shape, the kernel, and this program.
-fn key(kvm: &Kvm, shape: &Shape, kernel: &File) -> Result<Key, Error> {
+fn key(shape: &Shape, kernel: &File) -> Result<Key, Error> {
     let failed = |source| Error::System { action: "tell which kernel and which program these are", source };
     let program = fs::metadata("/proc/self/exe").map_err(failed)?;
     let identity = |file: &Metadata| {
         let times = [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()];
         (file.dev(), file.ino(), file.size(), times)
     };
-    let shape = shape.describe(kvm).map_err(Error::Shape)?;
-    let what = (identity(&kernel.metadata().map_err(failed)?), identity(&program), shape);
+    let what = (identity(&kernel.metadata().map_err(failed)?), identity(&program), shape.describe());
     // Nobody who would look for two that hash alike has a say in any of it.
     let part = |number: u8| {
         let mut hasher = DefaultHasher::new();
@@ -230,7 +228,7 @@ mod tests {
     use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
 
-    use vmm::VcpuCount;
+    use vmm::{Leaves, VcpuCount};
 
     use super::*;
 
@@ -274,7 +272,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a");
         fs::write(&path, vec![7; 10_000]).unwrap();
-        let shape = Shape::new(VcpuCount::ONE, 64 << 20);
+        let shape = Shape::new(Leaves::new(VcpuCount::ONE, Vec::new()), 64 << 20);
         assert!(open(&path, &[0; 32], &shape).unwrap().is_none());
         assert!(!path.exists());
         assert!(open(&path, &[0; 32], &shape).unwrap().is_none());

@@ -13,7 +13,7 @@ use std::io::Write;
 use vmm::virtio::block::BlockConfig;
 use vmm::virtio::net::{self, NetConfig};
 use vmm::virtio::throttle::Throttle;
-use vmm::{Machine, MachineConfig, Shape, Start, Template, VcpuCount, probe, template};
+use vmm::{Leaves, Machine, MachineConfig, Shape, Start, Template, VcpuCount, probe, template};
 
 /// The guest's address on a tap: locally administered.
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -42,10 +42,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, Box<dyn Error>> {
     let kernel = open(&arguments.next().ok_or("no kernel given")?)?;
+    let (kvm, mut vcpus) = (probe::open_kvm()?, VcpuCount::ONE);
+    let shape = Shape::new(Leaves::from_kvm(&kvm, vcpus, None)?, 128 << 20);
     let mut config = MachineConfig {
         confined: false,
         console: Some(Box::new(|bytes| drop(std::io::stderr().write_all(bytes)))),
-        ..MachineConfig::new(probe::open_kvm()?, Shape::new(VcpuCount::ONE, 128 << 20), Start::Kernel(kernel))
+        ..MachineConfig::new(kvm, shape, Start::Kernel(kernel))
     };
     let mut template = None;
     while let Some(argument) = arguments.next() {
@@ -62,15 +64,14 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, B
                 mac: MAC,
                 throttles: net::Throttles::default(),
             }),
-            "--vcpus" => {
-                config.shape.vcpus = VcpuCount::new(value()?.parse()?).ok_or("1 to 32 processors")?
-            }
+            "--vcpus" => vcpus = VcpuCount::new(value()?.parse()?).ok_or("1 to 32 processors")?,
             "--memory-mib" => config.shape.memory_bytes = value()?.parse::<u64>()? << 20,
             "--quiet" => config.console = None,
             "--template" => template = Some(value()?),
             parameter => config.shape.command_line = format!("{} {parameter}", config.shape.command_line),
         }
     }
+    config.shape.cpuid = Leaves::from_kvm(&config.kvm, vcpus, None)?;
     match template {
         Some(path) => keep(config, &path),
         None => Ok(config),

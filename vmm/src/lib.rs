@@ -30,7 +30,7 @@ pub mod timeline;
 pub mod virtio;
 pub mod vm;
 
-pub use cpu::{Level, VcpuCount};
+pub use cpu::{Leaves, Level, VcpuCount};
 pub use error::Error;
 pub use kvm_ioctls::Kvm;
 pub use machine::{Exit, Machine, MachineConfig, Ram, Start, StopHandle};

@@ -9,13 +9,12 @@ use jail::filter;
 use kvm_ioctls::{Kvm, VcpuFd};
 use vm_memory::GuestAddress;
 
-use crate::boot::elf::{Image, Kernel};
+use crate::boot::elf::Image;
 use crate::bus::{Bus, Rom};
 use crate::confinement;
 use crate::console::{ConsoleLog, Sink};
-use crate::cpu::cpuid::Leaves;
+use crate::cpu;
 use crate::cpu::thread::{VcpuEnd, VcpuFailure, VcpuThread, install_kick_handler};
-use crate::cpu::{self, registers};
 use crate::devices::{self, Devices};
 use crate::error::Error;
 use crate::event_loop::{EventLoop, LoopHandle};
@@ -181,13 +180,11 @@ impl Contents {
                 (ram, memory, None)
             }
             Start::Kernel(file) => {
-                let kernel = Kernel::parse(file)?;
-                let image = Image::open(file, &kernel)?;
                 let ram = config.shape.map_private_ram()?;
-                advise(&ram, &kernel, &image)?;
+                let (kernel, image) = config.shape.open_kernel(file)?;
+                advise(&ram, &image);
                 let memory = memory(&ram)?;
-                image.load(&memory)?;
-                config.shape.write_tables(&memory)?;
+                config.shape.fill(&memory, &image)?;
                 (ram, memory, Some(kernel.entry))
             }
         };
@@ -215,11 +212,7 @@ impl Machine {
         let console = ConsoleLog::new(config.console.take());
         let timeline = Arc::new(Timeline::default());
 
-        let prepare = || {
-            let cpuid = Leaves::from_kvm(&config.kvm, config.shape.vcpus, config.shape.level)?;
-            Ok((cpuid, Contents::load(&config)?))
-        };
-        let (mut vm, (cpuid, contents)) = create_vm(&config.kvm, prepare)?;
+        let (mut vm, contents) = create_vm(&config.kvm, || Contents::load(&config))?;
         let Contents { ram, pmem, memory, parameter, entry } = contents;
         ram.iter().try_for_each(|region| vm.add_memory(region, Access::ReadWrite))?;
         pmem.iter().try_for_each(|region| vm.add_memory(region, Access::ReadOnly))?;
@@ -250,15 +243,15 @@ impl Machine {
         let transports = devices.into_transports();
 
         let purpose = Purpose::new(parameter + &devices::kernel_parameters(transports.len()))?;
-        let vcpus = cpu::create(&vm, &cpuid, config.shape.vcpus)?;
+        let vcpus = cpu::create(&vm, &config.shape.cpuid)?;
         let answer = match &config.start {
             Start::Template(template) => {
                 template.go_on(&vm, &vcpus, &memory, &purpose).map(|()| Answer::None)?
             }
             Start::Kernel(_) => Answer::tell(purpose, memory.clone()),
         };
-        if let (Some(first), Some(entry)) = (vcpus.first(), entry) {
-            registers::set_pvh_entry(first, entry).map_err(Error::kvm("set the entry registers"))?;
+        if let Some(entry) = entry {
+            cpu::enter_kernel(&vcpus, entry)?;
         }
         let rom = rom(pmem, config.pmem_writes);
         let bus = Bus::new(transports, rom, answer, console.clone(), Arc::clone(&timeline));
@@ -367,15 +360,13 @@ fn create_vm<T>(kvm: &Kvm, meanwhile: impl FnOnce() -> Result<T, Error>) -> Resu
     })
 }
 
-/// Checks that the kernel fits in the part of `ram` below the gap, and allows huge pages where it and the page descriptors will be:
-/// what a kernel fills densely as it boots.
-fn advise(ram: &[Region], kernel: &Kernel, image: &Image) -> Result<(), Error> {
+/// Allows huge pages where the kernel and the page descriptors will be: what a kernel fills densely as it boots.
+fn advise(ram: &[Region], image: &Image) {
     let bytes = ram.iter().map(|region| region.mapping.bytes()).sum();
     let descriptors = layout::page_descriptors(bytes);
     for Region { start, mapping } in ram {
         let start = start.0;
         if start == 0 {
-            kernel.check(mapping.bytes())?;
             for huge_page in image.dense_huge_pages() {
                 mapping.advise_huge_pages(huge_page..huge_page + HUGE_PAGE_SIZE, true);
             }
@@ -384,7 +375,6 @@ fn advise(ram: &[Region], kernel: &Kernel, image: &Image) -> Result<(), Error> {
             mapping.advise_huge_pages(dense.start - start..dense.end - start, true);
         }
     }
-    Ok(())
 }
 
 /// Gives the files of pmem their address.

@@ -1,12 +1,13 @@
 //! What a kernel finds as it boots: the same for all machines of a shape, whatever each is for.
 
-use kvm_ioctls::Kvm;
+use std::fs::File;
+
 use nix::sys::mman::ProtFlags;
 use vm_memory::GuestAddress;
 
-use crate::boot::{self, BootError};
-use crate::cpu::cpuid::Leaves;
-use crate::cpu::{Level, VcpuCount};
+use crate::boot;
+use crate::boot::elf::{Image, Kernel};
+use crate::cpu::Leaves;
 use crate::error::Error;
 use crate::layout::{self, MEMORY_MAX, MEMORY_MIN};
 use crate::memory::{DeviceMemory, Mapping, PAGE_SIZE, Region};
@@ -20,10 +21,8 @@ const NO_BOUNCE_BUFFERS: &str = " swiotlb=noforce";
 /// A machine's processors, memory, and the kernel's parameters that are not about devices.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    /// How many processors.
-    pub vcpus: VcpuCount,
-    /// What the guest sees of the processor; all that this machine can have if absent.
-    pub level: Option<Level>,
+    /// What the guest sees of the processors, and how many there are.
+    pub cpuid: Leaves,
     /// How much memory, in whole pages.
     pub memory_bytes: u64,
     /// The caller's kernel parameters; they come after the machine's own, so that what follows a `--` reaches init.
@@ -31,9 +30,9 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// So many processors and so much memory, and nothing else that is wanted.
-    pub fn new(vcpus: VcpuCount, memory_bytes: u64) -> Self {
-        Self { vcpus, level: None, memory_bytes, command_line: String::new() }
+    /// These processors and so much memory, and nothing else that is wanted.
+    pub fn new(cpuid: Leaves, memory_bytes: u64) -> Self {
+        Self { cpuid, memory_bytes, command_line: String::new() }
     }
 
     /// The first command line of the kernel.
@@ -42,14 +41,12 @@ impl Shape {
         format!("{KERNEL_PARAMETERS}{bounce} {}", self.command_line)
     }
 
-    /// All of it as bytes, with what `kvm` makes of the processors: a machine that has booted in another shape has not the same.
-    pub fn describe(&self, kvm: &Kvm) -> Result<Vec<u8>, Error> {
-        let leaves = Leaves::from_kvm(kvm, self.vcpus, self.level)?;
-        let mut bytes = leaves.describe();
-        bytes.push(self.vcpus.get());
+    /// All of it as bytes: a machine that has booted in another shape has not the same.
+    pub fn describe(&self) -> Vec<u8> {
+        let mut bytes = self.cpuid.describe();
         bytes.extend(self.memory_bytes.to_le_bytes());
         bytes.extend(self.kernel_command_line().into_bytes());
-        Ok(bytes)
+        bytes
     }
 
     /// Maps RAM without anything in it, each of its ranges by `map`. A little is touched in many places, so that there
@@ -76,21 +73,36 @@ impl Shape {
         self.map_ram(|_, bytes| Ok(Mapping::anonymous(bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?))
     }
 
-    /// Writes what describes the machine to the kernel that boots.
-    pub(crate) fn write_tables(&self, memory: &DeviceMemory) -> Result<(), BootError> {
+    /// Opens the kernel in `file`, which must fit in the part of RAM below the gap.
+    pub(crate) fn open_kernel(&self, file: &File) -> Result<(Kernel, Image), Error> {
+        let kernel = Kernel::parse(file)?;
+        let image = Image::open(file, &kernel)?;
+        kernel.check(self.memory_bytes.min(layout::GAP_START))?;
+        Ok((kernel, image))
+    }
+
+    /// Fills memory, which is all zeros, with what a kernel finds there as it is entered: itself, and what describes the machine.
+    pub(crate) fn fill(&self, memory: &DeviceMemory, image: &Image) -> Result<(), Error> {
+        image.load(memory)?;
         boot::write_command_line(memory, &self.kernel_command_line())?;
         boot::pvh::write_start_info(memory, self.memory_bytes)?;
-        boot::mp_table::write_mp_table(memory, self.vcpus.get())
+        boot::mp_table::write_mp_table(memory, self.cpuid.vcpus().get())?;
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::VcpuCount;
+
+    fn shape(memory_bytes: u64) -> Shape {
+        Shape::new(Leaves::new(VcpuCount::ONE, Vec::new()), memory_bytes)
+    }
 
     #[test]
     fn callers_parameters_come_last() {
-        let mut shape = Shape::new(VcpuCount::ONE, 4 << 30);
+        let mut shape = shape(4 << 30);
         shape.command_line = "root=/dev/pmem0p1 -- arg".into();
         let line = shape.kernel_command_line();
         assert!(line.ends_with(" root=/dev/pmem0p1 -- arg") && line.contains(NO_BOUNCE_BUFFERS), "{line}");
@@ -100,7 +112,7 @@ mod tests {
 
     #[test]
     fn memory_is_of_a_size_that_a_machine_can_have() {
-        let map = |bytes| Shape::new(VcpuCount::ONE, bytes).map_private_ram();
+        let map = |bytes| shape(bytes).map_private_ram();
         assert!(map(MEMORY_MIN - PAGE_SIZE).is_err() && map(MEMORY_MIN + 1).is_err());
         assert!(map(MEMORY_MAX + PAGE_SIZE).is_err());
         let regions = map(4 << 30).unwrap();

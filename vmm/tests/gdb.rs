@@ -8,7 +8,7 @@ use std::path::Path;
 
 use vmm::gdb::Gdb;
 use vmm::layout::PVH_INFO_START;
-use vmm::{Exit, Machine, MachineConfig, Shape, Start, VcpuCount, probe};
+use vmm::{Exit, Leaves, Machine, MachineConfig, Shape, Start, VcpuCount, probe};
 
 /// Where a register is in the answer to `g`.
 const RBX: usize = 8;
@@ -92,11 +92,12 @@ fn number(registers: &[u8], at: usize) -> u64 {
 
 fn machine(listener: UnixListener) -> Machine {
     let kernel = File::open(std::env::var("RKT_TEST_KERNEL").unwrap()).unwrap();
-    let (kvm, vcpus) = (probe::open_checked().unwrap(), VcpuCount::new(2).unwrap());
+    let kvm = probe::open_checked().unwrap();
+    let cpuid = Leaves::from_kvm(&kvm, VcpuCount::new(2).unwrap(), None).unwrap();
     Machine::build(MachineConfig {
         confined: false,
         gdb: Some(Gdb::new(listener)),
-        ..MachineConfig::new(kvm, Shape::new(vcpus, 128 << 20), Start::Kernel(kernel))
+        ..MachineConfig::new(kvm, Shape::new(cpuid, 128 << 20), Start::Kernel(kernel))
     })
     .unwrap()
 }

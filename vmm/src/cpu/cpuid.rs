@@ -88,7 +88,17 @@ impl Leaves {
             }
             level.restrict(&mut entries);
         }
-        Ok(Self { entries, vcpus })
+        Ok(Self::new(vcpus, entries))
+    }
+
+    /// Exactly these.
+    pub fn new(vcpus: VcpuCount, entries: Vec<kvm_cpuid_entry2>) -> Self {
+        Self { entries, vcpus }
+    }
+
+    /// How many processors have them.
+    pub fn vcpus(&self) -> VcpuCount {
+        self.vcpus
     }
 
     /// As bytes: other processors have others.
@@ -96,7 +106,8 @@ impl Leaves {
         let words = |entry: &kvm_cpuid_entry2| {
             [entry.function, entry.index, entry.flags, entry.eax, entry.ebx, entry.ecx, entry.edx]
         };
-        self.entries.iter().flat_map(words).flat_map(u32::to_le_bytes).collect()
+        let leaves = self.entries.iter().flat_map(words).flat_map(u32::to_le_bytes);
+        leaves.chain([self.vcpus.get()]).collect()
     }
 
     /// The leaves of processor number `index`, whose APIC id that is.

@@ -11,11 +11,11 @@ mod topology;
 
 use kvm_ioctls::VcpuFd;
 
+pub use cpuid::Leaves;
 pub use level::Level;
 
 use crate::error::Error;
 use crate::vm::Vm;
-use cpuid::Leaves;
 
 /// The most processors a machine can have.
 pub const VCPUS_MAX: u8 = 32;
@@ -40,7 +40,7 @@ impl VcpuCount {
 }
 
 /// Creates a machine's processors, in the state of ones that firmware has set up.
-pub(crate) fn create(vm: &Vm, cpuid: &Leaves, count: VcpuCount) -> Result<Vec<VcpuFd>, Error> {
+pub(crate) fn create(vm: &Vm, cpuid: &Leaves) -> Result<Vec<VcpuFd>, Error> {
     let new = |index| {
         let vcpu = vm.create_vcpu(index)?;
         let leaves = cpuid
@@ -50,5 +50,12 @@ pub(crate) fn create(vm: &Vm, cpuid: &Leaves, count: VcpuCount) -> Result<Vec<Vc
         registers::set_msrs(&vcpu).map_err(Error::kvm("set model-specific registers"))?;
         Ok(vcpu)
     };
-    (0..count.get()).map(new).collect()
+    (0..cpuid.vcpus().get()).map(new).collect()
+}
+
+/// Lets the first processor enter the kernel at `entry`; the others wait until it starts them.
+pub(crate) fn enter_kernel(vcpus: &[VcpuFd], entry: u32) -> Result<(), Error> {
+    let first = vcpus.first();
+    let entered = first.map_or(Ok(()), |first| registers::set_pvh_entry(first, entry));
+    entered.map_err(Error::kvm("set the entry registers"))
 }

@@ -11,13 +11,11 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::mman::ProtFlags;
 
 use super::state::{MachineState, Registers};
-use super::{Header, Key, file_memory_end, offset_in_file, pieces};
-use crate::boot::elf::{Image, Kernel};
+use super::{Header, Key, offset_in_file, pieces};
 use crate::bus::{Bus, Rom};
 use crate::console::ConsoleLog;
-use crate::cpu::cpuid::Leaves;
+use crate::cpu;
 use crate::cpu::thread::{Enrolled, Kick, VcpuEnd, install_kick_handler, run};
-use crate::cpu::{create, registers};
 use crate::error::Error;
 use crate::memory::{DeviceMemory, Mapping, PAGE_SIZE, Sharing};
 use crate::purpose::{Answer, Hold};
@@ -26,38 +24,26 @@ use crate::vm::{Access, Vm};
 
 /// Boots `kernel` in a machine of this `shape`, and leaves the template of that `key` in `file`, which is empty.
 pub fn make(kvm: &Kvm, shape: &Shape, kernel: &File, file: &File, key: &Key) -> Result<(), Error> {
-    let cpuid = Leaves::from_kvm(kvm, shape.vcpus, shape.level)?;
-    let (kernel, image) = {
-        let parsed = Kernel::parse(kernel)?;
-        let image = Image::open(kernel, &parsed)?;
-        (parsed, image)
-    };
-    let memory_end = file_memory_end(shape);
-    file.set_len(memory_end).map_err(Error::host("give a template its size"))?;
+    file.set_len(shape.memory_bytes).map_err(Error::host("give a template its size"))?;
     let ram = shape.map_ram(|start, bytes| {
-        if start == 0 {
-            kernel.check(bytes)?;
-        }
         let mut mapping = Mapping::anonymous(bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
         mapping.overlay(0, file, offset_in_file(start), bytes, Sharing::Shared)?;
         Ok(mapping)
     })?;
+    let (kernel, image) = shape.open_kernel(kernel)?;
     let memory = DeviceMemory::new(ram.clone(), Vec::new())?;
-    image.load(&memory)?;
-    shape.write_tables(&memory)?;
+    shape.fill(&memory, &image)?;
 
     let mut vm = Vm::new(kvm)?;
     ram.iter().try_for_each(|region| vm.add_memory(region, Access::ReadWrite))?;
-    let vcpus = create(&vm, &cpuid, shape.vcpus)?;
+    let vcpus = cpu::create(&vm, &shape.cpuid)?;
     let fresh = vcpus.iter().map(|vcpu| Registers::of(kvm, vcpu)).collect::<Result<Vec<_>, _>>();
     let fresh = fresh.map_err(Error::kvm("tell a processor's registers"))?;
-    if let Some(first) = vcpus.first() {
-        registers::set_pvh_entry(first, kernel.entry).map_err(Error::kvm("set the entry registers"))?;
-    }
+    cpu::enter_kernel(&vcpus, kernel.entry)?;
     let (vcpus, purpose_address) = boot(vcpus)?;
     let state = MachineState::save(kvm, &vm, &vcpus, &fresh)?.to_bytes();
-    finish(file, memory_end, &state, Header { key: *key, state_bytes: state.len() as u64, purpose_address })
-        .map_err(Error::host("write a template"))
+    let header = Header { key: *key, state_bytes: state.len() as u64, purpose_address };
+    finish(file, shape.memory_bytes, &state, header).map_err(Error::host("write a template"))
 }
 
 /// Runs the processors until the kernel asks what the machine is for; gives them back, with the address that it has told.

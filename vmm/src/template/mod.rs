@@ -83,7 +83,7 @@ impl Template {
     /// Opens the template in `file` if it is of this `key`; `None` if it is another's, or none. It must not change as long as a
     /// machine goes on from it.
     pub fn open(file: File, key: &Key, shape: &Shape) -> std::io::Result<Option<Self>> {
-        let memory_end = file_memory_end(shape);
+        let memory_end = shape.memory_bytes;
         let Some(header_at) = file.metadata()?.len().checked_sub(PAGE_SIZE) else { return Ok(None) };
         let mut header = [0; PAGE_SIZE as usize];
         file.read_exact_at(&mut header, header_at)?;
@@ -94,7 +94,8 @@ impl Template {
         let mut state = vec![0; state_bytes as usize];
         file.read_exact_at(&mut state, memory_end)?;
         let state = MachineState::from_bytes(&state);
-        let Some(state) = state.filter(|state| state.vcpus() == usize::from(shape.vcpus.get())) else {
+        let Some(state) = state.filter(|state| state.vcpus() == usize::from(shape.cpuid.vcpus().get()))
+        else {
             return Ok(None);
         };
         let pieces = pieces(&file, memory_end)?;
@@ -144,11 +145,6 @@ fn offset_in_file(address: u64) -> u64 {
     if address < layout::GAP_END { address } else { address - (layout::GAP_END - layout::GAP_START) }
 }
 
-/// Where the memory ends in the file.
-fn file_memory_end(shape: &Shape) -> u64 {
-    shape.memory_bytes
-}
-
 /// The parts of `file` below `end` that hold data.
 fn pieces(file: &File, end: u64) -> std::io::Result<Vec<Range<u64>>> {
     let mut pieces: Vec<Range<u64>> = Vec::new();
@@ -178,13 +174,13 @@ mod tests {
     use vmm_sys_util::tempfile::TempFile;
 
     use super::*;
-    use crate::cpu::VcpuCount;
+    use crate::cpu::{Leaves, VcpuCount};
 
     const KEY: Key = [7; 32];
     const MIB: u64 = 1 << 20;
 
-    fn two_processors() -> Shape {
-        Shape::new(VcpuCount::new(2).unwrap(), 64 * MIB)
+    fn processors(count: u8) -> Shape {
+        Shape::new(Leaves::new(VcpuCount::new(count).unwrap(), Vec::new()), 64 * MIB)
     }
 
     /// A file with a page of data at each of these places.
@@ -195,7 +191,7 @@ mod tests {
         file
     }
 
-    /// A template of [`two_processors`] with a page of data at 1 MiB.
+    /// A template of two processors with a page of data at 1 MiB.
     fn template_file() -> File {
         let state = state::testing::state().to_bytes();
         let file = file_with(&[MIB], 64 * MIB);
@@ -215,9 +211,9 @@ mod tests {
 
     #[test]
     fn a_machine_has_the_memory_of_its_template_for_itself() {
-        let template = Template::open(template_file(), &KEY, &two_processors()).unwrap().unwrap();
+        let template = Template::open(template_file(), &KEY, &processors(2)).unwrap().unwrap();
         assert_eq!(template.purpose_address, 0x2000);
-        let map = || DeviceMemory::new(template.map_ram(&two_processors()).unwrap(), Vec::new()).unwrap();
+        let map = || DeviceMemory::new(template.map_ram(&processors(2)).unwrap(), Vec::new()).unwrap();
         let read = |memory: &DeviceMemory, at| memory.read_obj::<u8>(GuestAddress(at)).unwrap();
         let (first, second) = (map(), map());
         first.write_obj(b'y', GuestAddress(MIB)).unwrap();
@@ -228,10 +224,10 @@ mod tests {
     #[test]
     fn what_is_not_this_template_is_none() {
         let open = |file, key, shape: &Shape| Template::open(file, key, shape).unwrap().is_some();
-        let shape = two_processors();
+        let shape = processors(2);
         assert!(open(template_file(), &KEY, &shape));
         assert!(!open(template_file(), &[8; 32], &shape), "another key");
-        assert!(!open(template_file(), &KEY, &Shape::new(VcpuCount::ONE, 64 * MIB)), "another shape");
+        assert!(!open(template_file(), &KEY, &processors(1)), "another shape");
         assert!(!open(file_with(&[], 0), &KEY, &shape));
         assert!(!open(file_with(&[0, PAGE_SIZE], 2 * PAGE_SIZE), &KEY, &shape));
         let cut = template_file();
