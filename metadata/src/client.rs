@@ -1,7 +1,9 @@
 //! rkt's side: pods are registered before they start, and unregistered when they have ended.
 
+use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use pod::metadata::Token;
@@ -56,6 +58,12 @@ pub fn unregister(places: &Places, pod: Uuid) -> Result<(), Error> {
         Err(Error::NotReached(_, error)) if is_absence(&error) => places.forget(pod),
         Err(error) => Err(error),
     }
+}
+
+/// Unregisters a pod, and then removes the file that says that it may be registered.
+pub fn forget(places: &Places, pod: Uuid, marker: &Path) -> Result<(), Error> {
+    unregister(places, pod)?;
+    fs::remove_file(marker).map_err(Error::io("remove", marker))
 }
 
 /// What the service says.

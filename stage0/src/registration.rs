@@ -56,8 +56,7 @@ impl Drop for Registration {
 pub fn forget(pod: &Path, uuid: Uuid) -> Result<(), metadata::Error> {
     let marker = PodDirectory::new(pod).mds_registered();
     if marker.exists() {
-        client::unregister(&Places::default(), uuid)?;
-        fs::remove_file(&marker).map_err(metadata::Error::io("remove", &marker))?;
+        client::forget(&Places::default(), uuid, &marker)?;
     }
     Ok(())
 }

@@ -77,10 +77,8 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let ended = client::unregister(&Places::default(), self.uuid).map_err(Error::Unregistered);
-        let ended =
-            ended.and_then(|()| fs::remove_file(&self.marker).map_err(Error::file("remove", &self.marker)));
-        ended.unwrap_or_else(|error| report(&error));
+        let ended = client::forget(&Places::default(), self.uuid, &self.marker);
+        ended.map_err(Error::Unregistered).unwrap_or_else(|error| report(&error));
     }
 }
 

@@ -8,22 +8,18 @@ use pod::pod_manifest::PodManifest;
 use pod::session::{Action, Change};
 
 use super::app::Refused;
-use super::content::{Running, app_image, check, find};
+use super::content::{LateApp, Running, app_image, check};
 use super::{Outcome, enter, foreign};
 use crate::cli::{AppArguments, Globals, PodChoice, PodFlags, PodLine, Stage1};
 use crate::host::Kernel;
 use crate::pods::Pods;
-use crate::pods::environment::PodEnvironment;
-use crate::pods::manifest::{Source, runtime_app};
 use crate::sockets::Sockets;
 use crate::stage1::{self, Foreign};
 use crate::store::Store;
 
 /// Takes an app into a running pod.
 pub fn add(globals: &Globals, choice: &PodChoice, arguments: &AppArguments) -> Outcome {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(enter::Refused::Unprivileged.into());
-    }
+    enter::need_root()?;
     let pods = Pods::new(&globals.directory);
     let (pod, pid) = enter::wait_for_pid(&pods, pods.choose(choice)?)?;
     let manifest = pod.manifest()?;
@@ -40,27 +36,23 @@ pub fn add(globals: &Globals, choice: &PodChoice, arguments: &AppArguments) -> O
     let flags = PodFlags { volume: manifest.volumes.clone(), private_users, ..PodFlags::default() };
     let line = PodLine { flags, mounts: Vec::new(), apps: Vec::new() };
 
-    let (environment, store) = (PodEnvironment::default(), Store::new(&globals.directory));
-    let held = store.hold()?;
-    let image = find(globals, &line, Some(stage1), &environment, &store, arguments)?;
-    let _held = held.map_or_else(|| store.hold(), |held| Ok(Some(held)))?;
-    image.touch()?;
-    let app = runtime_app(Source { id: &image.id, manifest: &image.manifest }, arguments, &environment, &[])?;
+    let store = Store::new(&globals.directory);
+    let LateApp { image, app, .. } = &LateApp::find(globals, &line, Some(stage1), &store, arguments)?;
     let mut alone = PodManifest::new(vec![app.clone()]);
     alone.volumes = manifest.volumes;
     let (name, file) = (arguments.image.as_str(), image.erofs_path());
     let files: [(&str, &Path); 1] = [(name, &file)];
     if check(&alone, stage1, private_users, Running::ANY, &files)?.is_some() {
-        return Err(Refused::LateLabel(app.name).into());
+        return Err(Refused::LateLabel(app.name.clone()).into());
     }
     // Nobody passes any for it.
     Sockets::default().assign(&alone, stage1)?;
-    let app_image = app_image(&store, &Kernel::running(), stage1, &app.name, &image)?;
+    let app_image = app_image(&store, &Kernel::running(), stage1, &app.name, image)?;
 
     let lock = pod.lock_apps()?;
     // As it is now, while nobody else changes it.
     pod.manifest()?.with(app.clone())?;
-    let added = pod.prepare_app(&lock, &app, &app_image).map_err(Into::into).and_then(|()| {
+    let added = pod.prepare_app(&lock, app, &app_image).map_err(Into::into).and_then(|()| {
         let change = Change { app: app.name.clone(), action: Action::Add };
         Ok(stage1::alter(&pod.path, pod.uuid, &abi::AppArguments { change })?)
     });

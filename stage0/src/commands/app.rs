@@ -64,9 +64,7 @@ fn text(app: &AppReport) -> String {
 
 /// Changes an app of a running pod.
 pub fn change(globals: &Globals, choice: &AppChoice, action: Action) -> Outcome {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(enter::Refused::Unprivileged.into());
-    }
+    enter::need_root()?;
     let (pod, name) = find(globals, choice)?;
     // By then its parent can be talked to.
     let (pod, pid) = enter::wait_for_pid(&Pods::new(&globals.directory), pod)?;
@@ -80,9 +78,7 @@ pub fn change(globals: &Globals, choice: &AppChoice, action: Action) -> Outcome 
 
 /// Takes an app out of its pod.
 pub fn remove(globals: &Globals, choice: &AppChoice) -> Outcome {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(enter::Refused::Unprivileged.into());
-    }
+    enter::need_root()?;
     let (pod, name) = find(globals, choice)?;
     if !pod.manifest()?.is_mutable() {
         return Err(Refused::Immutable(pod.uuid).into());

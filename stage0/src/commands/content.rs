@@ -10,7 +10,7 @@ use pod::image_manifest::ImageManifest;
 use pod::limits::PodLimits;
 use pod::net::Net;
 use pod::plan::{self, ImageSource, Isolation, Layers, OpenedVolume, Plan, PrivateUsers, World};
-use pod::pod_manifest::PodManifest;
+use pod::pod_manifest::{PodManifest, RuntimeApp};
 use pod::ports;
 use pod::rates::MachineRates;
 use pod::selinux::Context;
@@ -113,7 +113,7 @@ impl Content {
         let label = check(&manifest, stage1, flags.private_users, running, &files)?;
 
         // The first import makes the store.
-        let held = held.map_or_else(|| store.hold(), |held| Ok(Some(held)))?;
+        let held = store.keep_holding(held)?;
         images.iter().try_for_each(Image::touch)?;
         let images = manifest.apps.iter().zip(&images);
         let images = images.map(|(app, image)| app_image(&store, &kernel, stage1, &app.name, image));
@@ -175,9 +175,39 @@ pub fn app_image(
     Ok(AppImage { app: app.clone(), manifest: image.manifest_path(), tree })
 }
 
+/// What becomes an app of a pod that runs.
+pub struct LateApp {
+    /// Its image.
+    pub image: Image,
+    /// What it is to be.
+    pub app: RuntimeApp,
+    /// The image stays in the store until the pod has it.
+    _held: Option<Held>,
+}
+
+impl LateApp {
+    /// Finds and imports the image.
+    pub fn find(
+        globals: &Globals,
+        line: &PodLine,
+        stage1: Option<Stage1>,
+        store: &Store,
+        arguments: &AppArguments,
+    ) -> Result<Self, Box<dyn Error>> {
+        let environment = PodEnvironment::default();
+        let held = store.hold()?;
+        let image = find(globals, line, stage1, &environment, store, arguments)?;
+        let _held = store.keep_holding(held)?;
+        image.touch()?;
+        let source = Source { id: &image.id, manifest: &image.manifest };
+        let app = runtime_app(source, arguments, &environment, &[])?;
+        Ok(Self { image, app, _held })
+    }
+}
+
 /// The image of an app: an ID, a file or directory, or a name in the store. What cannot be run is not stored; what a stage1 of
 /// somebody's (`None`) can run, is not known.
-pub fn find(
+fn find(
     globals: &Globals,
     line: &PodLine,
     stage1: Option<Stage1>,

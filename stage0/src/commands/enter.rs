@@ -33,11 +33,14 @@ pub enum Refused {
     NoApp(String, String),
 }
 
+/// An error for everybody but root.
+pub fn need_root() -> Result<(), Refused> {
+    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Refused::Unprivileged) }
+}
+
 /// Runs a command in an app; returns only if that fails.
 pub fn enter(globals: &Globals, flags: &EnterFlags) -> Result<Infallible, Box<dyn Error>> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Refused::Unprivileged.into());
-    }
+    need_root()?;
     let pods = Pods::new(&globals.directory);
     let pod = pods.find(&flags.uuid)?;
     let (pod, pid) = wait_for_pid(&pods, pod)?;
@@ -57,9 +60,7 @@ pub fn attach(
     choice: &PodChoice,
     flags: &AttachFlags,
 ) -> Result<Infallible, Box<dyn Error>> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Refused::Unprivileged.into());
-    }
+    need_root()?;
     let pods = Pods::new(&globals.directory);
     let (pod, pid) = wait_for_pid(&pods, pods.choose(choice)?)?;
     let manifest = pod.manifest()?;
@@ -70,9 +71,7 @@ pub fn attach(
 
 /// Forwards ports into a pod; returns only if that fails.
 pub fn port_forward(globals: &Globals, flags: &PortForwardFlags) -> Result<Infallible, Box<dyn Error>> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Refused::Unprivileged.into());
-    }
+    need_root()?;
     let pods = Pods::new(&globals.directory);
     let (pod, _) = wait_for_pid(&pods, pods.find(&flags.uuid)?)?;
     let arguments =

@@ -14,14 +14,12 @@ use pod::session::{Action, Change};
 use pod::types::AcName;
 use uuid::Uuid;
 
-use super::content::{find, generated_manifest, given_manifest};
+use super::content::{LateApp, generated_manifest, given_manifest};
 use super::run::Refused as RefusedToRun;
 use super::{Outcome, enter};
 use crate::cli::{AppArguments, Globals, Names, PodFlags, PodLine, RunFlags, Stage1Image};
 use crate::network;
 use crate::pods::create::NewPod;
-use crate::pods::environment::PodEnvironment;
-use crate::pods::manifest::{Source, runtime_app};
 use crate::pods::startable::Startable;
 use crate::pods::{Pod, Pods, State};
 use crate::sockets::Sockets;
@@ -69,7 +67,7 @@ impl Content {
             return Err(interface.own(format!("--kill-signal={signal}")).into());
         }
         // The first import makes the store.
-        let held = held.map_or_else(|| store.hold(), |held| Ok(Some(held)))?;
+        let held = store.keep_holding(held)?;
         let (manifest, images) = match &line.flags.pod_manifest {
             Some(path) => given_manifest(path, &store)?,
             None => generated_manifest(globals, line, None, &store)?,
@@ -225,18 +223,14 @@ pub fn add(
     }
     let flags = PodFlags { volume: pod.manifest()?.volumes, ..PodFlags::default() };
     let line = PodLine { flags, mounts: Vec::new(), apps: Vec::new() };
-    let (environment, store) = (PodEnvironment::default(), Store::new(&globals.directory));
-    let held = store.hold()?;
-    let image = find(globals, &line, None, &environment, &store, arguments)?;
-    let _held = held.map_or_else(|| store.hold(), |held| Ok(Some(held)))?;
-    image.touch()?;
-    let app = runtime_app(Source { id: &image.id, manifest: &image.manifest }, arguments, &environment, &[])?;
+    let store = Store::new(&globals.directory);
+    let LateApp { image, app, .. } = &LateApp::find(globals, &line, None, &store, arguments)?;
     interface.check_manifest(&PodManifest::new(vec![app.clone()]))?;
 
     let lock = pod.lock_manifest()?;
     // One that is there already is not to be cleared away.
     pod.manifest()?.with(app.clone())?;
-    let added = pod.take_in(&lock, &app, &image, &store).map_err(Box::<dyn Error>::from).and_then(|()| {
+    let added = pod.take_in(&lock, app, image, &store).map_err(Box::<dyn Error>::from).and_then(|()| {
         let change = Change { app: app.name.clone(), action: Action::Add };
         let status = foreign.change(running, &change)?;
         if status.success() { Ok(()) } else { Err(Refused::Failed(Action::Add, status).into()) }

@@ -19,6 +19,11 @@ impl Store {
         self.lock(File::lock_shared)
     }
 
+    /// Goes on with what is held. If that is nothing, there was no store, and an import may have made it since.
+    pub fn keep_holding(&self, held: Option<Held>) -> Result<Option<Held>, Error> {
+        held.map_or_else(|| self.hold(), |held| Ok(Some(held)))
+    }
+
     /// Keeps others from using images that no pod has yet; waits while some do. `None` if there is no store.
     pub fn hold_alone(&self) -> Result<Option<Held>, Error> {
         self.lock(File::lock)
