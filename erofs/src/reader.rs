@@ -212,7 +212,7 @@ impl<R: ReadAt> Reader<R> {
             (Kind::Special(_), _) => size == 0,
             (_, Layout::Plain) => size == 0 || within(block_start, size),
             // The kernel wants what is inline in the block that the inode begins in.
-            (_, Layout::Inline) => size > 0 && offset % BLOCK + inode.head().saturating_add(size) <= BLOCK,
+            (_, Layout::Inline) => size > 0 && size.saturating_add(offset % BLOCK + inode.head()) <= BLOCK,
         };
         if data && head_end <= self.size {
             Ok(())
@@ -401,6 +401,25 @@ mod tests {
         assert!(lie(2 * BLOCK).is_ok());
         for size in [2 * BLOCK + 1, u64::MAX - BLOCK, u64::MAX] {
             assert!(matches!(lie(size), Err(Error::Corrupt { what: "its data is outside the image", .. })));
+        }
+    }
+
+    #[test]
+    fn inline_data_that_would_reach_out_of_its_block() {
+        let reader = with(|_| {}).unwrap();
+        // The root's list is inline.
+        let root = reader.root().unwrap();
+        let at = reader.offset_of(root.nid).unwrap();
+        let left = BLOCK - at % BLOCK - root.head();
+        let size_at = at as usize + 8;
+        let mut image = reader.source;
+        for size in [left + 1, u64::MAX - left, u64::MAX - root.head(), u64::MAX] {
+            image[size_at..size_at + 8].copy_from_slice(&size.to_le_bytes());
+            let refused = Reader::open(image.clone());
+            assert!(
+                matches!(refused, Err(Error::Corrupt { what: "its data is outside the image", .. })),
+                "{size}"
+            );
         }
     }
 
