@@ -9,11 +9,13 @@ mod image;
 mod insecure;
 mod isolators;
 mod names;
+mod notes;
 mod pod_line;
 mod pods;
 mod sandbox;
 mod stage1;
 mod trust;
+mod upstream;
 mod values;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +35,7 @@ pub use image::{ImageCommand, ImageField, ImageListFlags, Order, TreeFlags};
 pub use insecure::InsecureOptions;
 use insecure::parse_option;
 pub use names::Names;
+pub use notes::NoteFlags;
 pub use pod_line::PodLine;
 use pod_line::{PrepareLine, RunLine};
 pub use pods::{
@@ -80,6 +83,12 @@ struct GlobalFlags {
     #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(value_parser = trust::not_fetched, default_missing_value = "true")]
     trust_keys_from_https: Option<bool>,
+    /// Upstream's, of its implementation
+    #[arg(long, global = true, hide = true, value_name = "FILE", value_parser = upstream::no_profile)]
+    cpuprofile: Option<String>,
+    /// Upstream's, of its implementation
+    #[arg(long, global = true, hide = true, value_name = "FILE", value_parser = upstream::no_profile)]
+    memprofile: Option<String>,
     /// Say more
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
@@ -134,7 +143,8 @@ enum Command {
         #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = values::duration)]
         expire_prepared: Duration,
         /// Mark only
-        #[arg(long)]
+        #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+        #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
         mark_only: bool,
     },
     /// Remove ended pods at once
@@ -175,7 +185,8 @@ enum Command {
     /// Each app gets its kill signal and its kill timeout, as after a signal to rkt itself.
     Stop {
         /// Kill the pod at once
-        #[arg(long)]
+        #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+        #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
         force: bool,
         #[command(flatten)]
         pods: SomePods,
@@ -220,6 +231,12 @@ enum Command {
         /// The port that pods reach it at; 0 is any that is free
         #[arg(long, value_name = "PORT", default_value_t = pod::metadata::PORT)]
         listen_port: u16,
+    },
+    /// Upstream's
+    #[command(hide = true)]
+    ApiService {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        _words: Vec<String>,
     },
     /// Tell what this host can run, and how to get what is missing
     Doctor {
@@ -533,6 +550,7 @@ fn action(command: Command) -> Result<Action, Stop> {
         Command::List(flags) => Action::List(flags),
         Command::Image { command } => Action::Image(command),
         Command::MetadataService { listen_port } => Action::MetadataService { port: listen_port },
+        Command::ApiService { .. } => return Err(Stop::usage("api-service", upstream::NO_API_SERVICE)),
         Command::Doctor { format } => Action::Doctor(format),
         Command::Config(form) => Action::Config { pretty: form.pretty_print },
         Command::Completion { shell } => Action::Completion(shell),

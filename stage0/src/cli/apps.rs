@@ -33,6 +33,11 @@ impl FlagKind {
     }
 }
 
+/// Whether a flag has this name; it may have older ones.
+pub fn is_called(flag: &clap::Arg, name: &str) -> bool {
+    flag.get_long() == Some(name) || flag.get_all_aliases().is_some_and(|others| others.contains(&name))
+}
+
 /// The words of a command line, sorted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Split {

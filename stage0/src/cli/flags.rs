@@ -17,8 +17,10 @@ use pod::types::AcName;
 use pod::volumes::{Mount, Volume};
 
 use super::names::NameFlags;
+use super::notes::NoteFlags;
 use super::stage1::{Stage1, Stage1Flags};
 use super::trust::PullFlags;
+use super::upstream::NotHere;
 use super::{isolators, values};
 use crate::timeline::Wanted;
 
@@ -77,9 +79,16 @@ pub struct PodFlags {
     /// How much the apps may write into their roots, of a micro-VM: 64Mi to 1Ti; by default 8Gi, or what there is
     #[arg(long, value_parser = isolators::disk_space, value_name = "QUANTITY")]
     pub disk_space: Option<RawIsolator>,
+    #[command(flatten)]
+    pub not_here: NotHere,
     /// Apps come into the pod and leave it while it runs (`rkt app sandbox`).
     #[arg(skip)]
     pub mutable: bool,
+    /// Annotations of the pod, and what its user notes about it.
+    #[arg(skip)]
+    pub annotation: Vec<NameValue>,
+    #[arg(skip)]
+    pub notes: NoteFlags,
     /// What such a pod as a whole may use.
     #[arg(skip)]
     pub isolators: Vec<RawIsolator>,
@@ -201,15 +210,18 @@ pub struct AppFlags {
     /// An annotation of the app in the pod; it wins over the image's
     #[arg(long, value_name = "NAME=VALUE", value_parser = values::annotation)]
     pub annotation: Vec<NameValue>,
+    #[command(flatten)]
+    pub notes: NoteFlags,
     /// Whether the app's root is read-only
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub readonly_rootfs: bool,
     /// Capabilities to keep, instead of the image's or the default ones
-    #[arg(long, value_parser = isolators::caps_retain, value_name = "LIST", conflicts_with = "caps_remove")]
+    #[arg(long, alias = "cap-retain", value_parser = isolators::caps_retain, value_name = "LIST")]
+    #[arg(conflicts_with = "caps_remove")]
     pub caps_retain: Option<RawIsolator>,
     /// Capabilities to take from the default ones, instead of what the image says
-    #[arg(long, value_parser = isolators::caps_remove, value_name = "LIST")]
+    #[arg(long, alias = "cap-remove", value_parser = isolators::caps_remove, value_name = "LIST")]
     pub caps_remove: Option<RawIsolator>,
     /// The filter of system calls, instead of the image's: mode=retain|remove,errno=NAME,CALL,...
     #[arg(long, value_parser = isolators::seccomp, value_name = "FILTER")]

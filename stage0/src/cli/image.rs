@@ -38,7 +38,8 @@ pub enum ImageCommand {
     /// Write an image to a file, as an uncompressed ACI
     Export {
         /// Replace the file if it is there
-        #[arg(long)]
+        #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+        #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
         overwrite: bool,
         /// An ID, a unique beginning of one, or a name
         image: String,
@@ -107,10 +108,12 @@ fn sort_field(text: &str) -> Result<ImageField, String> {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct TreeFlags {
     /// Only what is in the root file system, without the manifest
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
     pub rootfs_only: bool,
     /// Replace the directory if it is there
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
     pub overwrite: bool,
     /// An ID, a unique beginning of one, or a name
     pub image: String,

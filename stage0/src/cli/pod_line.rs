@@ -9,6 +9,9 @@ use super::apps::{self, AppArguments, FlagKind};
 use super::flags::{AppFlags, PodFlags, RunFlags};
 use super::{Action, Command, Globals, Stop};
 
+/// What an app's flags stand under in the help, and are known by.
+const OF_APP: &str = "App flags (after an image)";
+
 // The arguments of `run`.
 #[derive(Debug, Args)]
 pub struct RunLine {
@@ -34,7 +37,7 @@ pub struct PrepareLine {
 struct Line {
     #[command(flatten, next_help_heading = "Pod flags")]
     pod: PodFlags,
-    #[command(flatten, next_help_heading = "App flags (after an image)")]
+    #[command(flatten, next_help_heading = OF_APP)]
     app: AppFlags,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     rest: Vec<String>,
@@ -124,13 +127,9 @@ pub fn parse(
 /// The flags of a command by name: global ones are among them once it has been used.
 struct FlagTable<'a>(&'a clap::Command);
 
-/// The group of an app's flags, which clap calls by their type.
-const OF_APP: &str = "AppFlags";
-
 impl FlagTable<'_> {
     fn is_of_app(&self, flag: &clap::Arg) -> bool {
-        let group = self.0.get_groups().find(|group| group.get_id() == OF_APP);
-        group.is_some_and(|group| group.get_args().any(|id| id == flag.get_id()))
+        flag.get_help_heading() == Some(OF_APP)
     }
 
     /// An app's flag before the first image; `--mount` may stand there.
@@ -146,7 +145,7 @@ impl FlagTable<'_> {
 
     fn kind_of(&self, name: &str) -> Option<FlagKind> {
         let help = (name == "help").then_some(FlagKind { of_app: false, takes_value: false });
-        let flag = self.0.get_arguments().find(|flag| flag.get_long() == Some(name));
+        let flag = self.0.get_arguments().find(|flag| apps::is_called(flag, name));
         flag.map(|flag| FlagKind::of(flag, self.is_of_app(flag))).or(help)
     }
 }

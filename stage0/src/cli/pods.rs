@@ -95,7 +95,8 @@ pub struct ExportFlags {
     #[arg(long, value_parser = values::name, value_name = "NAME")]
     pub app: Option<AcName>,
     /// Replace the file if it is there
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
     pub overwrite: bool,
     /// A UUID, or a unique beginning of one
     #[arg(value_name = "UUID")]

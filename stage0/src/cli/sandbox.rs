@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory};
 use pod::abi::{CgroupPath, CpuTemplate};
+use pod::image_manifest::NameValue;
 use pod::isolator::RawIsolator;
 use pod::net::Net;
 use pod::ports::ExposedPort;
@@ -13,7 +14,9 @@ use pod::volumes::Volume;
 use super::apps::{self, FlagKind};
 use super::flags::{AppCommand, AppFlags};
 use super::names::NameFlags;
+use super::notes::NoteFlags;
 use super::stage1::Stage1Flags;
+use super::upstream::NotHere;
 use super::{AppArguments, PodFlags, PodLine, RunFlags, Stop, isolators, values};
 
 /// The command that messages begin with.
@@ -46,6 +49,11 @@ pub struct SandboxFlags {
     /// A volume for apps to come: NAME,kind=host,source=PATH or NAME,kind=empty; and readOnly=, recursive=, idmap=, or mode=, uid=, gid=
     #[arg(long, value_name = "VOLUME", value_parser = values::parsed::<Volume>)]
     volume: Vec<Volume>,
+    /// An annotation of the pod
+    #[arg(long, value_name = "NAME=VALUE", value_parser = values::annotation)]
+    annotation: Vec<NameValue>,
+    #[command(flatten)]
+    notes: NoteFlags,
     /// CPU time of all its apps together, in cores: 500m, 2
     #[arg(long, value_parser = values::cpu, value_name = "QUANTITY")]
     cpu: Option<Quantity>,
@@ -61,6 +69,8 @@ pub struct SandboxFlags {
     /// The cgroup that the pod's is to be below, instead of the caller's own: /machine.slice
     #[arg(long, value_name = "PATH", value_parser = values::parsed::<CgroupPath>)]
     cgroup_parent: Option<CgroupPath>,
+    #[command(flatten)]
+    not_here: NotHere,
     /// The processor that a micro-VM sees: host, x86-64-v2, x86-64-v3 or x86-64-v4; what is configured by default, or host
     #[arg(long, value_name = "NAME", value_parser = values::parsed::<CpuTemplate>)]
     cpu_template: Option<CpuTemplate>,
@@ -87,6 +97,9 @@ impl SandboxFlags {
             volume: self.volume,
             disk_space: self.disk_space,
             mutable: true,
+            annotation: self.annotation,
+            notes: self.notes,
+            not_here: self.not_here,
             isolators: limits.chain(self.pids).collect(),
             ..PodFlags::default()
         };
@@ -115,7 +128,7 @@ impl AddArgs {
         }
         let flags = AppCommand::command();
         let kind_of = |name: &str| {
-            let flag = flags.get_arguments().find(|flag| flag.get_long() == Some(name))?;
+            let flag = flags.get_arguments().find(|flag| apps::is_called(flag, name))?;
             Some(FlagKind::of(flag, true))
         };
         let usage = |error: apps::Error| Stop::usage(COMMAND, &error.to_string());

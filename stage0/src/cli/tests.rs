@@ -210,3 +210,56 @@ fn commands_say_what_they_do() {
         Some("Take")
     );
 }
+
+#[test]
+fn what_users_note_of_apps_and_pods() {
+    let apps =
+        run("rkt run a --user-annotation=note=x=y --user-label tier=web b --user-label=tier=db").2.apps;
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(apps[0].flags.notes.user_annotation, [pair("note", "x=y")]);
+    assert_eq!(apps[0].flags.notes.user_label, [pair("tier", "web")]);
+    assert_eq!(apps[1].flags.notes.user_label, [pair("tier", "db")]);
+    assert!(refused("rkt run --user-label=a=b a").contains("--user-label must follow an image"));
+    assert!(refused("rkt run a --user-label=a").contains("NAME=VALUE"));
+    assert!(refused("rkt run a --user-annotation==a").contains("no name"));
+    let (.., pod) = run("rkt app sandbox --annotation=a=b --user-annotation=c=d --user-label=e=f");
+    assert_eq!(pod.flags.annotation.len(), 1);
+    assert_eq!(
+        (pod.flags.notes.user_annotation, pod.flags.notes.user_label),
+        (vec![pair("c", "d")], vec![pair("e", "f")])
+    );
+}
+
+#[test]
+fn upstreams_older_names_and_forms() {
+    let apps = run("rkt run a --cap-retain=CAP_KILL b --cap-remove CAP_KILL c --caps-retain=CAP_KILL").2.apps;
+    let sets = |at: usize| (apps[at].flags.caps_retain.is_some(), apps[at].flags.caps_remove.is_some());
+    assert_eq!([sets(0), sets(1), sets(2)], [(true, false), (false, true), (true, false)]);
+    assert!(matches!(parse_line("rkt stop --force=true 1"), Ok((_, Action::Stop { force: true, .. }))));
+    assert!(matches!(parse_line("rkt stop --force=false 1"), Ok((_, Action::Stop { force: false, .. }))));
+    assert!(matches!(parse_line("rkt stop 1"), Ok((_, Action::Stop { force: false, .. }))));
+    assert!(matches!(
+        parse_line("rkt gc --mark-only"),
+        Ok((_, Action::Gc(Collection { mark_only: true, .. })))
+    ));
+    assert!(matches!(parse_line("rkt fetch a"), Ok((_, Action::Fetch(FetchFlags { full: true, .. })))));
+    assert!(matches!(
+        parse_line("rkt fetch --full=false a"),
+        Ok((_, Action::Fetch(FetchFlags { full: false, .. })))
+    ));
+}
+
+#[test]
+fn what_upstream_has_and_rkt_has_not() {
+    for (line, expected) in [
+        ("rkt run --no-overlay a", "overlay"),
+        ("rkt prepare --no-overlay=true a", "overlay"),
+        ("rkt app sandbox --no-overlay", "overlay"),
+        ("rkt list --cpuprofile=f", "--timeline"),
+        ("rkt --memprofile f list", "--timeline"),
+        ("rkt api-service --listen=localhost:15441", "--format=json"),
+    ] {
+        assert!(refused(line).contains(expected), "{line}");
+    }
+    run("rkt run --no-overlay=false a");
+}

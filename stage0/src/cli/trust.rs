@@ -14,10 +14,12 @@ pub struct TrustFlags {
     #[arg(long, value_name = "PREFIX", value_parser = prefix, conflicts_with = "root")]
     pub prefix: Option<AcIdentifier>,
     /// Trust them for all images
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
     pub root: bool,
     /// Do not ask whether the fingerprints are the right ones
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
     pub skip_fingerprint_review: bool,
     /// Upstream's, for keys from the network
     #[arg(long, hide = true, value_parser = not_fetched, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -72,10 +74,12 @@ pub struct PullFlags {
     #[arg(long, value_enum, value_name = "POLICY")]
     pull_policy: Option<PullPolicy>,
     /// The same as --pull-policy=never
-    #[arg(long, hide = true)]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set, hide = true)]
     store_only: bool,
     /// The same as --pull-policy=update
-    #[arg(long, hide = true)]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set, hide = true)]
     no_store: bool,
 }
 
@@ -99,6 +103,10 @@ pub struct FetchFlags {
     /// The file with the signature of the image, instead of IMAGE.asc
     #[arg(long, value_name = "FILE")]
     pub signature: Option<PathBuf>,
+    /// Print whole IDs; false prints 32 digits of them, as upstream does without this flag
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub full: bool,
     /// What of the network is asked for; files are read in any case
     #[command(flatten)]
     pull: PullFlags,

@@ -75,11 +75,16 @@ pub fn socket_port(text: &str) -> Result<(Protocol, u16), String> {
     protocol.zip(port).ok_or_else(|| format!("{text:?} is not a port such as 80 or 53/udp"))
 }
 
+/// `NAME=VALUE`, whatever both are.
+pub fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE")?;
+    if name.is_empty() { Err("it has no name".into()) } else { Ok((name.into(), value.into())) }
+}
+
 /// `NAME=VALUE`, of an annotation.
 pub fn annotation(text: &str) -> Result<NameValue, String> {
-    let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE")?;
-    let name = name.parse().map_err(|error: pod::Error| error.to_string())?;
-    Ok(NameValue { name, value: value.into() })
+    let (name, value) = pair(text)?;
+    Ok(NameValue { name: parsed(&name)?, value })
 }
 
 /// The name of an app.

@@ -20,7 +20,7 @@ use crate::store::{self, Image, Store};
 struct SeveralSigned;
 
 /// Imports images and prints their IDs.
-pub fn fetch(globals: &Globals, FetchFlags { images, signature, .. }: &FetchFlags) -> Outcome {
+pub fn fetch(globals: &Globals, FetchFlags { images, signature, full, .. }: &FetchFlags) -> Outcome {
     if signature.is_some() && images.len() > 1 {
         return Err(SeveralSigned.into());
     }
@@ -37,11 +37,14 @@ pub fn fetch(globals: &Globals, FetchFlags { images, signature, .. }: &FetchFlag
         if held.is_none() {
             held = store.hold()?;
         }
-        writeln!(out, "{}", imported.id)?;
+        let characters = if *full { usize::MAX } else { HALF_ID_CHARACTERS };
+        writeln!(out, "{}", imported.id.as_str().chars().take(characters).collect::<String>())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Characters of an ID that `rkt fetch` shows unless they are to be all, `sha512-` among them (upstream's `types.ShortHash`).
+const HALF_ID_CHARACTERS: usize = 7 + 32;
 /// Characters of an ID that lists show, `sha512-` among them.
 pub const SHORT_ID_CHARACTERS: usize = 19;
 

@@ -1,5 +1,7 @@
 //! The manifest of a new pod: the images' manifests with the command line's changes.
 
+use std::collections::BTreeMap;
+
 use pod::image_manifest::{App, ImageManifest, NameValue, Port};
 use pod::isolator::{RawIsolator, names};
 use pod::life::{ExitPolicy, Restart, annotations};
@@ -15,7 +17,7 @@ use serde_json::json;
 
 use super::Error;
 use super::environment::{PodEnvironment, check_names, check_unique};
-use crate::cli::{AppArguments, AppFlags, PodFlags};
+use crate::cli::{AppArguments, AppFlags, NoteFlags, PodFlags};
 use crate::image::{ARCHITECTURE, DEFAULT_ARGUMENTS_ANNOTATION};
 
 /// The annotations of an image that are defaults of its apps.
@@ -48,6 +50,9 @@ pub fn generate(
     if flags.mutable {
         manifest.annotations.push(annotation(ANNOTATION_MUTABLE, true)?);
     }
+    check_annotations(&flags.annotation)?;
+    add(&mut manifest.annotations, &flags.annotation);
+    (manifest.user_annotations, manifest.user_labels) = notes(&flags.notes)?;
     manifest.check()?;
     Ok(manifest)
 }
@@ -107,9 +112,25 @@ fn annotation(name: &str, value: impl ToString) -> Result<NameValue, Error> {
     Ok(NameValue { name: name.parse()?, value: value.to_string() })
 }
 
+fn check_annotations(annotations: &[NameValue]) -> Result<(), Error> {
+    check_names(annotations.iter().map(|annotation| annotation.name.as_str()), "--annotation")
+}
+
+/// A user's annotations and labels.
+type Notes = (BTreeMap<String, String>, BTreeMap<String, String>);
+
+/// What the user has noted.
+fn notes(flags: &NoteFlags) -> Result<Notes, Error> {
+    let map = |pairs: &[(String, String)], flag| {
+        check_names(pairs.iter().map(|(name, _)| name.as_str()), flag)?;
+        Ok::<_, Error>(pairs.iter().cloned().collect())
+    };
+    Ok((map(&flags.user_annotation, "--user-annotation")?, map(&flags.user_label, "--user-label")?))
+}
+
 /// What the command line says, and of the image what is about how it runs.
 fn annotations(image: &ImageManifest, flags: &AppFlags) -> Result<Vec<NameValue>, Error> {
-    check_names(flags.annotation.iter().map(|annotation| annotation.name.as_str()), "--annotation")?;
+    check_annotations(&flags.annotation)?;
     let mut all = [life(flags)?, stream_annotations(flags)?].concat();
     add(&mut all, &flags.annotation);
     add_annotations_of(image, &mut all);
@@ -204,6 +225,9 @@ fn app(image: &ImageManifest, arguments: &AppArguments, environment: &PodEnviron
     let capabilities = flags.caps_retain.as_ref().or(flags.caps_remove.as_ref());
     replace(&mut app.isolators, &[names::CAPABILITIES_RETAIN, names::CAPABILITIES_REMOVE], capabilities);
     replace(&mut app.isolators, &[names::SECCOMP_RETAIN, names::SECCOMP_REMOVE], flags.seccomp.as_ref());
+    let (annotations, labels) = notes(&flags.notes)?;
+    app.user_annotations.extend(annotations);
+    app.user_labels.extend(labels);
     if !flags.rlimit.is_empty() {
         app.isolators.push(RawIsolator { name: names::RLIMITS.into(), value: json!(flags.rlimit) });
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Aci, BUSYBOX, Finished, Host, Process, image, sizes, stage1, wait_until};
 
@@ -101,6 +101,24 @@ fn apps_come_and_go_and_come_again() {
     sandbox.pod.wait_for_line("job: new");
     let (_host, finished) = sandbox.stop();
     finished.success();
+}
+
+#[test]
+fn what_the_user_notes_of_pod_and_apps() {
+    let flags = ["--annotation=example.com/of=pod", "--user-annotation=why=a test", "--user-label=tier=all"];
+    let sandbox = Sandbox::start(&flags);
+    sandbox.add("web", &["--user-annotation=why=web", "--user-label=tier=front"], ENDLESS).success();
+    let status = sandbox.rkt(&["status", "--format=json", &sandbox.uuid]).success().text();
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["user_annotations"], json!({ "why": "a test" }), "{status}");
+    assert_eq!(status["user_labels"], json!({ "tier": "all" }), "{status}");
+    assert_eq!(status["apps"][0]["user_annotations"], json!({ "why": "web" }), "{status}");
+    assert_eq!(status["apps"][0]["user_labels"], json!({ "tier": "front" }), "{status}");
+    let manifest = sandbox.rkt(&["cat-manifest", &sandbox.uuid]).success().text();
+    assert!(manifest.contains("example.com/of"), "{manifest}");
+    let twice = sandbox.add("b", &["--user-label=a=1", "--user-label=a=2"], "").exited(254).stderr;
+    assert!(twice.contains("\"a\" is set twice by --user-label"), "{twice}");
+    sandbox.stop().1.success();
 }
 
 #[test]
