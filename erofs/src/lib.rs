@@ -15,6 +15,7 @@ mod extract;
 mod format;
 mod layout;
 mod limits;
+mod merge;
 mod metadata;
 mod path;
 mod reader;

@@ -174,6 +174,9 @@ impl ImageManifest {
         }
         unique("label", manifest.labels.iter().map(|label| label.name.as_str()))?;
         unique("annotation", manifest.annotations.iter().map(|annotation| annotation.name.as_str()))?;
+        if let Some(path) = manifest.path_whitelist.iter().find(|path| !path.starts_with('/')) {
+            return Err(Error::Invalid(format!("\"{path}\" in its pathWhitelist is not absolute")));
+        }
         if let Some(app) = &manifest.app {
             app.check()?;
         }

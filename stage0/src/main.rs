@@ -126,9 +126,8 @@ fn image_command(globals: &cli::Globals, command: ImageCommand) -> Result<ExitCo
         ImageCommand::Export { overwrite, image, output } => {
             commands::image::export(globals, &image, &output, overwrite)
         }
-        ImageCommand::Extract(flags) | ImageCommand::Render(flags) => {
-            commands::image::extract(globals, &flags)
-        }
+        ImageCommand::Extract(flags) => commands::image::extract(globals, &flags),
+        ImageCommand::Render(flags) => commands::image::render(globals, &flags),
         ImageCommand::CatManifest { form, image } => {
             commands::image::cat_manifest(globals, &image, form.pretty_print)
         }

@@ -7,17 +7,20 @@
 //! | `images/<image ID>/source` | the path of the file of the host that it was imported from |
 //! | `images/<image ID>/sha256sums` | the digests of these three, in the form of sha256sum(1) |
 //! | `sources/<key>` | which image a file of the host was when it was imported ([`source::Key`]), and whether it was verified |
+//! | `rendered/<ID>/` | an image's tree with those of its dependencies ([`rendering`]), where it has any |
 //! | `trees/<image ID>/` | the tree once more, unpacked, on hosts that cannot mount EROFS |
 //! | `tmp/<name>/` | an import under way, locked by the process that makes it ([`workspace::Workspace`]) |
 //!
 //! What has its final name is complete: it was made in `tmp`, synced, and renamed. The time of an image's directory is when it
 //! was last used. Who uses images, and who removes them, has the lock on `cas` ([`hold`]).
 
+mod dependencies;
 mod export;
 mod hold;
 mod huge_pages;
 mod import;
 mod removal;
+mod rendering;
 mod source;
 mod sums;
 mod trees;
@@ -102,6 +105,33 @@ pub enum Error {
         #[source]
         source: pack::Error,
     },
+    /// An image whose dependencies make no sense.
+    #[error("the image {id} cannot be made of what it depends on: {what}")]
+    Dependencies {
+        /// Which.
+        id: ImageId,
+        /// Why not.
+        what: String,
+    },
+    /// A dependency that nobody has fetched.
+    #[error(
+        "the image {image} depends on {dependency}, which is not in the store: fetch that before it is run"
+    )]
+    NoDependency {
+        /// The upper image's name.
+        image: String,
+        /// What it wants.
+        dependency: String,
+    },
+    /// An image and what it depends on cannot be put together.
+    #[error("cannot put the image {id} together with those that it depends on")]
+    Render {
+        /// Which.
+        id: ImageId,
+        /// Why.
+        #[source]
+        source: erofs::Error,
+    },
     /// An image's unpacked tree is not the image's, and pods use it.
     #[error("the tree {} is not that of the image any more; remove the pods that use it first", .0.display())]
     DamagedTree(PathBuf),
@@ -163,6 +193,8 @@ pub struct Image {
     pub id: ImageId,
     /// Its manifest.
     pub manifest: ImageManifest,
+    /// Which tree it has: its own, or one with its dependencies' ([`Store::rendered`]).
+    tree: ImageId,
     directory: PathBuf,
 }
 
@@ -226,7 +258,7 @@ impl Store {
         };
         let manifest =
             ImageManifest::parse(&json).map_err(|source| Error::Damaged { id: id.clone(), source })?;
-        Ok(Some(Image { id: id.clone(), manifest, directory }))
+        Ok(Some(Image { id: id.clone(), tree: id.clone(), manifest, directory }))
     }
 
     /// The image that a user means by an ID, its beginning, or a name.

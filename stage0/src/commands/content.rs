@@ -146,8 +146,8 @@ pub fn generated_manifest(
     let images = line
         .apps
         .iter()
-        .map(|app| find(globals, line, stage1, &environment, store, app))
-        .collect::<Result<Vec<_>, _>>()?;
+        .map(|app| Ok(store.rendered(find(globals, line, stage1, &environment, store, app)?)?))
+        .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
     let sources = images.iter().map(|image| Source { id: &image.id, manifest: &image.manifest });
     let apps: Vec<_> = sources.zip(&line.apps).collect();
     Ok((generate(&apps, &line.flags, &environment, &line.mounts)?, images))
@@ -156,7 +156,7 @@ pub fn generated_manifest(
 /// What the user says, and the images in the order of the apps.
 pub fn given_manifest(path: &Path, store: &Store) -> Result<(PodManifest, Vec<Image>), Box<dyn Error>> {
     let mut manifest = given::read(path)?;
-    let images = manifest.apps.iter().map(|app| store.by_id(app.image.id.as_str()));
+    let images = manifest.apps.iter().map(|app| store.rendered(store.by_id(app.image.id.as_str())?));
     let images = images.collect::<Result<Vec<_>, _>>()?;
     given::complete(&mut manifest, images.iter().map(|image| &image.manifest))?;
     Ok((manifest, images))
@@ -196,7 +196,7 @@ impl LateApp {
     ) -> Result<Self, Box<dyn Error>> {
         let environment = PodEnvironment::default();
         let held = store.hold()?;
-        let image = find(globals, line, stage1, &environment, store, arguments)?;
+        let image = store.rendered(find(globals, line, stage1, &environment, store, arguments)?)?;
         let _held = store.keep_holding(held)?;
         image.touch()?;
         let source = Source { id: &image.id, manifest: &image.manifest };
@@ -228,7 +228,9 @@ fn find(
     let PodFlags { private_users, volume, .. } = &line.flags;
     let mut accept = |id: &ImageId, manifest: &ImageManifest, erofs: &Path| {
         let runtime = runtime_app(Source { id, manifest }, app, environment, &line.mounts)?;
-        let Some(stage1) = stage1 else { return Ok(()) };
+        // What of it is in the images below it is known later.
+        let is_whole = manifest.dependencies.is_empty();
+        let Some(stage1) = stage1.filter(|_| is_whole) else { return Ok(()) };
         let mut alone = PodManifest::new(vec![runtime]);
         alone.volumes = volume.clone();
         check_programs(&alone, &plan_of(&alone, stage1, *private_users, Running::ANY)?, &[(text, erofs)])

@@ -15,9 +15,9 @@ use pod::types::ImageId;
 use super::Outcome;
 use super::status::indented;
 use crate::cli::{Globals, TreeFlags};
+use crate::output;
 use crate::pods::Pods;
-use crate::store::{Store, Verdict};
-use crate::{output, render};
+use crate::store::{self, Image, Store, Verdict};
 
 /// Does something to each image, and goes on after one that fails.
 fn each(images: &[String], mut action: impl FnMut(&str) -> Result<(), Box<dyn Error>>) -> Outcome {
@@ -25,7 +25,7 @@ fn each(images: &[String], mut action: impl FnMut(&str) -> Result<(), Box<dyn Er
     for image in images {
         if let Err(error) = action(image) {
             failed = true;
-            eprint!("{}", render("image", error.as_ref()));
+            eprint!("{}", crate::render("image", error.as_ref()));
         }
     }
     Ok(if failed { ExitCode::from(EXIT_ERROR) } else { ExitCode::SUCCESS })
@@ -87,11 +87,24 @@ pub fn export(globals: &Globals, image: &str, path: &Path, overwrite: bool) -> O
     Ok(ExitCode::SUCCESS)
 }
 
-/// Unpacks an image to a directory. The store has none with dependencies, so that this is rendering, too.
+/// Unpacks an image to a directory, as it is.
 pub fn extract(globals: &Globals, flags: &TreeFlags) -> Outcome {
+    unpack(globals, flags, |_, image| Ok(image))
+}
+
+/// The same with everything that it depends on.
+pub fn render(globals: &Globals, flags: &TreeFlags) -> Outcome {
+    unpack(globals, flags, Store::rendered)
+}
+
+fn unpack(
+    globals: &Globals,
+    flags: &TreeFlags,
+    form: fn(&Store, Image) -> Result<Image, store::Error>,
+) -> Outcome {
     let store = Store::new(&globals.directory);
     let _held = store.hold()?;
-    let image = store.find(&flags.image)?;
+    let image = form(&store, store.find(&flags.image)?)?;
     output::directory(&flags.output, flags.overwrite, |directory| -> Result<(), Box<dyn Error>> {
         if flags.rootfs_only {
             return Ok(store.extract(&image, File::open(directory)?.as_fd())?);

@@ -38,6 +38,9 @@ pub fn fetch(globals: &Globals, FetchFlags { images, signature, full, .. }: &Fet
             held = store.hold()?;
         }
         let characters = if *full { usize::MAX } else { HALF_ID_CHARACTERS };
+        if let Err(error @ store::Error::NoDependency { .. }) = store.parts(&imported) {
+            eprintln!("fetch: {error}");
+        }
         writeln!(out, "{}", imported.id.as_str().chars().take(characters).collect::<String>())?;
     }
     Ok(ExitCode::SUCCESS)

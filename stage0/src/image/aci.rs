@@ -138,12 +138,6 @@ fn manifest<R: Input>(archive: &mut Archive<R>, entry: &Entry) -> Result<(Vec<u8
     }
     let manifest = ImageManifest::parse(&json).map_err(Error::Manifest)?;
     manifest.check_platform(ARCHITECTURE).map_err(Error::Manifest)?;
-    if !manifest.dependencies.is_empty() {
-        return Err(Error::Unsupported("its manifest has dependencies, which are".into()));
-    }
-    if !manifest.path_whitelist.is_empty() {
-        return Err(Error::Unsupported("its manifest has a pathWhitelist, which is".into()));
-    }
     Ok((json, manifest))
 }
 

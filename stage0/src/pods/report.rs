@@ -95,6 +95,7 @@ impl Pods {
         for pod in self.list(&[Place::Run, Place::ExitedGarbage, Place::Prepared, Place::Run])? {
             match pod.manifest() {
                 Ok(manifest) => {
+                    used.extend(pod.trees(&manifest));
                     used.extend(manifest.apps.into_iter().map(|app| app.image.id));
                     used.extend(pod.stage1_image()?);
                 }
@@ -122,6 +123,13 @@ impl Pod {
             // Whoever has its addresses now, it is another pod.
             _ => Vec::new(),
         }
+    }
+
+    /// The unpacked trees of the store that its apps have.
+    fn trees(&self, manifest: &PodManifest) -> Vec<ImageId> {
+        let directory = PodDirectory::new(&self.path);
+        let links = manifest.apps.iter().filter_map(|app| fs::read_link(directory.app_tree(&app.name)).ok());
+        links.filter_map(|tree| tree.file_name()?.to_str()?.parse().ok()).collect()
     }
 
     /// The image of the pod's stage1, if that is not one of ours.

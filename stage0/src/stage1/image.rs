@@ -45,7 +45,7 @@ pub fn find(
         }
     };
     let interface = Interface::of(&image.manifest)?;
-    Ok((image, interface))
+    Ok((store.rendered(image)?, interface))
 }
 
 fn by_name(store: &Store, name: &str) -> Result<Option<Image>, store::Error> {

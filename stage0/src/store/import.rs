@@ -135,7 +135,12 @@ impl Store {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 Err(Error::io("create", &directory)(error))
             }
-            _ => Ok(Image { id: rendered.id, manifest: rendered.manifest, directory }),
+            _ => Ok(Image {
+                id: rendered.id.clone(),
+                tree: rendered.id,
+                manifest: rendered.manifest,
+                directory,
+            }),
         }
     }
 
@@ -157,11 +162,11 @@ fn key_of(path: &Path) -> Result<source::Key, Error> {
     })
 }
 
-fn create(path: &Path) -> io::Result<File> {
+pub(super) fn create(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create_new(true).mode(0o640).open(path)
 }
 
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = create(path)?;
     file.write_all(bytes)?;
     file.sync_all()

@@ -15,6 +15,7 @@ impl Store {
     /// Removes an image. Its tree stays if pods use it: unlike its file, of which they have links, they have it from here.
     pub fn remove(&self, id: &ImageId, used: &HashSet<ImageId>) -> Result<(), Error> {
         self.discard(&self.image_directory(id), "image", id)?;
+        self.forget_rendered(id)?;
         self.remove_tree(id, used)
     }
 
@@ -36,6 +37,7 @@ impl Store {
                 removed.push(id);
             }
         }
+        self.collect_rendered(grace)?;
         for id in self.ids_in(&self.root.join("trees"))? {
             self.remove_tree(&id, used)?;
         }
@@ -46,7 +48,7 @@ impl Store {
     }
 
     /// Moves a directory out of the way as a whole, and removes it; what a kill leaves of it, `rkt gc` finds.
-    fn discard(&self, path: &Path, what: &str, id: &ImageId) -> Result<(), Error> {
+    pub(super) fn discard(&self, path: &Path, what: &str, id: &ImageId) -> Result<(), Error> {
         self.make_directories()?;
         let discarded = self.root.join("tmp").join(format!("removed-{what}-{id}"));
         remove::tree(&discarded).map_err(Error::io("remove", &discarded))?;

@@ -12,14 +12,14 @@ use super::workspace::Workspace;
 use super::{Error, Image, Store};
 
 impl Store {
-    pub(super) fn tree_directory(&self, id: &ImageId) -> PathBuf {
-        self.root.join("trees").join(id.as_str())
+    pub(super) fn tree_directory(&self, tree: &ImageId) -> PathBuf {
+        self.root.join("trees").join(tree.as_str())
     }
 
     /// The directory with an image's tree, unpacked the first time it is wanted.
     pub fn tree(&self, image: &Image) -> Result<PathBuf, Error> {
         let trees = self.root.join("trees");
-        let tree = self.tree_directory(&image.id);
+        let tree = self.tree_directory(&image.tree);
         if tree.is_dir() {
             return Ok(tree);
         }
@@ -27,7 +27,7 @@ impl Store {
             let made = fs::DirBuilder::new().recursive(true).mode(0o750).create(path);
             made.map_err(Error::io("create", path))?;
         }
-        let path = self.root.join("tmp").join(format!("tree-{}", image.id));
+        let path = self.root.join("tmp").join(format!("tree-{}", image.tree));
         let workspace = Workspace::acquire(path.clone()).map_err(Error::io("lock", &path))?;
         if tree.is_dir() {
             return Ok(tree);

@@ -41,6 +41,9 @@ impl Store {
             self.remove_tree(id, used)?;
             changed.push("its unpacked tree".into());
         }
+        if self.forget_damaged_renderings(id)? {
+            changed.push("its tree with its dependencies'".into());
+        }
         Ok(if changed.is_empty() { Verdict::Good } else { Verdict::Rebuilt(changed) })
     }
 

@@ -85,12 +85,8 @@ fn manifests() {
     refused("no-labels", &aci(&MANIFEST.replace("\"labels\"", "\"lables\"")), &["missing os label"]);
     refused("bad-name", &aci(&MANIFEST.replace("example.com", "Example.com")), &["AC Identifier"]);
     let with = |field: &str| MANIFEST.replacen('{', &format!("{{{field},"), 1);
-    refused(
-        "dependencies",
-        &aci(&with(r#""dependencies":[{"imageName":"a"}]"#)),
-        &["dependencies", "not supported"],
-    );
-    refused("whitelist", &aci(&with(r#""pathWhitelist":["/a"]"#)), &["pathWhitelist", "not supported"]);
+    refused("dependencies", &aci(&with(r#""dependencies":[{"imageName":"a b"}]"#)), &["AC Identifier"]);
+    refused("whitelist", &aci(&with(r#""pathWhitelist":["a"]"#)), &["pathWhitelist", "not absolute"]);
 }
 
 #[test]

@@ -10,6 +10,7 @@
 mod archive;
 mod bad_images;
 mod command_line;
+mod dependencies;
 mod enter;
 mod foreign;
 mod host;

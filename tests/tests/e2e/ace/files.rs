@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::run_at;
-use crate::harness::{BUSYBOX, Host, Process, image};
+use crate::harness::{Aci, BUSYBOX, Entry, Host, Process, image};
 
 /// Read-only means the image; the kernel's file systems and the devices are there all the same.
 #[test]
@@ -53,4 +53,26 @@ fn targets_of_volumes() {
     assert_eq!(output, "0022\n755 0 0\n755 0 0\n700 7 8\n700 7 8\n0\n");
     let output = Process::start(&mut host.shell(&[], "ls /srv/kept | wc -l")).finish().success().text();
     assert_ne!(output, "0\n");
+}
+
+/// The image's own files are above those of what it depends on, and it is its app that runs.
+#[test]
+fn what_an_image_depends_on_is_below_it() {
+    let host = Host::empty();
+    let entries = [
+        Entry::program("srv/kept/file", b"above\n"),
+        Entry::program("bin/tell", b"#!/bin/sh\ncat /srv/kept/file\n"),
+    ];
+    let app = json!({ "exec": ["/bin/tell"], "user": "0", "group": "0" });
+    let aci = Aci::above("example.com/busybox", app, &entries);
+    let refused = Process::start(&mut host.run(&[&aci.path()])).finish().exited(254);
+    assert!(
+        refused.stderr.contains("depends on example.com/busybox, which is not in the store"),
+        "{}",
+        refused.stderr
+    );
+    Process::start(host.rkt().args(["fetch", &image(BUSYBOX)])).finish().success();
+    assert_eq!(Process::start(&mut host.run(&[&aci.path()])).finish().success().text(), "above\n");
+    let missing = Process::start(&mut host.run(&[&aci.path(), "--exec=/no/such"])).finish().exited(254);
+    assert!(missing.stderr.contains("/no/such is not in the image"), "{}", missing.stderr);
 }

@@ -6,7 +6,7 @@
 //! | each pod has a UUID by RFC 4122 | [`environment`]`::variables_of_app_and_handlers` |
 //! | every execution starts from a clean copy of the root | [`files`]`::each_run_gets_a_clean_copy` |
 //! | a later layer's path replaces an earlier one's, and no link is followed | `images::upper_layers_take_files_away`, `bad_images::trees_that_cannot_be` |
-//! | dependencies, `pathWhitelist` | refused: `stage0/tests/rkt/bad_images.rs` |
+//! | dependencies, `pathWhitelist` | [`files`]`::what_an_image_depends_on_is_below_it`; matching and order: `stage0/tests/rkt/dependencies.rs` |
 //! | `readOnlyRootFS` | [`files`]`::a_read_only_root`, `combined::a_read_only_root_and_handlers` |
 //! | a volume's source that is missing is an error | `volumes::wrong_volumes_are_refused_before_anything_is_made` |
 //! | targets of volumes are made, root's and 0755, and hide what is there | [`files`]`::targets_of_volumes` |

@@ -44,26 +44,35 @@ impl Aci {
 
     /// The same with annotations of the image.
     pub fn annotated(app: Value, annotations: Value, entries: &[Entry<'_>]) -> Self {
-        Self::make(app, annotations, None, entries)
+        Self::make(&json!({ "app": app, "annotations": annotations }), None, entries)
     }
 
     /// The same with a file of so many zeros, which take no space in the archive.
     pub fn with_hole(app: Value, hole: (&str, u64), entries: &[Entry<'_>]) -> Self {
-        Self::make(app, json!([]), Some(hole), entries)
+        Self::make(&json!({ "app": app }), Some(hole), entries)
     }
 
-    fn make(app: Value, annotations: Value, hole: Option<(&str, u64)>, entries: &[Entry<'_>]) -> Self {
+    /// These files and no others, for above an image of this name.
+    pub fn above(name: &str, app: Value, entries: &[Entry<'_>]) -> Self {
+        Self::make(&json!({ "app": app, "dependencies": [{ "imageName": name }] }), None, entries)
+    }
+
+    fn make(fields: &Value, hole: Option<(&str, u64)>, entries: &[Entry<'_>]) -> Self {
         let aci = Self { directory: tempfile::tempdir().unwrap() };
-        let manifest = json!({
+        let mut manifest = json!({
             "acKind": "ImageManifest", "acVersion": "0.8.11", "name": "example.com/ace",
             "labels": [{ "name": "os", "value": "linux" }, { "name": "arch", "value": "amd64" }],
-            "app": app, "annotations": annotations,
         });
+        for (name, value) in fields.as_object().unwrap() {
+            manifest[name] = value.clone();
+        }
         let mut archive = Builder::new(File::create(aci.file()).unwrap());
         archive.follow_symlinks(false);
         let manifest = serde_json::to_vec(&manifest).unwrap();
         add(&mut archive, "manifest", &Entry::program("", &manifest));
-        archive.append_dir_all("rootfs", image("rootfs")).unwrap();
+        if fields.get("dependencies").is_none() {
+            archive.append_dir_all("rootfs", image("rootfs")).unwrap();
+        }
         if let Some((path, bytes)) = hole {
             add_hole(&mut archive, &format!("rootfs/{path}"), bytes);
         }
