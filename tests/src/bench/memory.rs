@@ -19,7 +19,7 @@ pub struct Resident {
 
 impl Resident {
     /// The sum.
-    pub fn and(self, other: Self) -> Self {
+    fn and(self, other: Self) -> Self {
         Self {
             rss_kib: self.rss_kib + other.rss_kib,
             pss_kib: self.pss_kib + other.pss_kib,

@@ -31,8 +31,9 @@ pub fn table(results: &Results) -> String {
         row(&mut text, name, Some(*time));
     }
     row(&mut text, "formatting its disk", Summary::of(&vm.format_ms));
-    text.push_str("\nthe memory of the pod's parent and the VMM beyond the guest's, while the pod sleeps\n");
-    memory(&mut text, "resident", vm.resident);
+    text.push_str("\nthe memory of such a pod beyond its guest's, while it sleeps\n");
+    memory(&mut text, "VMM", vm.vmm);
+    memory(&mut text, "pod's parent", vm.parent);
     text.push_str("\nreading in a VM what the host has in its page cache\n");
     heading(&mut text, "MiB/s");
     for (what, speeds) in [("random 4 KiB", &reading.random), ("sequential 1 MiB", &reading.sequential)] {
@@ -99,9 +100,12 @@ pub fn json(results: &Results) -> Value {
         "kvm": {
             "timeline": marks,
             "format_disk_ms": summary(&vm.format_ms),
-            "vmm_rss_beyond_guest_kib": vm.resident.rss_kib,
-            "vmm_pss_beyond_guest_kib": vm.resident.pss_kib,
-            "vmm_private_beyond_guest_kib": vm.resident.private_kib,
+            "vmm_rss_beyond_guest_kib": vm.vmm.rss_kib,
+            "vmm_pss_beyond_guest_kib": vm.vmm.pss_kib,
+            "vmm_private_beyond_guest_kib": vm.vmm.private_kib,
+            "parent_rss_kib": vm.parent.rss_kib,
+            "parent_pss_kib": vm.parent.pss_kib,
+            "parent_private_kib": vm.parent.private_kib,
             "random_4_kib_reads": speeds(&reading.random),
             "sequential_1_mib_reads": speeds(&reading.sequential),
             "second_pod": {
@@ -145,7 +149,8 @@ mod tests {
         let vm = Vm {
             marks,
             format_ms: vec![0.5],
-            resident: Resident { rss_kib: 2048, pss_kib: 1536, private_kib: 1024 },
+            vmm: Resident { rss_kib: 2048, pss_kib: 1536, private_kib: 1024 },
+            parent: Resident::default(),
         };
         let images = Resident { rss_kib: 3072, pss_kib: 1536, private_kib: 0 };
         let reading = Reading {

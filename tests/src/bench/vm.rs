@@ -20,8 +20,10 @@ pub struct Vm {
     pub marks: Vec<(String, Summary)>,
     /// The milliseconds that formatting its disk takes, each time.
     pub format_ms: Vec<f64>,
-    /// The memory of the pod's parent and the VMM, without the guest's, while the pod sleeps. What they share counts twice.
-    pub resident: Resident,
+    /// The VMM's memory without the guest's, while the pod sleeps.
+    pub vmm: Resident,
+    /// That of the pod's parent; they share the program.
+    pub parent: Resident,
 }
 
 /// Runs busybox's /bin/true some times after once to warm up, then looks at a pod that sleeps.
@@ -34,7 +36,8 @@ pub fn measure(bench: &Bench) -> Result<Vm, Error> {
         }
         bench.collect_garbage()?;
     }
-    Ok(Vm { marks: summarise(&runs), format_ms: format_ms(bench)?, resident: resident(bench)? })
+    let (vmm, parent) = resident(bench)?;
+    Ok(Vm { marks: summarise(&runs), format_ms: format_ms(bench)?, vmm, parent })
 }
 
 /// Formats disks of the size that pods have, where their directories are.
@@ -57,12 +60,12 @@ fn summarise(runs: &[Vec<(String, f64)>]) -> Vec<(String, Summary)> {
     names.filter_map(|name| Some((name.clone(), Summary::of(&times(name)?)?))).collect()
 }
 
-/// The VMM is the only child of the pod's parent.
-fn resident(bench: &Bench) -> Result<Resident, Error> {
+/// The VMM, which is the only child of the pod's parent, and that.
+fn resident(bench: &Bench) -> Result<(Resident, Resident), Error> {
     let pod = SleepingPod::start(bench, "kvm", MEMORY)?;
-    let read = || -> Result<Resident, Error> {
+    let read = || -> Result<(Resident, Resident), Error> {
         let smaps = std::fs::read_to_string(format!("/proc/{}/smaps", pod.child()?))?;
-        Ok(of_process(pod.parent())?.and(beyond_guest(&smaps)))
+        Ok((beyond_guest(&smaps), of_process(pod.parent())?))
     };
     let resident = read();
     pod.stop()?;
