@@ -231,7 +231,8 @@ impl Attendant<'_, '_> {
             self.attachments.close();
         }
         if self.ending.is_overdue(Instant::now()) {
-            self.escalate();
+            let step = self.ending.proceed(Instant::now());
+            self.end(step);
         }
         Ok(())
     }
@@ -267,7 +268,10 @@ impl Attendant<'_, '_> {
         while let Some(meaning) = self.signals.next() {
             match meaning {
                 Meaning::Resized => self.resize(),
-                Meaning::End => self.escalate(),
+                Meaning::End => {
+                    let step = self.ending.want(Instant::now());
+                    self.end(step);
+                }
             }
         }
     }
@@ -285,9 +289,9 @@ impl Attendant<'_, '_> {
         }
     }
 
-    /// Goes one step further in ending the pod.
-    fn escalate(&mut self) {
-        match self.ending.escalate(Instant::now()) {
+    /// Carries out a step of ending the pod.
+    fn end(&mut self, step: Step) {
+        match step {
             Step::Asked if self.link.is_open() => self.link.send(&ToSupervisor::Stop),
             Step::Ordered if self.link.is_open() => self.link.send(&ToSupervisor::Kill),
             _ => {
@@ -305,13 +309,15 @@ impl Attendant<'_, '_> {
                 Err(error) => {
                     report(&error);
                     self.link.close();
+                    if self.ending.force(Instant::now()) {
+                        (self.kill)();
+                    }
                 }
             }
         }
         // Who has closed the channel will not tell how the pod ends.
-        let silent = self.link.is_closed() && self.status.is_none() && self.ended.is_some();
-        if silent && self.ending.force(Instant::now()) {
-            (self.kill)();
+        if self.link.is_closed() && self.status.is_none() && self.ended.is_some() {
+            self.ending.expect_end(Instant::now());
         }
     }
 

@@ -41,9 +41,14 @@ impl Ending {
         self.grace_period = self.grace_period.max(patience);
     }
 
-    /// Takes the next step, because somebody wants it or the time of the last is over; says which it is.
-    pub fn escalate(&mut self, now: Instant) -> Step {
+    /// Takes the next step, because somebody wants it; says which it is.
+    pub fn want(&mut self, now: Instant) -> Step {
         self.wanted = true;
+        self.proceed(now)
+    }
+
+    /// Takes the next step, because the time of the last is over; says which it is.
+    pub fn proceed(&mut self, now: Instant) -> Step {
         let (step, period) = match self.step {
             Step::None => (Step::Asked, self.grace_period.saturating_add(ASKED_SLACK)),
             Step::Asked => (Step::Ordered, ORDER_PERIOD),
@@ -60,6 +65,15 @@ impl Ending {
         self.step = Step::Forced;
         self.deadline = now.checked_add(ORDER_PERIOD);
         first
+    }
+
+    /// The pod says nothing any more. If it has crashed, it is about to end by itself, and to be asked how; only if it does not is it
+    /// made to.
+    pub fn expect_end(&mut self, now: Instant) {
+        if matches!(self.step, Step::None | Step::Asked) {
+            self.step = Step::Ordered;
+            self.deadline = now.checked_add(ORDER_PERIOD);
+        }
     }
 
     /// The apps have ended as they were asked to; their output has all the time that its readers take.
@@ -95,23 +109,37 @@ mod tests {
         let now = Instant::now();
         let mut ending = Ending::new(10_000);
         assert_eq!(ending.remaining(now), None);
-        assert_eq!(ending.escalate(now), Step::Asked);
+        assert_eq!(ending.want(now), Step::Asked);
         assert!(!ending.is_overdue(now + Duration::from_secs(14)));
         assert!(ending.is_overdue(now + Duration::from_secs(15)));
-        assert_eq!(ending.escalate(now), Step::Ordered);
+        assert_eq!(ending.proceed(now), Step::Ordered);
         assert!(ending.is_overdue(now + ORDER_PERIOD));
-        assert_eq!(ending.escalate(now), Step::Forced);
-        assert_eq!(ending.escalate(now), Step::Forced);
+        assert_eq!(ending.proceed(now), Step::Forced);
+        assert_eq!(ending.proceed(now), Step::Forced);
+        assert!(ending.was_wanted());
+    }
+
+    #[test]
+    fn a_pod_that_crashes_has_a_moment_to_do_so() {
+        let now = Instant::now();
+        let mut ending = Ending::new(10_000);
+        ending.expect_end(now);
+        assert!(!ending.is_overdue(now) && ending.is_overdue(now + ORDER_PERIOD));
+        // No further one.
+        ending.expect_end(now + ORDER_PERIOD);
+        assert!(ending.is_overdue(now + ORDER_PERIOD));
+        assert_eq!(ending.proceed(now), Step::Forced);
+        assert!(!ending.was_wanted());
     }
 
     #[test]
     fn a_pod_that_follows_is_not_pressed() {
         let now = Instant::now();
         let mut ending = Ending::new(0);
-        ending.escalate(now);
+        ending.want(now);
         ending.was_followed();
         assert_eq!(ending.remaining(now), None);
-        ending.escalate(now);
+        ending.want(now);
         ending.was_followed();
         assert!(ending.remaining(now).is_some(), "an order is not taken back");
     }

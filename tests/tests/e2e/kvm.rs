@@ -1,5 +1,6 @@
 //! What only a VM pod has.
 
+mod ends;
 mod guest_images;
 mod processor;
 mod templates;
