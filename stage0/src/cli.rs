@@ -43,7 +43,7 @@ pub use pods::{
     Wait,
 };
 use pods::{OnePod, SomePods};
-pub use stage1::{Stage1, Stage1Choice, Stage1Image, local_file};
+pub use stage1::{Stage1, Stage1Choice, Stage1Image};
 pub use trust::{FetchFlags, PullPolicy, TrustFlags};
 
 use crate::pods::gc::Collection;

@@ -8,6 +8,7 @@ mod cpu_template;
 mod doctor;
 mod host;
 mod image;
+mod image_name;
 mod kvm;
 mod landlock;
 mod log_reader;

@@ -6,6 +6,7 @@
 //! | `images/<image ID>/image.erofs` | the tree |
 //! | `images/<image ID>/source` | the path of the file of the host that it was imported from |
 //! | `images/<image ID>/sha256sums` | the digests of these three, in the form of sha256sum(1) |
+//! | `names/<key>/<image ID>` | that an image has a name ([`names`]) |
 //! | `sources/<key>` | which image a file of the host was when it was imported ([`source::Key`]), and whether it was verified |
 //! | `rendered/<ID>/` | an image's tree with those of its dependencies ([`rendering`]), where it has any |
 //! | `trees/<image ID>/` | the tree once more, unpacked, on hosts that cannot mount EROFS |
@@ -19,6 +20,7 @@ mod export;
 mod hold;
 mod huge_pages;
 mod import;
+mod names;
 mod removal;
 mod rendering;
 mod source;
@@ -37,6 +39,8 @@ use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use pod::image_manifest::ImageManifest;
 use pod::types::ImageId;
+
+use crate::image_name::{self, ImageName, ImageReference};
 
 pub use hold::Held;
 pub use import::Accept;
@@ -153,6 +157,12 @@ pub enum Error {
     /// No such file.
     #[error("there is no file or directory {0}")]
     NoSuchFile(String),
+    /// A file where an image of the store is wanted.
+    #[error("{} is a file, and this is for images in the store: give an ID, which rkt fetch prints, or a name", .0.display())]
+    IsFile(PathBuf),
+    /// A text that means no image.
+    #[error(transparent)]
+    Reference(#[from] image_name::Error),
     /// Neither a file nor a stored image.
     #[error(
         "\"{0}\" matches nothing: there is no such file or directory, and no image in the store has this name; \
@@ -266,6 +276,11 @@ impl Store {
         self.get(&self.choose(text)?)?.ok_or_else(|| Error::NoSuchId(text.into()))
     }
 
+    /// The image of a name, which has to be there.
+    pub fn named(&self, name: &ImageName) -> Result<Image, Error> {
+        self.by_name(name)?.ok_or_else(|| Error::NoMatch(name.to_string()))
+    }
+
     /// Every image that is not damaged, in the order of their IDs.
     pub fn list(&self) -> Result<Vec<Image>, Error> {
         self.list_all().map(|(images, _)| images)
@@ -304,26 +319,17 @@ impl Store {
 
     /// The image that a user means by an ID, its beginning, or a name; it may be damaged.
     pub fn choose(&self, text: &str) -> Result<ImageId, Error> {
-        if !text.starts_with("sha512-") {
-            return self.by_name(text).map(|image| image.id);
-        }
-        let id = self.whole_id(text)?;
+        let id = match ImageReference::parse(text)? {
+            ImageReference::Id(id) => self.whole_id(&id)?,
+            ImageReference::Name(name) => return Ok(self.named(&name)?.id),
+            // A file that happens to be called as an image is none of the store's.
+            ImageReference::File(path) => {
+                let image = ImageName::parse(text).ok().and_then(|name| self.by_name(&name).transpose());
+                let refused = if path.exists() { Error::IsFile(path) } else { Error::NoMatch(text.into()) };
+                return Ok(image.ok_or(refused)??.id);
+            }
+        };
         if self.image_directory(&id).exists() { Ok(id) } else { Err(Error::NoSuchId(text.into())) }
-    }
-
-    /// The image of a name, `NAME[:VERSION]`; of several the one imported last.
-    pub fn by_name(&self, text: &str) -> Result<Image, Error> {
-        let (name, version) = match text.split_once(':') {
-            Some((name, version)) => (name, Some(version)),
-            None => (text, None),
-        };
-        let matches = |image: &Image| {
-            let manifest = &image.manifest;
-            manifest.name.as_str() == name && version.is_none_or(|v| manifest.label("version") == Some(v))
-        };
-        let mut images: Vec<Image> = self.list()?.into_iter().filter(matches).collect();
-        images.sort_by_key(|image| image.imported().unwrap_or(SystemTime::UNIX_EPOCH));
-        images.pop().ok_or_else(|| Error::NoMatch(text.into()))
     }
 
     fn ids(&self) -> Result<Vec<ImageId>, Error> {

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::values;
 use super::{ListFlags, PrettyPrint};
 
-// What to do with the images of the store. IMAGE is an ID, the beginning of one, or a name, NAME[:VERSION].
+// What to do with the images of the store. IMAGE is an ID, the beginning of one, or a name, NAME[:VERSION][,LABEL=VALUE...].
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum ImageCommand {
     /// List images

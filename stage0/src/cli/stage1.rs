@@ -1,8 +1,10 @@
 //! Which stage1 a pod gets: one of rkt's own, or an image of anybody's that speaks the interface.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
+
+use crate::image_name::{ImageName, ImageReference, local_file};
 
 /// The isolation, of rkt's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -41,8 +43,8 @@ pub enum Stage1Choice {
 pub enum Stage1Image {
     /// A file of the host.
     File(PathBuf),
-    /// The store, by its name, `NAME[:VERSION]`.
-    Name(String),
+    /// The store, by its name.
+    Name(ImageName),
     /// The store, by its ID or the beginning of one.
     Id(String),
     /// The directory of stage1 images that is configured, by the file's name.
@@ -64,7 +66,7 @@ pub struct Stage1Flags {
     /// image of a stage1, by its path or its name in the store; what is configured by default, or nspawn
     #[arg(long, value_name = "kvm|nspawn|fly|IMAGE", value_parser = choice)]
     stage1: Option<Stage1Choice>,
-    /// An image of a stage1 in the store, by its name: NAME[:VERSION]
+    /// An image of a stage1 in the store, by its name: NAME[:VERSION][,LABEL=VALUE...]
     #[arg(long, value_name = "NAME", value_parser = by_name)]
     stage1_name: Option<Stage1Choice>,
     /// An image of a stage1, by its path
@@ -90,33 +92,24 @@ impl Stage1Flags {
     }
 }
 
-/// One of ours, or upstream's guess at what a word without a scheme is (rkt/image/common.go, `guessAppcOrPath`).
+/// One of ours, or what the word means elsewhere.
 fn choice(text: &str) -> Result<Stage1Choice, String> {
     if let Some(ours) = Stage1::named(text) {
         return Ok(Stage1Choice::Ours(ours));
     }
-    if text.starts_with("sha512-") {
-        return by_id(text);
-    }
-    if text.contains("://") {
-        return by_url(text);
-    }
-    let path = Path::new(text);
-    let is_file = path.is_absolute() || path.is_file();
-    let is_name = text.contains(':');
-    if is_file || !is_name && (text.contains("./") || text.ends_with(".aci")) {
-        by_path(text)
-    } else {
-        by_name(text)
-    }
+    Ok(Stage1Choice::Image(match ImageReference::parse(text).map_err(|error| error.to_string())? {
+        ImageReference::Id(id) => Stage1Image::Id(id),
+        ImageReference::File(path) => Stage1Image::File(path),
+        ImageReference::Name(name) => Stage1Image::Name(name),
+    }))
 }
 
 fn by_name(text: &str) -> Result<Stage1Choice, String> {
-    match Stage1::named(text) {
-        _ if text.is_empty() => Err("it must be the name of an image".into()),
-        Some(ours) => Ok(Stage1Choice::Ours(ours)),
-        None => Ok(Stage1Choice::Image(Stage1Image::Name(text.into()))),
+    if let Some(ours) = Stage1::named(text) {
+        return Ok(Stage1Choice::Ours(ours));
     }
+    let name = ImageName::parse(text).map_err(|error| error.to_string())?;
+    Ok(Stage1Choice::Image(Stage1Image::Name(name)))
 }
 
 fn by_path(text: &str) -> Result<Stage1Choice, String> {
@@ -145,19 +138,8 @@ fn from_directory(text: &str) -> Result<Stage1Choice, String> {
 }
 
 fn by_url(text: &str) -> Result<Stage1Choice, String> {
-    Ok(Stage1Choice::Image(Stage1Image::File(local_file(text)?)))
-}
-
-/// The path that a URL of this host means. Nothing in it is quoted, as it is with upstream.
-pub fn local_file(url: &str) -> Result<PathBuf, String> {
-    match url.split_once("://") {
-        Some(("file", path)) if path.starts_with('/') => Ok(path.into()),
-        Some(("file", _)) => Err(format!("{url} is not the URL of a file of this host, file:///PATH")),
-        Some(("http" | "https" | "docker", _)) => Err(format!(
-            "{url} is in the network, and fetching from there is not there yet: download it, and give its path"
-        )),
-        _ => Err(format!("{url} is not a URL of the form file:///PATH")),
-    }
+    let path = local_file(text).map_err(|error| error.to_string())?;
+    Ok(Stage1Choice::Image(Stage1Image::File(path)))
 }
 
 #[cfg(test)]
@@ -167,6 +149,7 @@ mod tests {
     #[test]
     fn what_a_word_means() {
         let image = |image| Ok(Stage1Choice::Image(image));
+        let name = |text| image(Stage1Image::Name(ImageName::parse(text).unwrap()));
         let home = tempfile::tempdir().unwrap();
         let there = home.path().join("stub");
         std::fs::write(&there, "").unwrap();
@@ -174,9 +157,8 @@ mod tests {
         for (text, expected) in [
             ("kvm", Ok(Stage1Choice::Ours(Stage1::Kvm))),
             ("rkt/stage1-fly", Ok(Stage1Choice::Ours(Stage1::Fly))),
-            ("example.com/stub", image(Stage1Image::Name("example.com/stub".into()))),
-            ("example.com/stub:1", image(Stage1Image::Name("example.com/stub:1".into()))),
-            ("example.com/./stub:1", image(Stage1Image::Name("example.com/./stub:1".into()))),
+            ("example.com/stub", name("example.com/stub")),
+            ("example.com/stub:1", name("example.com/stub:1")),
             ("./stub", image(Stage1Image::File("./stub".into()))),
             ("stub.aci", image(Stage1Image::File("stub.aci".into()))),
             (there, image(Stage1Image::File(there.into()))),
@@ -186,20 +168,6 @@ mod tests {
             assert_eq!(choice(text), expected, "{text}");
         }
         assert!(choice("").is_err());
-    }
-
-    #[test]
-    fn urls_of_this_host_only() {
-        for (url, word) in [
-            ("https://example.com/a.aci", "not there yet"),
-            ("docker://busybox", "not there yet"),
-            ("file://host/a.aci", "file:///PATH"),
-            ("ftp://a", "file:///PATH"),
-            ("/a", "file:///PATH"),
-        ] {
-            let error = by_url(url).unwrap_err();
-            assert!(error.contains(word) && error.contains(url), "{error}");
-        }
     }
 
     #[test]

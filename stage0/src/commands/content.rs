@@ -20,6 +20,7 @@ use pod::users::{COUNT, UserRange};
 use super::import::{check_stored, import};
 use crate::cli::{AppArguments, Globals, PodFlags, PodLine, Stage1};
 use crate::host::{Erofs, Kernel};
+use crate::image_name::ImageReference;
 use crate::pods::create::{AppImage, NewPod, Tree};
 use crate::pods::environment::PodEnvironment;
 use crate::pods::manifest::{Source, generate, runtime_app};
@@ -217,14 +218,17 @@ fn find(
 ) -> Result<Image, Box<dyn Error>> {
     let text = app.image.as_str();
     let (signature, pull) = (app.flags.signature.as_deref(), line.flags.pull.policy());
-    if text.starts_with("sha512-") {
-        check_stored(text, signature, pull)?;
-        return Ok(store.by_id(text)?);
-    }
-    if !Path::new(text).exists() {
-        check_stored(text, signature, pull)?;
-        return Ok(store.by_name(text)?);
-    }
+    let path = match ImageReference::parse(text)? {
+        ImageReference::File(path) => path,
+        ImageReference::Id(id) => {
+            check_stored(text, signature, pull)?;
+            return Ok(store.by_id(&id)?);
+        }
+        ImageReference::Name(name) => {
+            check_stored(text, signature, pull)?;
+            return Ok(store.named(&name)?);
+        }
+    };
     let PodFlags { private_users, volume, .. } = &line.flags;
     let mut accept = |id: &ImageId, manifest: &ImageManifest, erofs: &Path| {
         let runtime = runtime_app(Source { id, manifest }, app, environment, &line.mounts)?;
@@ -235,7 +239,7 @@ fn find(
         alone.volumes = volume.clone();
         check_programs(&alone, &plan_of(&alone, stage1, *private_users, Running::ANY)?, &[(text, erofs)])
     };
-    import(globals, store, Path::new(text), signature, &mut accept)
+    import(globals, store, &path, signature, &mut accept)
 }
 
 /// Everything that the stage1 would refuse, before anything is made; the SELinux label of containers' files, if it is needed. The

@@ -1,7 +1,6 @@
 //! `rkt fetch` and `rkt image list`.
 
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -11,6 +10,7 @@ use serde::{Serialize, Serializer};
 use super::import::import;
 use super::{Outcome, status, table};
 use crate::cli::{FetchFlags, Globals, ImageField, ImageListFlags, Order};
+use crate::image_name::ImageReference;
 use crate::render;
 use crate::store::{self, Image, Store};
 
@@ -18,6 +18,13 @@ use crate::store::{self, Image, Store};
 #[derive(Debug, thiserror::Error)]
 #[error("--signature is one image's: fetch them one by one")]
 struct SeveralSigned;
+
+/// What would have to be found by its name.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "there is no file or directory {0}, and finding images by name in the network is not there yet: download it, and give its path"
+)]
+struct NotAFile(String);
 
 /// Imports images and prints their IDs.
 pub fn fetch(globals: &Globals, FetchFlags { images, signature, full, .. }: &FetchFlags) -> Outcome {
@@ -28,11 +35,14 @@ pub fn fetch(globals: &Globals, FetchFlags { images, signature, full, .. }: &Fet
     let mut out = std::io::stdout().lock();
     let mut held = store.hold()?;
     for image in images {
-        let path = Path::new(image);
-        if !path.exists() {
-            return Err(store::Error::NoSuchFile(image.clone()).into());
-        }
-        let imported = import(globals, &store, path, signature.as_deref(), &mut |_, _, _| Ok(()))?;
+        let path = match ImageReference::parse(image)? {
+            ImageReference::File(path) if path.exists() => path,
+            ImageReference::File(path) => {
+                return Err(store::Error::NoSuchFile(path.display().to_string()).into());
+            }
+            ImageReference::Id(_) | ImageReference::Name(_) => return Err(NotAFile(image.clone()).into()),
+        };
+        let imported = import(globals, &store, &path, signature.as_deref(), &mut |_, _, _| Ok(()))?;
         // The first import makes the store.
         if held.is_none() {
             held = store.hold()?;

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use pod::abi::Interface;
 use pod::image_manifest::ImageManifest;
 
-use crate::cli::{Globals, Stage1Image, local_file};
-use crate::store::{self, Image, Store};
+use crate::cli::{Globals, Stage1Image};
+use crate::image_name::{ImageName, local_file};
+use crate::store::{Image, Store};
 use crate::{commands, config};
 
 /// Where stage1 images are unless the configuration says otherwise. What is there needs no signature: it is installed as rkt is.
@@ -37,7 +38,7 @@ pub fn find(
 ) -> Result<(Image, Interface), Box<dyn Error>> {
     let image = match wanted {
         Stage1Image::Id(id) => store.by_id(id)?,
-        Stage1Image::Name(name) => by_name(store, name)?.ok_or_else(|| NotFound::Name(name.clone()))?,
+        Stage1Image::Name(name) => store.by_name(name)?.ok_or_else(|| NotFound::Name(name.to_string()))?,
         Stage1Image::File(path) => import(globals, store, path)?,
         Stage1Image::Installed(file) => installed(globals, store, file)?,
         Stage1Image::Configured { name, location } => {
@@ -46,13 +47,6 @@ pub fn find(
     };
     let interface = Interface::of(&image.manifest)?;
     Ok((store.rendered(image)?, interface))
-}
-
-fn by_name(store: &Store, name: &str) -> Result<Option<Image>, store::Error> {
-    match store.by_name(name) {
-        Err(store::Error::NoMatch(_)) => Ok(None),
-        found => found.map(Some),
-    }
 }
 
 fn installed(globals: &Globals, store: &Store, file: &Path) -> Result<Image, Box<dyn Error>> {
@@ -69,7 +63,7 @@ fn configured(
     location: Option<&str>,
 ) -> Result<Image, Box<dyn Error>> {
     if let Some(name) = name
-        && let Some(image) = by_name(store, name)?
+        && let Some(image) = store.by_name(&ImageName::parse(name)?)?
     {
         return Ok(image);
     }
@@ -77,7 +71,7 @@ fn configured(
     let location = location.ok_or_else(|| NotFound::NoLocation(shown.into()))?;
     let path = match location.starts_with('/') {
         true => PathBuf::from(location),
-        false => local_file(location).map_err(|why| NotFound::Location(shown.into(), why))?,
+        false => local_file(location).map_err(|why| NotFound::Location(shown.into(), why.to_string()))?,
     };
     let image = import(globals, store, &path)?;
     let version = image.manifest.label("version").unwrap_or_default();

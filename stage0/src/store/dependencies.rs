@@ -7,6 +7,7 @@ use pod::image_manifest::{Dependency, ImageManifest};
 use pod::types::ImageId;
 
 use super::{Error, Image, Store};
+use crate::image_name::ImageName;
 
 /// The longest way down from an image; one that depends on itself is found first.
 const MAX_DEPTH: usize = 64;
@@ -86,25 +87,23 @@ impl Store {
 
     /// The image of the store that a dependency means: of several the one imported last.
     fn matching(&self, dependency: &Dependency) -> Result<Option<Image>, Error> {
-        let candidates = match &dependency.image_id {
+        let wanted = wanted(dependency);
+        match &dependency.image_id {
+            None => self.by_name(&wanted),
             Some(id) => match self.by_id(id) {
-                Err(Error::NoSuchId(_)) => Vec::new(),
-                found => vec![found?],
+                Err(Error::NoSuchId(_)) => Ok(None),
+                found => Ok(Some(found?).filter(|image| wanted.fits(&image.manifest))),
             },
-            None => self.list()?,
-        };
-        let fits = |image: &Image| {
-            image.manifest.name == dependency.image_name
-                && dependency.labels.iter().all(|label| image.manifest.labels.contains(label))
-        };
-        let candidates = candidates.into_iter().filter(fits);
-        Ok(candidates.max_by_key(|image| image.imported().unwrap_or(std::time::SystemTime::UNIX_EPOCH)))
+        }
     }
 }
 
-/// A dependency as people write it: `NAME`, its labels, its ID.
+fn wanted(dependency: &Dependency) -> ImageName {
+    ImageName { name: dependency.image_name.clone(), labels: dependency.labels.clone() }
+}
+
+/// A dependency as people write it.
 fn text(dependency: &Dependency) -> String {
-    let labels = dependency.labels.iter().map(|label| format!(",{}={}", label.name, label.value));
-    let id = dependency.image_id.iter().map(|id| format!(" ({id})"));
-    std::iter::once(dependency.image_name.to_string()).chain(labels).chain(id).collect()
+    let id = dependency.image_id.as_ref().map(|id| format!(" ({id})"));
+    format!("{}{}", wanted(dependency), id.unwrap_or_default())
 }

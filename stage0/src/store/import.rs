@@ -43,6 +43,7 @@ impl Store {
             return Ok(image);
         }
         self.make_directories()?;
+        let _held = self.hold()?;
         let workspace = self.root.join("tmp").join(key.as_str());
         let workspace = Workspace::acquire(workspace.clone()).map_err(Error::io("lock", &workspace))?;
         // Another process may have imported it while we waited.
@@ -131,6 +132,7 @@ impl Store {
     /// Gives a rendered image its place; whoever was first wins, with the same content.
     fn commit(&self, workspace: &Workspace, rendered: Rendered) -> Result<Image, Error> {
         let directory = self.image_directory(&rendered.id);
+        self.note_name(&rendered.id, &rendered.manifest.name)?;
         match workspace.rename(&directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 Err(Error::io("create", &directory)(error))

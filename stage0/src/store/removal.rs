@@ -16,6 +16,7 @@ impl Store {
     pub fn remove(&self, id: &ImageId, used: &HashSet<ImageId>) -> Result<(), Error> {
         self.discard(&self.image_directory(id), "image", id)?;
         self.forget_rendered(id)?;
+        self.forget_names()?;
         self.remove_tree(id, used)
     }
 
@@ -38,6 +39,7 @@ impl Store {
             }
         }
         self.collect_rendered(grace)?;
+        self.forget_names()?;
         for id in self.ids_in(&self.root.join("trees"))? {
             self.remove_tree(&id, used)?;
         }

@@ -152,7 +152,7 @@ fn which_image_is_meant() {
     world.fetch("base", version("3"), &["three"]);
     assert_eq!(world.render(&newest), files(&[("three", "base")]));
     let other = world.fetch("other", dependency(version("9")), &[]);
-    world.refused(&other, &["example.com/other", "example.com/base,version=9", "not in the store"]);
+    world.refused(&other, &["example.com/other", "example.com/base:9", "not in the store"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use crate::archive::{Archive, gzip};
+use crate::archive::{Archive, MANIFEST, gzip};
 use crate::host::{Host, finished, is_root};
 
 #[test]
@@ -67,6 +67,65 @@ fn images_by_id_and_name() {
     host.rkt(&["run", "example.com/test:v9"]).refused(&["example.com/test:v9", "matches nothing"]);
     let list = host.rkt(&["image", "list", "--full", "--no-legend"]).success().stdout;
     assert!(list.starts_with(id.trim()) && list.contains("example.com/test"), "{list}");
+}
+
+/// Imports an image of a name and a version.
+fn fetch(host: &Host, name: &str, version: &str) -> String {
+    let version_label = format!(r#""amd64"}},{{"name":"version","value":"{version}"}}"#);
+    let manifest = MANIFEST.replace("example.com/test", name).replace(r#""amd64"}"#, &version_label);
+    let path = host.image(&format!("{}-{version}", name.replace('/', "-")), &Archive::aci(&manifest).end());
+    host.rkt(&["fetch", &path]).success().stdout.trim().to_owned()
+}
+
+#[test]
+fn names_lead_to_images() {
+    let host = Host::new();
+    let one = fetch(&host, "example.com/a", "1");
+    let two = fetch(&host, "example.com/a", "2");
+    let other = fetch(&host, "example.com/b", "1");
+    let manifest_of = |image: &str| host.rkt(&["image", "cat-manifest", image]).success().stdout;
+    for (name, id) in [
+        ("example.com/a:1", &one),
+        ("example.com/a,version=1", &one),
+        ("example.com/a:2,os=linux,arch=amd64", &two),
+        ("example.com/a", &two),
+        ("example.com/b", &other),
+    ] {
+        assert_eq!(manifest_of(name), manifest_of(id), "{name}");
+    }
+    for (name, word) in [
+        ("example.com/a:3", "matches nothing"),
+        ("example.com/a:1,os=plan9", "matches nothing"),
+        ("example.com/c", "matches nothing"),
+        ("example.com/a:1,version=2", "twice"),
+        ("docker://a", "not there yet"),
+        ("/etc/passwd", "is a file"),
+    ] {
+        host.rkt(&["image", "cat-manifest", name]).refused(&[word]);
+    }
+    fs::create_dir_all(host.data().join("example.com/b")).unwrap();
+    let mut command = host.command(&["image", "cat-manifest", "example.com/b"]);
+    assert_eq!(
+        finished(command.current_dir(host.data()).output().unwrap()).success().stdout,
+        manifest_of(&other)
+    );
+    let names = host.data().join("cas/names");
+    let count =
+        || fs::read_dir(&names).unwrap().map(|name| fs::read_dir(name.unwrap().path()).unwrap().count());
+    assert_eq!((count().count(), count().sum::<usize>()), (2, 3));
+    // A name without its image is none, and goes with the next that is removed.
+    fs::remove_dir_all(host.data().join("cas/images").join(&two)).unwrap();
+    assert_eq!(manifest_of("example.com/a"), manifest_of(&one));
+    host.rkt(&["image", "rm", "example.com/b"]).success();
+    assert_eq!((count().count(), count().sum::<usize>()), (1, 1));
+    // A store from before there were names.
+    fs::remove_dir_all(&names).unwrap();
+    assert_eq!(manifest_of("example.com/a:1"), manifest_of(&one));
+    assert_eq!(count().sum::<usize>(), 1);
+    fs::remove_dir_all(&names).unwrap();
+    let new = fetch(&host, "example.com/c", "1");
+    assert_eq!(manifest_of("example.com/a:1"), manifest_of(&one));
+    assert_eq!(manifest_of("example.com/c"), manifest_of(&new));
 }
 
 #[test]
