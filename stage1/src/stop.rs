@@ -1,11 +1,11 @@
 //! The `stop` entrypoint: tells the pod's parent to end the pod, as its caller could by a signal.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::pod::abi::{PodDirectory, StopArguments};
 use nix::errno::Errno;
@@ -22,9 +22,35 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub fn stop(arguments: impl Iterator<Item = String>) -> Result<(), Error> {
     let arguments = StopArguments::parse(arguments)
         .map_err(|source| Error::Pod { what: "cannot carry out these arguments".into(), source })?;
-    let (_, pidfd) = living_parent(&PodDirectory::new("."), arguments.uuid, "stopped")?;
+    let Some(pidfd) = parent_or_end(&PodDirectory::new("."), arguments.uuid)? else { return Ok(()) };
     let signal = if arguments.force { Signal::SIGKILL } else { Signal::SIGTERM };
     send(&pidfd, signal).map_err(|source| Error::System { action: "signal the pod's parent", source })
+}
+
+/// The pod's parent; `None` if the pod has ended meanwhile, which is what was wanted.
+fn parent_or_end(directory: &PodDirectory, uuid: Uuid) -> Result<Option<OwnedFd>, Error> {
+    let deadline = Instant::now() + ATTEMPTS * PAUSE;
+    loop {
+        match living_parent(directory, uuid, "stopped") {
+            Ok((_, pidfd)) => return Ok(Some(pidfd)),
+            Err(Error::NoParent { .. }) if has_ended(directory)? => return Ok(None),
+            // A process that ends closes its files one by one.
+            Err(Error::NoParent { .. }) if Instant::now() < deadline => {}
+            Err(error) => return Err(error),
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Whether nobody holds the lock that whoever runs the pod has.
+fn has_ended(directory: &PodDirectory) -> Result<bool, Error> {
+    let path = directory.path();
+    let lock = File::open(path).map_err(Error::file("open", path))?;
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(source)) => Err(Error::file("lock", path)(source)),
+    }
 }
 
 /// The pod's parent, by its number and as a descriptor; if there is none the pod cannot be `done` so.
@@ -98,7 +124,6 @@ fn is_exclusive_lock(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
 
     #[test]
     fn who_holds_the_lock() {
@@ -114,6 +139,27 @@ mod tests {
         assert!(!holds_lock(own, other.path()).unwrap());
         assert!(!holds_lock(1, home.path()).unwrap());
         assert!(!holds_lock(i32::MAX, home.path()).unwrap(), "no such process");
+    }
+
+    #[test]
+    fn a_pod_that_ends_meanwhile_is_stopped() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = PodDirectory::new(home.path());
+        fs::write(directory.ppid(), format!("{}\n", i32::MAX)).unwrap();
+        assert!(parent_or_end(&directory, Uuid::nil()).unwrap().is_none());
+        // Its parent is about to close its files.
+        let lock = File::open(home.path()).unwrap();
+        lock.lock().unwrap();
+        std::thread::scope(|scope| {
+            let found = scope.spawn(|| parent_or_end(&directory, Uuid::nil()).map(|parent| parent.is_none()));
+            std::thread::sleep(3 * PAUSE);
+            assert!(!found.is_finished());
+            lock.unlock().unwrap();
+            assert!(found.join().unwrap().unwrap());
+        });
+        lock.lock().unwrap();
+        fs::write(directory.ppid(), format!("{}\n", std::process::id())).unwrap();
+        assert!(parent_or_end(&directory, Uuid::nil()).unwrap().is_some());
     }
 
     #[test]
