@@ -24,6 +24,7 @@ mod cleanup;
 mod clock;
 mod combined;
 mod confinement;
+mod crash;
 mod disk;
 mod enter;
 mod errors;

@@ -99,23 +99,32 @@ impl Host {
     }
 }
 
-impl Drop for Host {
-    fn drop(&mut self) {
+impl Host {
+    /// Collects the pods, of which nothing may be left; what is left stops the test. None of them may run, but what was killed
+    /// just now takes a moment to end.
+    pub fn leaves_nothing(&self) {
         let uuids: Vec<String> = self.pods().iter().map(|pod| file_name(pod)).collect();
-        let collected = self.collect_garbage();
-        if std::thread::panicking() {
-            return;
-        }
-        collected.success();
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
+            Process::start(self.rkt().args(["gc", "--grace-period=0s", "--expire-prepared=0s"]))
+                .finish()
+                .success();
             let left = leftovers(self.path(), &uuids);
             if left.is_empty() && self.pods().is_empty() {
                 return;
             }
-            // The kernel takes a moment to take a killed process's mounts down.
             assert!(Instant::now() < deadline, "left behind: {left:#?} {:?}", self.pods());
             std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.collect_garbage();
+        } else {
+            self.leaves_nothing();
         }
     }
 }

@@ -9,7 +9,8 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::world::{World, bridge, left, ptp};
-use crate::harness::{Process, stage1};
+use crate::crash::{Points, Scenario, Victims};
+use crate::harness::{BUSYBOX, Process, stage1};
 
 fn wait_for(what: impl Fn() -> bool) {
     for _ in 0..2000 {
@@ -179,5 +180,27 @@ fn a_start_that_is_killed() {
         assert!(!left().is_empty(), "there is something to collect");
         world.gc().success();
         assert_eq!(left(), Vec::<String>::new());
+    });
+}
+
+/// However far the pod's parent has come, and whatever plugins it leaves running.
+#[test]
+fn a_parent_that_is_killed_at_any_point() {
+    World::run(|world| {
+        world.configure("10-lan.conf", &bridge("lan", "10.9.0.0/28"));
+        let begin = || {
+            let mut command = world.command("--net=lan", BUSYBOX);
+            command.arg("--exec=/bin/true");
+            ((), command)
+        };
+        let points = if stage1() == "nspawn" { Points::All } else { Points::Some(6) };
+        let scenario = Scenario { name: "run --net, its parent", victims: Victims::First, points };
+        scenario.crash(begin, |(), when| {
+            println!("{when}");
+            wait_for(|| {
+                world.gc().success();
+                left().is_empty() && world.host.pods().is_empty()
+            });
+        });
     });
 }
