@@ -86,6 +86,7 @@ impl Cgroups {
         let whole = whole.map(|limits| AppCgroup { limits, devices: None });
         let all: Vec<_> = apps.iter().copied().chain(whole).collect();
         let required = |controller: &&'static str| all.iter().any(|app| requires(app, controller));
+        record(directory, &place::candidates(&layout, &name))?;
         let (places, evacuation) = place::find(&layout, &controllers, required, &name)?;
         let directories: Vec<PathBuf> = places.iter().map(|place| place.parent.join(&name)).collect();
         let mut cgroups = Self {
@@ -99,7 +100,6 @@ impl Cgroups {
             homes: Vec::new(),
         };
         cgroups.check(&all)?;
-        cgroups.record(directory)?;
         if let Some(AppCgroup { limits, .. }) = whole {
             cgroups.places.iter().try_for_each(|place| limit_pod(place, &cgroups.name, limits))?;
         }
@@ -164,13 +164,13 @@ impl Cgroups {
     pub fn oom_kills(&self, app: &AcName) -> Option<OomKills> {
         statistics::oom_kills(&|file| read(&self.directories, Some(app), file))
     }
+}
 
-    /// Says where the cgroups will be before they are, so that a crash leaves none that nobody knows of.
-    fn record(&self, directory: &PodDirectory) -> Result<(), Error> {
-        let path = directory.path().join(RECORD);
-        let lines: String = self.directories.iter().map(|line| format!("{}\n", line.display())).collect();
-        fs::write(&path, lines).map_err(Error::file("write", &path))
-    }
+/// Says where the cgroups may be before any is, so that a crash leaves none that nobody knows of.
+fn record(directory: &PodDirectory, candidates: &[PathBuf]) -> Result<(), Error> {
+    let path = directory.path().join(RECORD);
+    let lines: String = candidates.iter().map(|line| format!("{}\n", line.display())).collect();
+    fs::write(&path, lines).map_err(Error::file("write", &path))
 }
 
 impl Drop for Cgroups {

@@ -41,6 +41,22 @@ const IO: &str = "io";
 /// Not an app's name: those have no underscores.
 const REFUGE: &str = "_parent";
 
+/// Everywhere that [`find`] may make a cgroup `pod`.
+pub fn candidates(layout: &Layout, pod: &str) -> Vec<PathBuf> {
+    let places = layout.hierarchies.iter().flat_map(|hierarchy| match hierarchy.version {
+        Version::V1 => vec![hierarchy.own.as_path()],
+        Version::V2 => hierarchy.candidates().collect(),
+    });
+    places.map(|place| place.join(pod)).collect()
+}
+
+impl Hierarchy {
+    /// This process's own cgroup, and those above it, from the inside out.
+    fn candidates(&self) -> impl Iterator<Item = &Path> {
+        self.own.ancestors().take_while(|cgroup| cgroup.starts_with(&self.top))
+    }
+}
+
 /// The places for cgroups with these controllers; those without a place are in none. A `required` one is worth a place
 /// that the others are not available in.
 pub fn find(
@@ -85,8 +101,7 @@ fn find_v2(
     controllers: &[&'static str],
     pod: &str,
 ) -> Result<Option<(PathBuf, Option<Evacuation>)>, Error> {
-    let candidates = hierarchy.own.ancestors().take_while(|cgroup| cgroup.starts_with(&hierarchy.top));
-    for cgroup in candidates {
+    for cgroup in hierarchy.candidates() {
         if enable(cgroup, controllers).is_ok() {
             let pod_cgroup = cgroup.join(pod);
             return prepare(&pod_cgroup, controllers).map(|()| Some((cgroup.to_owned(), None)));
@@ -242,6 +257,24 @@ mod tests {
         fs::write(own.join("cgroup.procs"), "7\n").unwrap();
         assert!(enable(&own, &["cpu"]).is_ok() && enable(&own, &["pids"]).is_err(), "it has processes");
         assert!(enable(top.path(), &["pids"]).is_ok());
+    }
+
+    #[test]
+    fn wherever_a_cgroup_may_be_is_known_before_it_is_made() {
+        let top = tempfile::tempdir().unwrap();
+        let own = top.path().join("user/own");
+        fs::create_dir_all(&own).unwrap();
+        for cgroup in own.ancestors().take(3) {
+            fs::write(cgroup.join("cgroup.subtree_control"), "cpu").unwrap();
+        }
+        let path = |path: &Path| path.to_str().unwrap().to_owned();
+        let v2 = Hierarchy { top: path(top.path()).into(), ..hierarchy(Version::V2, &[], &path(&own)) };
+        let layout =
+            Layout { hierarchies: vec![hierarchy(Version::V1, &["rw", "memory"], "/nowhere/b"), v2] };
+        let candidates = candidates(&layout, "rkt-x");
+        assert_eq!(candidates.first().unwrap(), Path::new("/nowhere/b/rkt-x"));
+        assert_eq!(candidates.last().unwrap(), &top.path().join("rkt-x"));
+        assert_eq!(candidates.len(), 4);
     }
 
     #[test]
