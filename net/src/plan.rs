@@ -33,6 +33,8 @@ pub enum Message {
     Link(LinkMessage),
     /// Adds an address to an interface.
     Address(AddressMessage),
+    /// Removes an address from an interface.
+    NoAddress(AddressMessage),
     /// Adds a route.
     Route(RouteMessage),
 }
@@ -48,8 +50,15 @@ pub struct Link {
     pub mac: Option<MacAddress>,
     /// Its largest packet in bytes.
     pub mtu: Option<u32>,
-    /// Whether it is a program's, as taps are.
-    pub is_tap: bool,
+    /// What else it is, if it is a program's.
+    pub tap: Option<Tap>,
+}
+
+/// An interface whose other end is a program's (linux/if_tun.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tap {
+    /// Whether it takes several programs, which have to ask for that.
+    pub multi_queue: bool,
 }
 
 /// The loopback interface's number in every network namespace (the kernel's `LOOPBACK_IFINDEX`).
@@ -109,6 +118,12 @@ pub(crate) fn set_mtu(index: u32, name: impl fmt::Display, mtu: u32) -> Request 
     set_link(format!("set the MTU of {name} to {mtu}"), message)
 }
 
+pub(crate) fn set_mac(index: u32, name: impl fmt::Display, mac: MacAddress) -> Request {
+    let mut message = link(index);
+    message.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+    set_link(format!("set the MAC address of {name} to {mac}"), message)
+}
+
 pub(crate) fn set_up(index: u32, name: impl fmt::Display) -> Request {
     let mut message = link(index);
     message.header.flags = LinkFlags::Up;
@@ -145,6 +160,19 @@ fn add_address(index: u32, interface: &Interface, address: IpNetwork) -> Request
         what: format!("add the address {address} to {}", interface.name),
         message: Message::Address(message),
         flags: NLM_F_CREATE | NLM_F_EXCL,
+    }
+}
+
+pub(crate) fn remove_address(index: u32, name: impl fmt::Display, address: IpNetwork) -> Request {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.family = family(address.address());
+    message.header.prefix_len = address.prefix();
+    message.attributes.push(AddressAttribute::Local(address.address()));
+    Request {
+        what: format!("remove the address {address} from {name}"),
+        message: Message::NoAddress(message),
+        flags: 0,
     }
 }
 
@@ -188,7 +216,7 @@ mod tests {
                 name: format!("eth{number}"),
                 mac: Some(MacAddress([2, 0, 0, 0, 0, number])),
                 mtu: None,
-                is_tap: false,
+                tap: None,
             })
             .collect()
     }

@@ -1,9 +1,13 @@
-//! The network cards of a VM: for each interface that the plugins have made in the pod's network namespace a tap beside it,
-//! which the machine has and which all packets are redirected to and from.
+//! The network cards of a VM, one for each interface that the plugins have made in the pod's network namespace. If it is a tap, the
+//! machine has it; else there is a tap beside it, which all packets are redirected to and from.
 
-use net::{InterfaceName, handover, redirect};
+use std::fs::File;
+
+use net::handover::Handover;
+use net::{InterfaceName, handover, line, redirect};
 use pod::guest_network::{GuestNetwork, MacAddress};
 use stage1::network::Network;
+use vmm::virtio::net::tap::Queues;
 use vmm::virtio::net::{NetConfig, Throttles, tap};
 
 use crate::error::Error;
@@ -26,12 +30,23 @@ pub fn attach(network: &Network, throttles: &Throttles) -> Result<NetworkCards, 
 fn attach_here(interfaces: &[InterfaceName], throttles: &Throttles) -> Result<NetworkCards, Error> {
     let mut cards = NetworkCards::default();
     for (number, handover) in handover::read(interfaces)?.into_iter().enumerate() {
-        let name = format!("tap{number}");
-        let tap = tap::open(&name)?;
-        redirect::join(&handover, &name)?;
+        let tap = tap_for(&handover, number)?;
         let MacAddress(mac) = handover.interface.mac;
         cards.host.push(NetConfig { tap, mac, throttles: throttles.clone() });
         cards.guest.interfaces.push(handover.interface);
     }
     Ok(cards)
+}
+
+/// The plugin's tap, or one of the machine's own that is joined to the plugin's interface.
+fn tap_for(handover: &Handover, number: usize) -> Result<File, Error> {
+    if let Some(made) = handover.tap {
+        line::leave_to_guest(handover)?;
+        let queues = if made.multi_queue { Queues::Many } else { Queues::One };
+        return Ok(tap::open(handover.interface.name.as_str(), queues)?);
+    }
+    let name = format!("tap{number}");
+    let tap = tap::open(&name, Queues::One)?;
+    redirect::join(handover, &name)?;
+    Ok(tap)
 }

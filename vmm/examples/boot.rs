@@ -60,7 +60,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, B
                 throttle: Throttle::default(),
             }),
             "--tap" => config.nets.push(NetConfig {
-                tap: net::tap::open(&value()?)?,
+                tap: net::tap::open(&value()?, net::tap::Queues::One)?,
                 mac: MAC,
                 throttles: net::Throttles::default(),
             }),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream, UdpSocket};
+use std::net::{Shutdown, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::world::{World, bridge};
-use super::{ADDRESS, assert_echoed};
+use super::{ADDRESS, assert_echoed, connect};
 use crate::harness::{Aci, LIMIT, Process, stage1};
 
 /// Runs `ip` in the test's network namespace.
@@ -35,18 +35,6 @@ fn both_versions_of_ip() {
         server.signal(Signal::SIGTERM);
         server.finish();
     });
-}
-
-/// A connection to a pod, which may need a moment to listen.
-fn connect(address: &str) -> TcpStream {
-    let end = Instant::now() + Duration::from_secs(60);
-    loop {
-        match TcpStream::connect(address) {
-            Ok(stream) => return stream,
-            Err(error) => assert!(Instant::now() < end, "nobody listens at {address}: {error}"),
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }
 
 /// So much that it goes in segments larger than the MTU, without checksums, wherever the two ends of a card can.

@@ -8,7 +8,7 @@ use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
 
 use super::super::testing::{Arena, Driver, Piece, Watched, drain};
-use super::tap::HEADER_BYTES;
+use super::tap::{HEADER_BYTES, Queues};
 use super::worker::{MAX_FRAME_BYTES, MAX_FRAMES_PER_CALL};
 use super::*;
 use crate::event_loop::HandlerError;
@@ -250,13 +250,16 @@ fn a_real_tap_carries_frames() {
         if unshare(CloneFlags::CLONE_NEWNET).is_err() {
             return;
         }
-        let tap = match tap::open("rkt-test") {
+        let tap = match tap::open("rkt-test", Queues::One) {
             Ok(tap) => tap,
             Err(tap::TapError::Open(_)) => return,
             Err(error) => panic!("{error}"),
         };
-        let second = tap::open("rkt-test").unwrap_err();
+        let second = tap::open("rkt-test", Queues::One).unwrap_err();
         assert!(second.to_string().contains("rkt-test"), "{second}");
+        let many = [(); 2].map(|()| tap::open("rkt-many", Queues::Many));
+        assert!(many.iter().all(Result::is_ok), "{many:?}");
+        assert!(tap::open("rkt-many", Queues::One).is_err(), "it is what it was made");
         let mut net = Net::new(NetConfig {
             tap: tap.try_clone().unwrap(),
             mac: [2, 0, 0, 0, 0, 1],
