@@ -53,6 +53,7 @@ fn handover(
         mac,
         name: name.clone(),
         mtu: link.mtu,
+        no_arp: link.no_arp,
         addresses: addresses.map(|address| address.network).collect(),
         routes,
     };
@@ -231,6 +232,7 @@ mod tests {
                 name: name.into(),
                 mac: Some(MacAddress([2, 0, 0, 0, 0, index as u8])),
                 mtu: Some(1400),
+                no_arp: false,
                 tap: (name == "eth1").then_some(Tap { multi_queue: true }),
             })
             .into();

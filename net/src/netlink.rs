@@ -7,7 +7,7 @@ use netlink_packet_core::{
     DecodeError, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
     NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlaBuffer, NlasIterator, parse_string, parse_u32,
 };
-use netlink_packet_route::link::LinkHeader;
+use netlink_packet_route::link::{LinkFlags, LinkHeader};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
 };
@@ -194,7 +194,9 @@ const IFLA_TUN_MULTI_QUEUE: u16 = 7;
 impl Told for Link {
     fn parse(payload: &[u8]) -> Result<Option<Self>, DecodeError> {
         let header = LinkHeader::parse(payload)?;
-        let mut link = Link { index: header.index, name: String::new(), mac: None, mtu: None, tap: None };
+        let no_arp = header.flags.contains(LinkFlags::Noarp);
+        let mut link =
+            Link { index: header.index, name: String::new(), mac: None, mtu: None, no_arp, tap: None };
         for attribute in attributes(payload, LINK_HEADER_BYTES) {
             let attribute = attribute?;
             match attribute.kind() {
@@ -301,6 +303,7 @@ mod tests {
                 mac,
                 name: name.parse().unwrap(),
                 mtu: Some(1400),
+                no_arp: false,
                 addresses: vec![v4.parse().unwrap(), v6.parse().unwrap()],
                 routes: Vec::new(),
             };
@@ -350,6 +353,7 @@ mod tests {
                 mac,
                 name: "three".parse().unwrap(),
                 mtu: None,
+                no_arp: false,
                 addresses: Vec::new(),
                 routes: vec![route],
             };

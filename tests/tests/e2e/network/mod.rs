@@ -4,6 +4,7 @@ mod kinds;
 mod leftovers;
 mod many;
 mod metadata;
+mod parts;
 mod port_forward;
 mod ports;
 mod taps;

@@ -18,7 +18,7 @@ ip link del line 2>/dev/null
 [ "$CNI_COMMAND" = ADD ] || exit 0
 {
     set -e
-    ip link add line type veth peer name up netns "$CNI_NETNS"
+    ip link add line type veth peer name inner netns "$CNI_NETNS"
     ip addr add 10.9.0.1/24 dev line
     ip link set line up
     inside ip tuntap add "$CNI_IFNAME" mode tap $flags
@@ -27,7 +27,7 @@ ip link del line 2>/dev/null
     inside ip -6 addr add fd00:9::77/64 dev "$CNI_IFNAME" nodad
     inside ip route add default via 10.9.0.1 dev "$CNI_IFNAME"
     inside ip link add bridge type bridge
-    inside ip link set up master bridge up
+    inside ip link set inner master bridge up
     inside ip link set "$CNI_IFNAME" master bridge
     inside ip link set bridge up
 } >&2
