@@ -8,6 +8,7 @@ mod parts;
 mod port_forward;
 mod ports;
 mod taps;
+mod vhost;
 mod world;
 
 use std::io::{Read, Write};
