@@ -271,11 +271,20 @@ fn the_kernel_moves_frames() {
             for _ in 0..2 {
                 drop(net.activate(driver.activation(net.features())).unwrap());
             }
-            let _served = net.activate(driver.activation(net.features())).unwrap();
+            let mut served = net.activate(driver.activation(net.features())).unwrap();
             driver.queues[TX].add(&[Piece::Read(0x20_0000, 100)]);
             driver.queues[TX].notify.write(1).unwrap();
             // The interface is down, so that the frame is lost, and its buffer returned.
             while drain(&mut driver.queues[TX]).is_empty() {
+                std::thread::yield_now();
+            }
+            // A driver that breaks the rules is told to reset the device.
+            let mut watched = Watched::default();
+            served.start(&mut watched).unwrap();
+            assert_eq!(watched.settle(served.as_mut()).unwrap(), 0);
+            driver.queues[TX].add(&[Piece::Read(1 << 40, 100)]);
+            driver.queues[TX].notify.write(1).unwrap();
+            while watched.settle(served.as_mut()).is_ok() {
                 std::thread::yield_now();
             }
         }
