@@ -20,12 +20,12 @@ use vmm::virtio::block::{Block, BlockConfig};
 use vmm::virtio::console::Console;
 use vmm::virtio::device::{ActivateError, Activation, DeviceKind, VirtioDevice};
 use vmm::virtio::fs::{Fs, FsConfig};
-use vmm::virtio::net::{Net, NetConfig};
+use vmm::virtio::net::{Mover, Net, NetConfig};
 use vmm::virtio::pmem::Pmem;
 use vmm::virtio::rng::Rng;
 use vmm::virtio::vsock::{Vsock, VsockConfig};
 
-use crate::machine::{HostEnd, Program, ROM_BYTES, ROM_START, run};
+use crate::machine::{HostEnd, Program, ROM_BYTES, ROM_START, memory, run};
 
 const DISK_BYTES: u64 = 32 << 10;
 
@@ -92,11 +92,13 @@ pub fn net(data: &[u8]) {
             let _full = wire.send(&frame[..frame.len().min(0x1_0000)]);
         };
         (
-            Box::new(Card(Net::new(NetConfig {
-                tap,
-                mac: [2, 0, 0, 0, 0, 1],
-                throttles: Default::default(),
-            }))),
+            Box::new(Card(
+                Net::new(
+                    NetConfig { tap, mac: [2, 0, 0, 0, 0, 1], mover: Mover::Vmm(Default::default()) },
+                    &memory(),
+                )
+                .expect("a card"),
+            )),
             Box::new(host),
         )
     });

@@ -16,12 +16,6 @@ pub enum Error {
         use --stage1=nspawn"
     )]
     NoEthernet(InterfaceName),
-    /// A plugin has made a tap, which is for a program.
-    #[error(
-        "the CNI plugins have made {0} a tap, which is not supported by --stage1=kvm yet: use a plugin that makes \
-        another kind of interface (bridge, ptp, macvlan)"
-    )]
-    TapOfPlugin(InterfaceName),
     /// The tap is not there.
     #[error("there is no tap {0} in the pod's network namespace")]
     NoTap(String),

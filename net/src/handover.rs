@@ -13,13 +13,15 @@ use pod::guest_network::{Interface, InterfaceName, IpNetwork, Route};
 
 use crate::Error;
 use crate::netlink::{Netlink, Told, attributes};
-use crate::plan::Link;
+use crate::plan::{Link, Tap};
 
 /// An interface of this network namespace, and what the guest's is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handover {
     /// The kernel's number of the one here.
     pub index: u32,
+    /// What it is, if the plugin has made a tap: then it is a machine's as it is, and nothing has to be joined to it.
+    pub tap: Option<Tap>,
     /// The guest's.
     pub interface: Interface,
 }
@@ -41,9 +43,6 @@ fn handover(
 ) -> Result<Handover, Error> {
     let link = links.iter().find(|link| link.name == name.as_str());
     let link = link.ok_or_else(|| Error::NoEthernet(name.clone()))?;
-    if link.is_tap {
-        return Err(Error::TapOfPlugin(name.clone()));
-    }
     let mac = link.mac.ok_or_else(|| Error::NoEthernet(name.clone()))?;
     let addresses = addresses.iter().filter(|address| address.interface == link.index);
     let routes = routes.iter().filter(|route| route.interface == link.index);
@@ -54,10 +53,11 @@ fn handover(
         mac,
         name: name.clone(),
         mtu: link.mtu,
+        no_arp: link.no_arp,
         addresses: addresses.map(|address| address.network).collect(),
         routes,
     };
-    Ok(Handover { index: link.index, interface })
+    Ok(Handover { index: link.index, tap: link.tap, interface })
 }
 
 /// An address that somebody has given to an interface.
@@ -232,7 +232,8 @@ mod tests {
                 name: name.into(),
                 mac: Some(MacAddress([2, 0, 0, 0, 0, index as u8])),
                 mtu: Some(1400),
-                is_tap: name == "eth1",
+                no_arp: false,
+                tap: (name == "eth1").then_some(Tap { multi_queue: true }),
             })
             .into();
         let addresses: Vec<KernelAddress> = [("192.0.2.5/24", ETH0), ("198.51.100.5/24", 8)]
@@ -242,13 +243,13 @@ mod tests {
             .map(|(to, prefix, gateway)| told(&route_message(to, prefix, gateway)).unwrap())
             .into();
         let found = |name: &str| handover(&name.parse().unwrap(), &links, &addresses, &routes);
-        let Handover { index, interface } = found("eth0").unwrap();
-        assert_eq!((index, interface.mac.0[5], interface.mtu), (ETH0, 7, Some(1400)));
+        let Handover { index, tap, interface } = found("eth0").unwrap();
+        assert_eq!((index, tap, interface.mac.0[5], interface.mtu), (ETH0, None, 7, Some(1400)));
         assert_eq!(interface.addresses, ["192.0.2.5/24".parse().unwrap()]);
         let destinations: Vec<String> =
             interface.routes.iter().map(|route| route.destination.to_string()).collect();
         assert_eq!(destinations, ["192.0.2.0/24", "0.0.0.0/0"], "the way to the gateway comes first");
-        assert!(matches!(found("eth1"), Err(Error::TapOfPlugin(_))));
+        assert_eq!(found("eth1").unwrap().tap, Some(Tap { multi_queue: true }));
         assert!(matches!(found("eth2"), Err(Error::NoEthernet(_))));
     }
 }

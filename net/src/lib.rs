@@ -4,7 +4,7 @@
 //! namespace. [`resolv_conf`] is what its apps learn of it.
 //!
 //! A guest is attached by what plugins have made in the pod's namespace: it takes over their interfaces' addresses and routes
-//! ([`handover`]), and the packets that come there ([`redirect`]).
+//! ([`handover`]), and the packets that come there ([`redirect`]), or the interface itself if it is a tap ([`line`]).
 //!
 //! [`configure`] gives a guest the interfaces that [`GuestNetwork`] describes; [`loopback_up`] is all that a pod without
 //! a network needs. What is to be done is computed as a list of [`plan::Request`]s, which one small executor sends.
@@ -12,6 +12,7 @@
 pub mod cni;
 pub mod error;
 pub mod handover;
+pub mod line;
 pub mod namespace;
 pub mod net_info;
 mod netlink;

@@ -7,14 +7,14 @@ use netlink_packet_core::{
     DecodeError, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
     NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlaBuffer, NlasIterator, parse_string, parse_u32,
 };
-use netlink_packet_route::link::LinkHeader;
+use netlink_packet_route::link::{LinkFlags, LinkHeader};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
 };
 
 use crate::Error;
 use crate::MacAddress;
-use crate::plan::{Link, Message, Request};
+use crate::plan::{Link, Message, Request, Tap};
 
 /// The largest datagram that the kernel answers with (its `NLMSG_GOODSIZE` for dumps into buffers of this size).
 const RECEIVE_BYTES: usize = 32 << 10;
@@ -140,6 +140,7 @@ fn parts(message: &Message) -> (u16, &dyn Emitable) {
     match message {
         Message::Link(message) => (libc::RTM_NEWLINK, message),
         Message::Address(message) => (libc::RTM_NEWADDR, message),
+        Message::NoAddress(message) => (libc::RTM_DELADDR, message),
         Message::Route(message) => (libc::RTM_NEWROUTE, message),
     }
 }
@@ -185,17 +186,24 @@ pub(crate) fn attributes(
 /// Bytes of a link message before its attributes (`struct ifinfomsg`).
 const LINK_HEADER_BYTES: usize = 16;
 
+/// The kind of taps (the kernel's `DRV_NAME` of tun.c), which comes before what is the kind's own.
+const TAP_KIND: &str = "tun";
+/// linux/if_link.h.
+const IFLA_TUN_MULTI_QUEUE: u16 = 7;
+
 impl Told for Link {
     fn parse(payload: &[u8]) -> Result<Option<Self>, DecodeError> {
         let header = LinkHeader::parse(payload)?;
-        let mut link = Link { index: header.index, name: String::new(), mac: None, mtu: None, is_tap: false };
+        let no_arp = header.flags.contains(LinkFlags::Noarp);
+        let mut link =
+            Link { index: header.index, name: String::new(), mac: None, mtu: None, no_arp, tap: None };
         for attribute in attributes(payload, LINK_HEADER_BYTES) {
             let attribute = attribute?;
             match attribute.kind() {
                 libc::IFLA_IFNAME => link.name = parse_string(attribute.value())?,
                 libc::IFLA_ADDRESS => link.mac = attribute.value().try_into().ok().map(MacAddress),
                 libc::IFLA_MTU => link.mtu = Some(parse_u32(attribute.value())?),
-                libc::IFLA_LINKINFO => link.is_tap = is_tap(attribute.value())?,
+                libc::IFLA_LINKINFO => link.tap = tap(attribute.value())?,
                 _ => {}
             }
         }
@@ -203,12 +211,25 @@ impl Told for Link {
     }
 }
 
-/// Whether the kind of an interface is that of taps (the kernel's `DRV_NAME` of tun.c).
-fn is_tap(information: &[u8]) -> Result<bool, DecodeError> {
+/// What the information on an interface says of a tap, if it is one.
+fn tap(information: &[u8]) -> Result<Option<Tap>, DecodeError> {
+    let (mut is_tap, mut multi_queue) = (false, false);
     for attribute in attributes(information, 0) {
         let attribute = attribute?;
-        if attribute.kind() == libc::IFLA_INFO_KIND {
-            return Ok(parse_string(attribute.value())? == "tun");
+        match attribute.kind() {
+            libc::IFLA_INFO_KIND => is_tap = parse_string(attribute.value())? == TAP_KIND,
+            libc::IFLA_INFO_DATA if is_tap => multi_queue = is_multi_queue(attribute.value())?,
+            _ => {}
+        }
+    }
+    Ok(is_tap.then_some(Tap { multi_queue }))
+}
+
+fn is_multi_queue(data: &[u8]) -> Result<bool, DecodeError> {
+    for attribute in attributes(data, 0) {
+        let attribute = attribute?;
+        if attribute.kind() == IFLA_TUN_MULTI_QUEUE {
+            return Ok(attribute.value() == [1]);
         }
     }
     Ok(false)
@@ -282,6 +303,7 @@ mod tests {
                 mac,
                 name: name.parse().unwrap(),
                 mtu: Some(1400),
+                no_arp: false,
                 addresses: vec![v4.parse().unwrap(), v6.parse().unwrap()],
                 routes: Vec::new(),
             };
@@ -331,6 +353,7 @@ mod tests {
                 mac,
                 name: "three".parse().unwrap(),
                 mtu: None,
+                no_arp: false,
                 addresses: Vec::new(),
                 routes: vec![route],
             };

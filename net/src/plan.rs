@@ -33,6 +33,8 @@ pub enum Message {
     Link(LinkMessage),
     /// Adds an address to an interface.
     Address(AddressMessage),
+    /// Removes an address from an interface.
+    NoAddress(AddressMessage),
     /// Adds a route.
     Route(RouteMessage),
 }
@@ -48,8 +50,17 @@ pub struct Link {
     pub mac: Option<MacAddress>,
     /// Its largest packet in bytes.
     pub mtu: Option<u32>,
-    /// Whether it is a program's, as taps are.
-    pub is_tap: bool,
+    /// Whether its neighbours have no Ethernet addresses to ask for.
+    pub no_arp: bool,
+    /// What else it is, if it is a program's.
+    pub tap: Option<Tap>,
+}
+
+/// An interface whose other end is a program's (linux/if_tun.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tap {
+    /// Whether it takes several programs, which have to ask for that.
+    pub multi_queue: bool,
 }
 
 /// The loopback interface's number in every network namespace (the kernel's `LOOPBACK_IFINDEX`).
@@ -75,6 +86,7 @@ pub fn configure(network: &GuestNetwork, links: &[Link]) -> Result<Vec<Request>,
         requests.extend(interface.mtu.map(|mtu| set_mtu(link.index, &interface.name, mtu)));
         requests
             .extend(interface.addresses.iter().map(|address| add_address(link.index, interface, *address)));
+        requests.extend(interface.no_arp.then(|| have_no_arp(link.index, &interface.name)));
         requests.push(set_up(link.index, &interface.name));
     }
     // A route needs the interface up, and may need another one's network.
@@ -109,11 +121,31 @@ pub(crate) fn set_mtu(index: u32, name: impl fmt::Display, mtu: u32) -> Request 
     set_link(format!("set the MTU of {name} to {mtu}"), message)
 }
 
-pub(crate) fn set_up(index: u32, name: impl fmt::Display) -> Request {
+pub(crate) fn set_mac(index: u32, name: impl fmt::Display, mac: MacAddress) -> Request {
     let mut message = link(index);
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
-    set_link(format!("take the network interface {name} into operation"), message)
+    message.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+    set_link(format!("set the MAC address of {name} to {mac}"), message)
+}
+
+pub(crate) fn set_up(index: u32, name: impl fmt::Display) -> Request {
+    set_flag(format!("take the network interface {name} into operation"), index, LinkFlags::Up)
+}
+
+pub(crate) fn receive_all_groups(index: u32, name: impl fmt::Display) -> Request {
+    let what = format!("have the network interface {name} receive all multicast groups");
+    set_flag(what, index, LinkFlags::Allmulti)
+}
+
+fn have_no_arp(index: u32, name: impl fmt::Display) -> Request {
+    let what = format!("have the network interface {name} ask for no neighbours' addresses");
+    set_flag(what, index, LinkFlags::Noarp)
+}
+
+fn set_flag(what: String, index: u32, flag: LinkFlags) -> Request {
+    let mut message = link(index);
+    message.header.flags = flag;
+    message.header.change_mask = flag;
+    set_link(what, message)
 }
 
 fn link(index: u32) -> LinkMessage {
@@ -145,6 +177,19 @@ fn add_address(index: u32, interface: &Interface, address: IpNetwork) -> Request
         what: format!("add the address {address} to {}", interface.name),
         message: Message::Address(message),
         flags: NLM_F_CREATE | NLM_F_EXCL,
+    }
+}
+
+pub(crate) fn remove_address(index: u32, name: impl fmt::Display, address: IpNetwork) -> Request {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.family = family(address.address());
+    message.header.prefix_len = address.prefix();
+    message.attributes.push(AddressAttribute::Local(address.address()));
+    Request {
+        what: format!("remove the address {address} from {name}"),
+        message: Message::NoAddress(message),
+        flags: 0,
     }
 }
 
@@ -188,7 +233,8 @@ mod tests {
                 name: format!("eth{number}"),
                 mac: Some(MacAddress([2, 0, 0, 0, 0, number])),
                 mtu: None,
-                is_tap: false,
+                no_arp: false,
+                tap: None,
             })
             .collect()
     }
@@ -198,6 +244,7 @@ mod tests {
             mac: MacAddress([2, 0, 0, 0, 0, number]),
             name: name.parse().unwrap(),
             mtu: None,
+            no_arp: false,
             addresses: vec![format!("192.0.2.{number}/24").parse().unwrap()],
             routes: Vec::new(),
         }
@@ -222,6 +269,18 @@ mod tests {
                 "add the address 192.0.2.1/24 to eth1",
                 "take the network interface eth1 into operation",
                 "add the route to 0.0.0.0/0 by eth0 through 192.0.2.9",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_interface_without_arp() {
+        let interface = Interface { no_arp: true, addresses: Vec::new(), ..interface(0, "eth0") };
+        assert_eq!(
+            what(&GuestNetwork { interfaces: vec![interface] }),
+            [
+                "have the network interface eth0 ask for no neighbours' addresses",
+                "take the network interface eth0 into operation",
             ]
         );
     }

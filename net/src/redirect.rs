@@ -37,7 +37,8 @@ const ALL_PROTOCOLS: u16 = (libc::ETH_P_ALL as u16).to_be();
 /// What the loopback interface is in a new namespace.
 const LOOPBACK: (u32, &str) = (1, "lo");
 
-/// Joins an interface of this network namespace to the tap `tap`, which gets its MTU and goes into operation.
+/// Joins an interface of this network namespace to the tap `tap`, which gets its MTU and goes into operation. The interface receives
+/// all multicast groups: which ones the guest has joined the namespace does not know, and a macvlan passes no other ones on.
 pub fn join(handover: &Handover, tap: &str) -> Result<(), Error> {
     let mut netlink = Netlink::open()?;
     let links = netlink.links()?;
@@ -49,6 +50,7 @@ pub fn join(handover: &Handover, tap: &str) -> Result<(), Error> {
     }
     let ends = ((handover.index, interface.name.as_str()), (tap_index, tap));
     execute(&mut netlink, &both_ways(ends.0, ends.1))?;
+    netlink.execute(&plan::receive_all_groups(handover.index, &interface.name))?;
     netlink.execute(&plan::set_up(tap_index, tap))
 }
 

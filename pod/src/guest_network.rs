@@ -25,6 +25,9 @@ pub struct Interface {
     /// The largest packet in bytes; the driver's own if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// Whether it asks for no neighbours' Ethernet addresses: whoever has the frames next looks no further than at their packets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_arp: bool,
     /// Its addresses.
     #[serde(default)]
     pub addresses: Vec<IpNetwork>,

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use pod::types::AcName;
+use vmm::virtio::net::vhost::VHOST_DEVICE;
 
 /// Why a pod could not be run in a VM, or ended against expectation.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,12 @@ pub enum Error {
     /// No tap for a network.
     #[error("cannot attach the VM to the pod's network")]
     Tap(#[from] vmm::virtio::net::tap::TapError),
+    /// The host's kernel has vhost-net, but not for this process.
+    #[error(
+        "cannot open {VHOST_DEVICE}, by which the host's kernel serves the VM's network: allow this process to use the device, or \
+         take the module vhost_net from this host"
+    )]
+    Vhost(#[source] io::Error),
     /// The apps' limits contradict what a VM can have.
     #[error("cannot give a VM these limits")]
     Limits(#[source] pod::Error),

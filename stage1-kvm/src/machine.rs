@@ -114,7 +114,7 @@ pub fn descriptors(config: &MachineConfig) -> Vec<RawFd> {
     let listeners = config.vsock.iter().flat_map(|vsock| &vsock.to_guest);
     let files = config.pmem.iter().chain([config.start.file()]);
     let files = files.chain(config.blocks.iter().map(|block| &block.file));
-    let files = files.chain(config.nets.iter().map(|net| &net.tap)).map(AsRawFd::as_raw_fd);
+    let files = files.chain(config.nets.iter().flat_map(NetConfig::files)).map(AsRawFd::as_raw_fd);
     let files = files.chain(config.file_systems.iter().map(|volume| volume.server.as_raw_fd()));
     let files = files.chain(config.pmem_writes.iter().map(AsRawFd::as_raw_fd));
     let files = files.chain(config.gdb.iter().map(AsRawFd::as_raw_fd));

@@ -62,10 +62,13 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
         network => network?,
     };
     let throttles = throttles::of_cards(&rates);
-    let attach = |network| network_cards::attach(network, &throttles);
+    let attach = |network| network_cards::attach(network, throttles.as_ref());
     let cards = network.as_ref().map(attach).transpose()?.unwrap_or_default();
     if network.is_some() {
         timeline.mark("network");
+    }
+    if pod.arguments.debug {
+        cards.tell();
     }
     let volumes = volumes::open(&pod)?;
     let kinds = volumes.kinds.clone();

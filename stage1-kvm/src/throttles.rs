@@ -13,10 +13,12 @@ pub fn of_disk(rates: &MachineRates) -> Throttle {
     })
 }
 
-/// The limits of the machine's cards, for all of them together and each direction by itself: have every card take a clone.
-pub fn of_cards(rates: &MachineRates) -> Throttles {
-    let limits = RateLimits { bytes: steady(rates, RateKind::NetworkBandwidth), operations: None };
-    Throttles { to_guest: Throttle::new(limits), from_guest: Throttle::new(limits) }
+/// The limits of the machine's cards, if there are any, for all of them together and each direction by itself: have every card take a
+/// clone.
+pub fn of_cards(rates: &MachineRates) -> Option<Throttles> {
+    let bytes = Some(steady(rates, RateKind::NetworkBandwidth)?);
+    let limits = RateLimits { bytes, operations: None };
+    Some(Throttles { to_guest: Throttle::new(limits), from_guest: Throttle::new(limits) })
 }
 
 fn steady(rates: &MachineRates, kind: RateKind) -> Option<Rate> {

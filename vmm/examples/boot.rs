@@ -60,9 +60,9 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<MachineConfig, B
                 throttle: Throttle::default(),
             }),
             "--tap" => config.nets.push(NetConfig {
-                tap: net::tap::open(&value()?)?,
+                tap: net::tap::open(&value()?, net::tap::Queues::One)?,
                 mac: MAC,
-                throttles: net::Throttles::default(),
+                mover: net::Mover::Vmm(net::Throttles::default()),
             }),
             "--vcpus" => vcpus = VcpuCount::new(value()?.parse()?).ok_or("1 to 32 processors")?,
             "--memory-mib" => config.shape.memory_bytes = value()?.parse::<u64>()? << 20,

@@ -4,10 +4,25 @@
 
 use jail::filter::{Rule, When};
 
-/// linux/kvm.h: KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS; linux/if_tun.h: TUNSETOFFLOAD.
-const VCPU_IOCTLS: &[u32] = &[0xae80, 0x8090_ae81, 0x8138_ae83, 0x4004_54d0];
-/// asm-generic/ioctls.h: FIONBIO.
-const IO_IOCTLS: &[u32] = &[0x5421];
+/// linux/kvm.h: KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS; linux/if_tun.h: TUNSETOFFLOAD; linux/vhost.h: VHOST_SET_FEATURES,
+/// VHOST_SET_VRING_NUM, _ADDR, _BASE, _KICK, _CALL and _ERR. Whose memory it is, and where, is told before.
+const VCPU_IOCTLS: &[u32] = &[
+    0xae80,
+    0x8090_ae81,
+    0x8138_ae83,
+    0x4004_54d0,
+    0x4008_af00,
+    0x4008_af10,
+    0x4028_af11,
+    0x4008_af12,
+    0x4008_af20,
+    0x4008_af21,
+    0x4008_af22,
+    VHOST_NET_SET_BACKEND,
+];
+/// asm-generic/ioctls.h: FIONBIO; linux/vhost.h.
+const IO_IOCTLS: &[u32] = &[0x5421, VHOST_NET_SET_BACKEND];
+const VHOST_NET_SET_BACKEND: u32 = 0x4008_af30;
 const DUPLICATE: &[u32] = &[libc::F_DUPFD_CLOEXEC as u32];
 const DISCARD: &[u32] = &[libc::MADV_DONTNEED as u32];
 const NO_CODE: When = When::Without(2, libc::PROT_EXEC as u32);
@@ -25,7 +40,7 @@ pub const VCPU: &[Rule] = &[
     rule_if(
         libc::SYS_ioctl,
         When::OneOf(1, VCPU_IOCTLS),
-        "runs the guest, reads its registers if it fails, sets the tap's offloads when the driver is ready",
+        "runs the guest, reads its registers if it fails, sets the tap's offloads and has the kernel serve it when the driver is ready",
     ),
     rule(libc::SYS_write, "wakes the I/O thread, interrupts the guest, shows the console"),
     rule(libc::SYS_futex, "waits for locks, and for the I/O thread when a device is started or reset"),
@@ -59,7 +74,11 @@ pub const IO: &[Rule] = &[
     rule(libc::SYS_sendto, "sends what a stream's reader was too slow for"),
     rule(libc::SYS_shutdown, "passes on that one side of a stream has ended"),
     rule(libc::SYS_accept4, "takes the host's connections to the guest"),
-    rule_if(libc::SYS_ioctl, When::OneOf(1, IO_IOCTLS), "makes them non-blocking"),
+    rule_if(
+        libc::SYS_ioctl,
+        When::OneOf(1, IO_IOCTLS),
+        "makes them non-blocking, ends what the kernel serves when a card is reset",
+    ),
     rule(libc::SYS_close, "closes connections"),
     rule(libc::SYS_poll, "waits for the last data to be taken at the end"),
     rule(libc::SYS_getrandom, "is the guest's entropy"),

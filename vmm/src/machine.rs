@@ -232,7 +232,7 @@ impl Machine {
             devices.attach(Block::new(block).map_err(Error::device("block"))?)?;
         }
         for net in config.nets {
-            devices.attach(Net::new(net))?;
+            devices.attach(Net::new(net, &memory)?)?;
         }
         for file_system in config.file_systems {
             devices.attach(Fs::new(file_system).map_err(Error::device("file system"))?)?;

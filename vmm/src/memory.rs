@@ -254,6 +254,11 @@ impl GuestMemory for DeviceMemory {
 }
 
 impl DeviceMemory {
+    /// The regions: their first guest-physical addresses, their sizes, and where they are in this process.
+    pub fn layout(&self) -> impl Iterator<Item = (u64, u64, u64)> {
+        self.regions.iter().map(|region| (region.start_addr().0, region.len(), region.as_ptr() as u64))
+    }
+
     /// `count` bytes that lie in one region.
     pub fn slice(
         &self,

@@ -38,6 +38,19 @@ pub const INTERRUPT_VRING: u32 = 1;
 /// `VIRTIO_MMIO_INT_CONFIG`: the device's configuration has changed, or it needs a reset.
 pub const INTERRUPT_CONFIG: u32 = 2;
 
+/// In the register, but not for the driver: that the interrupt is raised by somebody who does not write it.
+const HANDED_OVER: u32 = 1 << 31;
+
+/// What the driver reads of the register.
+pub fn shown(status: u32) -> u32 {
+    if status & HANDED_OVER != 0 { status & !HANDED_OVER | INTERRUPT_VRING } else { status }
+}
+
+/// What is left of the register when the driver acknowledges `reasons`.
+pub fn acknowledged(reasons: u32) -> u32 {
+    !reasons | HANDED_OVER
+}
+
 /// How a device interrupts the guest: an irqfd, and the InterruptStatus register that the driver reads afterwards.
 #[derive(Clone, Debug)]
 pub struct Interrupt {
@@ -59,6 +72,13 @@ impl Interrupt {
     /// Tells the driver that the configuration changed.
     pub fn signal_config(&self) -> std::io::Result<()> {
         self.signal(INTERRUPT_CONFIG)
+    }
+
+    /// Leaves the line to somebody who cannot write the register, until the device is reset. The driver reads there that a buffer
+    /// was used whenever it is interrupted; it finds out by itself whether that is so.
+    pub fn hand_over(&self) -> std::io::Result<EventFd> {
+        self.status.fetch_or(HANDED_OVER, Ordering::SeqCst);
+        self.irqfd.try_clone()
     }
 
     fn signal(&self, reason: u32) -> std::io::Result<()> {
@@ -122,4 +142,25 @@ pub trait VirtioDevice: Send {
 
     /// Starts the device: returns the handler to run on the I/O thread.
     fn activate(&mut self, activation: Activation) -> Result<Box<dyn EventHandler>, ActivateError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use vmm_sys_util::eventfd::EFD_NONBLOCK;
+
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_handed_over_says_that_a_buffer_was_used_whatever_is_acknowledged() {
+        let status = Arc::new(AtomicU32::new(0));
+        let irqfd = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+        let interrupt = Interrupt::new(Arc::clone(&status), Arc::clone(&irqfd));
+        assert_eq!(shown(status.load(Ordering::SeqCst)), 0);
+        interrupt.hand_over().unwrap().write(1).unwrap();
+        assert_eq!(irqfd.read().unwrap(), 1);
+        interrupt.signal_config().unwrap();
+        assert_eq!(shown(status.load(Ordering::SeqCst)), INTERRUPT_VRING | INTERRUPT_CONFIG);
+        status.fetch_and(acknowledged(u32::MAX), Ordering::SeqCst);
+        assert_eq!(shown(status.load(Ordering::SeqCst)), INTERRUPT_VRING);
+    }
 }

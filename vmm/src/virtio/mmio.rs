@@ -14,7 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::console::ConsoleLog;
 use crate::event_loop::{WorkerId, Workers};
 use crate::memory::DeviceMemory;
-use crate::virtio::device::{ActivateError, Activation, ActiveQueue, Interrupt, VirtioDevice};
+use crate::virtio::device::{self, ActivateError, Activation, ActiveQueue, Interrupt, VirtioDevice};
 
 /// Where the driver announces new buffers: an ioeventfd for each queue, so that this never reaches the transport.
 pub const QUEUE_NOTIFY: u64 = 0x50;
@@ -168,7 +168,7 @@ impl MmioTransport {
             0x10 => word_of(self.offered(), self.features_select),
             0x34 => self.selected().map_or(0, |queue| queue.size_max.into()),
             0x44 => self.selected().map_or(0, |queue| queue.ready.into()),
-            0x60 => self.interrupt_status.load(Ordering::SeqCst),
+            0x60 => device::shown(self.interrupt_status.load(Ordering::SeqCst)),
             0x70 => self.status | self.trouble.load(Ordering::SeqCst),
             // SHMLen and SHMBase: a region that does not exist has all ones (section 4.2.2).
             0xb0 | 0xb4 | 0xb8 | 0xbc => u32::MAX,
@@ -186,7 +186,7 @@ impl MmioTransport {
             0x38 => self.configure(|queue| queue.size = u16::try_from(value).unwrap_or(0)),
             0x44 => self.set_ready(value == 1),
             0x64 => {
-                self.interrupt_status.fetch_and(!value, Ordering::SeqCst);
+                self.interrupt_status.fetch_and(device::acknowledged(value), Ordering::SeqCst);
             }
             0x70 => self.set_status(value),
             0x80 => self.configure(|queue| set_low(&mut queue.descriptors, value)),

@@ -4,13 +4,17 @@ mod kinds;
 mod leftovers;
 mod many;
 mod metadata;
+mod parts;
 mod port_forward;
 mod ports;
+mod taps;
+mod vhost;
 mod world;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -19,6 +23,18 @@ use world::{World, bridge, ptp};
 
 /// Prints the pod's first IPv4 address.
 const ADDRESS: &str = "ip -4 -o addr show eth0 | sed 's/.*inet \\([0-9.]*\\).*/\\1/'";
+
+/// A connection to a pod, which may need a moment to listen.
+fn connect(address: &str) -> TcpStream {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        match TcpStream::connect(address) {
+            Ok(stream) => return stream,
+            Err(error) => assert!(Instant::now() < end, "nobody listens at {address}: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
 
 /// Says this to what says all again that it hears, and then that this was all, while it listens.
 fn assert_echoed(mut stream: TcpStream, sent: &[u8]) {

@@ -1,6 +1,6 @@
 //! The network card (virtio 1.2, section 5.1) over a tap interface of the host.
 //!
-//! Frames go straight between the tap and guest memory. With the offloads, a frame between guest and host, or between
+//! Frames go straight between the tap and guest memory, moved by the I/O thread or, with [`vhost`], by the host's kernel. With the offloads, a frame between guest and host, or between
 //! two guests, may be a segment of 64 KiB without a checksum: `tap` passes the header that says so through.
 
 pub mod tap;
@@ -8,6 +8,8 @@ pub mod tap;
 mod tests;
 #[cfg(test)]
 mod throttle_tests;
+pub mod vhost;
+mod vhost_ioctl;
 mod worker;
 
 use std::fs::File;
@@ -17,11 +19,14 @@ use virtio_bindings::bindings::virtio_net::{
     VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF,
 };
 
+use self::vhost::Vhost;
 use self::worker::Worker;
 use super::device::{ActivateError, Activation, DeviceKind, VirtioDevice};
 use super::queue::{self, RING_FEATURES};
 use super::throttle::Throttle;
+use crate::error::Error;
 use crate::event_loop::EventHandler;
+use crate::memory::DeviceMemory;
 
 /// Frames to the guest, frames from it.
 const QUEUE_SIZES: &[u16] = &[256, 256];
@@ -43,8 +48,28 @@ pub struct NetConfig {
     pub tap: File,
     /// The guest's hardware address.
     pub mac: [u8; 6],
-    /// What the guest's traffic is limited to; bytes are those of frames without their virtio headers.
-    pub throttles: Throttles,
+    /// Who moves frames between the tap and the guest.
+    pub mover: Mover,
+}
+
+impl NetConfig {
+    /// What it has open.
+    pub fn files(&self) -> impl Iterator<Item = &File> {
+        let vhost = match &self.mover {
+            Mover::Kernel(device) => Some(device),
+            Mover::Vmm(_) => None,
+        };
+        std::iter::once(&self.tap).chain(vhost)
+    }
+}
+
+/// Who moves a card's frames.
+#[derive(Debug)]
+pub enum Mover {
+    /// The I/O thread, which keeps limits; bytes are those of frames without their virtio headers.
+    Vmm(Throttles),
+    /// The host's kernel: [`vhost::VHOST_DEVICE`], opened for this card alone.
+    Kernel(File),
 }
 
 /// The limits of a card's two directions, each of its own.
@@ -62,22 +87,36 @@ pub struct Net {
     tap: File,
     /// The start of `struct virtio_net_config`; the rest belongs to features not offered.
     config: [u8; 6],
-    throttles: Throttles,
+    mover: Prepared,
+}
+
+/// A [`Mover`] that knows the guest's memory.
+#[derive(Debug)]
+enum Prepared {
+    Vmm(Throttles),
+    Kernel(Vhost),
 }
 
 impl Net {
-    /// A network card.
-    pub fn new(config: NetConfig) -> Self {
-        Self { tap: config.tap, config: config.mac, throttles: config.throttles }
+    /// A network card of a guest that has this memory.
+    pub fn new(config: NetConfig, memory: &DeviceMemory) -> Result<Self, Error> {
+        let mover = match config.mover {
+            Mover::Vmm(throttles) => Prepared::Vmm(throttles),
+            Mover::Kernel(device) => Prepared::Kernel(Vhost::new(device, memory)?),
+        };
+        Ok(Self { tap: config.tap, config: config.mac, mover })
     }
 
     /// The handler for a driver's queues. It asks the tap for no offloads, so that any descriptor that keeps frames
     /// apart will do.
     pub fn handler(&self, activation: Activation) -> Result<Box<dyn EventHandler>, ActivateError> {
+        let throttles = match &self.mover {
+            Prepared::Vmm(throttles) => throttles.clone(),
+            Prepared::Kernel(vhost) => return Ok(Box::new(vhost.serve(activation, &self.tap)?)),
+        };
         let mergeable = has(activation.features, VIRTIO_NET_F_MRG_RXBUF);
         let (memory, [to_guest, from_guest]) = queue::open(activation)?;
         let tap = self.tap.try_clone().map_err(ActivateError::Host)?;
-        let throttles = self.throttles.clone();
         Ok(Box::new(Worker::new(memory, to_guest, from_guest, tap, mergeable, throttles)))
     }
 }

@@ -43,10 +43,19 @@ pub struct Offloads {
     pub tso6: bool,
 }
 
+/// How many programs a tap is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queues {
+    /// One.
+    One,
+    /// Any number (`IFF_MULTI_QUEUE`), of which this is one. A tap that is there is what it was made.
+    Many,
+}
+
 /// Opens the tap `name` of the current network namespace, which is made if it is not there, as
 /// [`super::NetConfig`] wants it.
-pub fn open(name: &str) -> Result<File, TapError> {
-    let mut request = interface_request(name).ok_or_else(|| TapError::Name(name.to_owned()))?;
+pub fn open(name: &str, queues: Queues) -> Result<File, TapError> {
+    let mut request = interface_request(name, queues).ok_or_else(|| TapError::Name(name.to_owned()))?;
     let tap = OpenOptions::new()
         .read(true)
         .write(true)
@@ -63,7 +72,7 @@ pub fn open(name: &str) -> Result<File, TapError> {
     Ok(tap)
 }
 
-fn interface_request(name: &str) -> Option<libc::ifreq> {
+fn interface_request(name: &str, queues: Queues) -> Option<libc::ifreq> {
     // SAFETY: all zeros is a valid ifreq: an empty name and no flags.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // The name ends with a zero byte.
@@ -74,6 +83,7 @@ fn interface_request(name: &str) -> Option<libc::ifreq> {
         *target = byte as libc::c_char;
     }
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    let flags = flags | if queues == Queues::Many { libc::IFF_MULTI_QUEUE } else { 0 };
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
     Some(request)
 }
@@ -100,8 +110,8 @@ mod tests {
     #[test]
     fn names_are_checked() {
         for name in ["", "sixteen-bytes-16", "a\0b"] {
-            assert!(matches!(open(name), Err(TapError::Name(_))), "{name}");
+            assert!(matches!(open(name, Queues::One), Err(TapError::Name(_))), "{name}");
         }
-        assert!(interface_request("fifteen-bytes-1").is_some());
+        assert!(interface_request("fifteen-bytes-1", Queues::One).is_some());
     }
 }

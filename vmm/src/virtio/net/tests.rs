@@ -8,7 +8,7 @@ use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
 
 use super::super::testing::{Arena, Driver, Piece, Watched, drain};
-use super::tap::HEADER_BYTES;
+use super::tap::{HEADER_BYTES, Queues};
 use super::worker::{MAX_FRAME_BYTES, MAX_FRAMES_PER_CALL};
 use super::*;
 use crate::event_loop::HandlerError;
@@ -243,6 +243,55 @@ fn segments_are_left_to_the_guest_only_with_checksums() {
     assert_eq!(offloads(only4), tap::Offloads { checksum: true, tso4: true, tso6: false });
 }
 
+fn card(tap: &File, mover: Mover, driver: &Driver) -> Result<Net, Error> {
+    let tap = tap.try_clone().unwrap();
+    Net::new(NetConfig { tap, mac: [2, 0, 0, 0, 0, 1], mover }, &driver.memory)
+}
+
+#[test]
+fn what_is_no_vhost_is_refused() {
+    let null = || File::options().read(true).write(true).open("/dev/null").unwrap();
+    let refused = card(&null(), Mover::Kernel(null()), &Driver::new(QUEUE_SIZES)).unwrap_err();
+    assert!(refused.to_string().contains("vhost-net"), "{refused}");
+}
+
+/// Where the kernel has vhost-net, and this process may make taps; elsewhere there is nothing to try.
+#[test]
+fn the_kernel_moves_frames() {
+    let in_namespace = std::thread::spawn(|| {
+        if !matches!(vhost::open(), Ok(Some(_))) {
+            return;
+        }
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let tap = tap::open("rkt-test", Queues::One).unwrap();
+        // A device that is reset starts anew.
+        for _ in 0..2 {
+            let mut driver = Driver::new(QUEUE_SIZES);
+            let mut net = card(&tap, Mover::Kernel(vhost::open().unwrap().unwrap()), &driver).unwrap();
+            for _ in 0..2 {
+                drop(net.activate(driver.activation(net.features())).unwrap());
+            }
+            let mut served = net.activate(driver.activation(net.features())).unwrap();
+            driver.queues[TX].add(&[Piece::Read(0x20_0000, 100)]);
+            driver.queues[TX].notify.write(1).unwrap();
+            // The interface is down, so that the frame is lost, and its buffer returned.
+            while drain(&mut driver.queues[TX]).is_empty() {
+                std::thread::yield_now();
+            }
+            // A driver that breaks the rules is told to reset the device.
+            let mut watched = Watched::default();
+            served.start(&mut watched).unwrap();
+            assert_eq!(watched.settle(served.as_mut()).unwrap(), 0);
+            driver.queues[TX].add(&[Piece::Read(1 << 40, 100)]);
+            driver.queues[TX].notify.write(1).unwrap();
+            while watched.settle(served.as_mut()).is_ok() {
+                std::thread::yield_now();
+            }
+        }
+    });
+    in_namespace.join().unwrap();
+}
+
 /// Needs the right to make network namespaces and taps; where that is missing there is nothing to try.
 #[test]
 fn a_real_tap_carries_frames() {
@@ -250,20 +299,19 @@ fn a_real_tap_carries_frames() {
         if unshare(CloneFlags::CLONE_NEWNET).is_err() {
             return;
         }
-        let tap = match tap::open("rkt-test") {
+        let tap = match tap::open("rkt-test", Queues::One) {
             Ok(tap) => tap,
             Err(tap::TapError::Open(_)) => return,
             Err(error) => panic!("{error}"),
         };
-        let second = tap::open("rkt-test").unwrap_err();
+        let second = tap::open("rkt-test", Queues::One).unwrap_err();
         assert!(second.to_string().contains("rkt-test"), "{second}");
-        let mut net = Net::new(NetConfig {
-            tap: tap.try_clone().unwrap(),
-            mac: [2, 0, 0, 0, 0, 1],
-            throttles: Throttles::default(),
-        });
-        assert_eq!(net.config(), [2, 0, 0, 0, 0, 1]);
+        let many = [(); 2].map(|()| tap::open("rkt-many", Queues::Many));
+        assert!(many.iter().all(Result::is_ok), "{many:?}");
+        assert!(tap::open("rkt-many", Queues::One).is_err(), "it is what it was made");
         let driver = Driver::new(QUEUE_SIZES);
+        let mut net = card(&tap, Mover::Vmm(Throttles::default()), &driver).unwrap();
+        assert_eq!(net.config(), [2, 0, 0, 0, 0, 1]);
         for features in [0, net.features(), 1 << VIRTIO_NET_F_GUEST_CSUM] {
             assert!(net.activate(driver.activation(features)).is_ok());
         }
