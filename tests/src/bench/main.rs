@@ -8,6 +8,7 @@
 mod measure;
 mod memory;
 mod namespaces;
+mod network;
 mod reading;
 mod report;
 mod sleeping;
@@ -65,7 +66,8 @@ impl Bench {
         measure::become_real_time()?;
         let namespaces = namespaces::compare(self)?;
         let (idle, vm, reading) = (namespaces::idle(self)?, vm::measure(self)?, reading::measure(self)?);
-        let results = Results { namespaces, idle, vm, reading };
+        let network = network::measure(self)?;
+        let results = Results { namespaces, idle, vm, reading, network };
         print!("{}", report::table(&results));
         let json = serde_json::to_string_pretty(&report::json(&results))?;
         Ok(std::fs::write(&self.output, json + "\n")?)
@@ -79,6 +81,7 @@ struct Results {
     idle: sleeping::Idle,
     vm: vm::Vm,
     reading: reading::Reading,
+    network: network::Network,
 }
 
 fn main() -> ExitCode {

@@ -8,11 +8,12 @@ use crate::Results;
 use crate::measure::Summary;
 use crate::memory::Resident;
 use crate::namespaces::PEERS;
+use crate::network::Network;
 use crate::reading::Speeds;
 
 /// The table.
 pub fn table(results: &Results) -> String {
-    let Results { namespaces, idle, vm, reading } = results;
+    let Results { namespaces, idle, vm, reading, network } = results;
     let mut text = String::from("\nbusybox /bin/true, from start to exit\n");
     heading(&mut text, "ms");
     row(&mut text, "rkt run --stage1=nspawn", Summary::of(&namespaces.rkt));
@@ -48,7 +49,20 @@ pub fn table(results: &Results) -> String {
         "  {:<36}{:>10} KiB",
         "growth of the host's page cache", reading.second.page_cache_kib
     );
+    networks(&mut text, network);
     text
+}
+
+fn networks(text: &mut String, network: &Network) {
+    text.push_str("\nnetworks of pods of namespaces, from start to exit\n");
+    heading(text, "ms");
+    network.starts().into_iter().for_each(|(name, _, time)| row(text, name, time));
+    text.push_str("\none stream of TCP on a bridge\n");
+    heading(text, "MiB/s");
+    network.ways.iter().for_each(|way| row(text, way.name, Summary::of(&way.stream)));
+    text.push_str("\na byte there and back by TCP on a bridge\n");
+    heading(text, "us");
+    network.ways.iter().for_each(|way| row(text, way.name, Summary::of(&way.round_trip)));
 }
 
 fn memory(text: &mut String, name: &str, resident: Resident) {
@@ -72,7 +86,7 @@ fn row(text: &mut String, name: &str, summary: Option<Summary>) {
 
 /// The same for programs; times in milliseconds of the clock that `tests/bench` sets.
 pub fn json(results: &Results) -> Value {
-    let Results { namespaces, idle, vm, reading } = results;
+    let Results { namespaces, idle, vm, reading, network } = results;
     let summary = |values: &[f64]| Summary::of(values).map(Summary::json);
     let peers = PEERS.iter().zip(&namespaces.peers);
     let peers: serde_json::Map<String, Value> = peers
@@ -114,7 +128,23 @@ pub fn json(results: &Results) -> Value {
                 "page_cache_growth_kib": reading.second.page_cache_kib,
             },
         },
+        "network": networks_json(network),
     })
+}
+
+fn networks_json(network: &Network) -> Value {
+    let summary = |values: &[f64]| Summary::of(values).map(Summary::json);
+    let ways = network.ways.iter().map(|way| {
+        json!({
+            "way": way.name,
+            "stream_mib_a_second": summary(&way.stream),
+            "round_trip_us": summary(&way.round_trip),
+        })
+    });
+    let starts = network.starts().map(|(_, name, time)| (name.to_owned(), json!(time.map(Summary::json))));
+    let mut json = serde_json::Map::from_iter(starts);
+    json.insert("ways".into(), ways.collect());
+    json.into()
 }
 
 fn speeds(speeds: &Speeds) -> Value {
@@ -130,6 +160,7 @@ fn speeds(speeds: &Speeds) -> Value {
 mod tests {
     use super::*;
     use crate::namespaces::Rounds;
+    use crate::network::Way;
     use crate::reading::{Reading, SecondPod};
     use crate::sleeping::Idle;
     use crate::vm::Vm;
@@ -158,7 +189,9 @@ mod tests {
             sequential: Speeds { image: vec![800.0], volume: vec![100.0] },
             second: SecondPod { images, page_cache_kib: 0 },
         };
-        let results = Results { namespaces, idle, vm, reading };
+        let ways = vec![Way { name: "kvm to kvm", stream: vec![900.0], round_trip: vec![250.0] }];
+        let network = Network { none_ms: vec![0.75], ways, ..Network::default() };
+        let results = Results { namespaces, idle, vm, reading, network };
         let text = table(&results);
         assert!(text.contains("0.50      0.25      0.50"), "{text}");
         assert!(text.contains("2.00 MiB"), "{text}");
@@ -170,6 +203,9 @@ mod tests {
         assert!(text.contains("7.00      7.00      7.00"), "{text}");
         assert_eq!(json.pointer("/kvm/random_4_kib_reads/ratio/median"), Some(&json!(7.0)));
         assert_eq!(json.pointer("/kvm/second_pod/mapped_images_rss_kib"), Some(&json!(3072)));
+        assert!(text.contains("900.00    900.00"), "{text}");
+        assert_eq!(json.pointer("/network/net_none_ms/median"), Some(&json!(0.75)));
+        assert_eq!(json.pointer("/network/ways/0/round_trip_us/max"), Some(&json!(250.0)));
         assert_eq!(json.pointer("/kvm/timeline/0/since_start_ms/max"), Some(&json!(91.0)));
     }
 }

@@ -37,7 +37,8 @@ impl SleepingPod {
         Self::of(&mut bench.run_busybox(isolation, &[], app, &script))
     }
 
-    fn of(command: &mut Command) -> Result<Self, Error> {
+    /// The same of any program that says "ready".
+    pub fn of(command: &mut Command) -> Result<Self, Error> {
         let mut pod = Self { parent: command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()? };
         let mut line = String::new();
         let stdout = pod.parent.stdout.take().ok_or("no standard output")?;

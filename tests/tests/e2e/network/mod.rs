@@ -7,6 +7,7 @@ mod metadata;
 mod parts;
 mod port_forward;
 mod ports;
+mod servers;
 mod taps;
 mod vhost;
 mod world;

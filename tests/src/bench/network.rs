@@ -1,0 +1,216 @@
+//! What networks cost pods at their start, and what goes through them, beside a network namespace with nothing around it that is on the
+//! same bridge.
+
+use std::fs::{self, File};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::measure::{Summary, run, time_ms};
+use crate::sleeping::SleepingPod;
+use crate::{Bench, Error};
+
+const RUNS: usize = 5;
+/// What `tests/bench` has made: `/sender` beside busybox, and the same program beside the bench.
+const IMAGE: &str = "reading.aci";
+const SENDER: &str = "sender";
+const STREAM_BYTES: &str = "33554432";
+const ROUND_TRIPS: &str = "200";
+const NAMESPACE: &str = "bench";
+/// Of the bridge: what it is asked for, and whom clients ask.
+const CONFIGURATION: &str = "10-lan.conf";
+const SERVER: &str = "10.9.0.77";
+
+/// What was measured of networks.
+#[derive(Debug, Default)]
+pub struct Network {
+    /// The milliseconds that a pod of namespaces takes more with `--net=none` than with `--net=host`, each time.
+    pub none_ms: Vec<f64>,
+    /// Those of the plugin by itself: ADD and DEL.
+    pub plugin_ms: Vec<f64>,
+    /// Those that a network takes beyond them and `--net=none`.
+    pub beyond_plugin_ms: Vec<f64>,
+    /// What goes through.
+    pub ways: Vec<Way>,
+}
+
+/// From one end to the other.
+#[derive(Debug)]
+pub struct Way {
+    /// Which ends.
+    pub name: &'static str,
+    /// MiB a second of one stream.
+    pub stream: Vec<f64>,
+    /// The microseconds of a byte there and back.
+    pub round_trip: Vec<f64>,
+}
+
+/// Where a program runs.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Host,
+    Namespace,
+    Pod(&'static str),
+}
+
+/// Measures all of it.
+pub fn measure(bench: &Bench) -> Result<Network, Error> {
+    configure(bench)?;
+    run(Command::new("ip").args(["netns", "add", NAMESPACE]))?;
+    let mut network = starts(bench)?;
+    plugin(bench, "ADD")?;
+    let (nspawn, kvm) = (End::Pod("nspawn"), End::Pod("kvm"));
+    network.ways = [
+        ("host to namespace", End::Host, End::Namespace),
+        ("host to nspawn", End::Host, nspawn),
+        ("host to kvm", End::Host, kvm),
+        ("namespace to nspawn", End::Namespace, nspawn),
+        ("nspawn to nspawn", nspawn, nspawn),
+        ("kvm to kvm", kvm, kvm),
+    ]
+    .into_iter()
+    .map(|(name, from, to)| way(bench, name, from, to))
+    .collect::<Result<_, _>>()?;
+    plugin(bench, "DEL")?;
+    run(Command::new("ip").args(["netns", "del", NAMESPACE]))?;
+    Ok(network)
+}
+
+fn configure(bench: &Bench) -> Result<(), Error> {
+    let config = json!({"cniVersion": "1.0.0", "name": "lan", "type": "bridge", "bridge": "lan", "isGateway": true,
+        "ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}});
+    let directory = bench.work.join("config/net.d");
+    fs::create_dir_all(&directory)?;
+    Ok(fs::write(directory.join(CONFIGURATION), config.to_string())?)
+}
+
+/// Starts pods of namespaces with networks and without, after a round to warm up.
+fn starts(bench: &Bench) -> Result<Network, Error> {
+    let mut network = Network::default();
+    for round in 0..=RUNS {
+        let start = |net: &str| time_ms(&mut pod(bench, "nspawn", net, &["/bin/true"]));
+        let (host, none, lan) = (start("--net=host")?, start("--net=none")?, start("--net=lan")?);
+        let plugin_ms = plugin(bench, "ADD")? + plugin(bench, "DEL")?;
+        bench.collect_garbage()?;
+        if round > 0 {
+            network.none_ms.push(none - host);
+            network.plugin_ms.push(plugin_ms);
+            network.beyond_plugin_ms.push(lan - none - plugin_ms);
+        }
+    }
+    Ok(network)
+}
+
+/// A program in a pod.
+fn pod(bench: &Bench, isolation: &str, net: &str, exec: &[&str]) -> Command {
+    let mut command = bench.rkt();
+    command.arg(format!("--local-config={}", bench.work.join("config").display()));
+    command.args(["run", "--stage1", isolation, net]).arg(bench.images.join(IMAGE));
+    if let Some((program, arguments)) = exec.split_first() {
+        command.arg(format!("--exec={program}")).arg("--").args(arguments);
+    }
+    command
+}
+
+/// Runs the plugin by itself for the namespace, whose address is the server's; the milliseconds that it takes.
+fn plugin(bench: &Bench, verb: &str) -> Result<f64, Error> {
+    let mut command = Command::new(bench.work.join("bin/cni/bridge"));
+    command.stdin(File::open(bench.work.join("config/net.d").join(CONFIGURATION))?).stdout(Stdio::null());
+    command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", NAMESPACE).env("CNI_IFNAME", "eth0");
+    command.env("CNI_NETNS", format!("/var/run/netns/{NAMESPACE}"));
+    command.env("CNI_PATH", bench.work.join("bin/cni"));
+    let begin = Instant::now();
+    let status = command.status()?;
+    let elapsed = begin.elapsed();
+    match status.success() {
+        true => Ok(elapsed.as_secs_f64() * 1000.0),
+        false => Err(format!("the plugin's {verb}: {status}").into()),
+    }
+}
+
+/// The sender, which in a pod that serves has the server's address.
+fn sender(bench: &Bench, end: End, net: &str, arguments: &[&str]) -> Command {
+    let program = bench.work.join("bin").join(SENDER);
+    let mut command = match end {
+        End::Host => Command::new(program),
+        End::Namespace => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", NAMESPACE]).arg(program);
+            command
+        }
+        End::Pod(isolation) => return pod(bench, isolation, net, &[&["/sender"], arguments].concat()),
+    };
+    command.args(arguments);
+    command
+}
+
+fn way(bench: &Bench, name: &'static str, from: End, to: End) -> Result<Way, Error> {
+    let server = SleepingPod::of(&mut sender(bench, to, &format!("--net=lan:IP={SERVER}"), &["serve"]))?;
+    let address = match to {
+        End::Namespace => namespace_address()?,
+        End::Host | End::Pod(_) => SERVER.to_owned(),
+    };
+    let measured = through(bench, name, from, &address);
+    server.stop()?;
+    bench.collect_garbage()?;
+    measured
+}
+
+/// What the plugin has given to the namespace.
+fn namespace_address() -> Result<String, Error> {
+    let told =
+        run(Command::new("ip").args(["netns", "exec", NAMESPACE, "ip", "-4", "-o", "addr", "show", "eth0"]))?;
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let network = told.split_whitespace().skip_while(|word| *word != "inet").nth(1);
+    let address = network.and_then(|network| network.split('/').next());
+    Ok(address.ok_or_else(|| format!("the namespace has no address: {told}"))?.to_owned())
+}
+
+fn through(bench: &Bench, name: &'static str, from: End, address: &str) -> Result<Way, Error> {
+    let mut way = Way { name, stream: Vec::new(), round_trip: Vec::new() };
+    for round in 0..=RUNS {
+        let tell = |arguments: &[&str]| -> Result<(f64, f64), Error> {
+            told(&run(&mut sender(bench, from, "--net=lan", arguments))?.stdout)
+        };
+        let (bytes, stream_ns) = tell(&["stream", address, STREAM_BYTES])?;
+        let (count, asked_ns) = tell(&["ask", address, ROUND_TRIPS])?;
+        if round > 0 {
+            way.stream.push(bytes / f64::from(1 << 20) / (stream_ns / 1e9));
+            way.round_trip.push(asked_ns / count / 1e3);
+        }
+    }
+    Ok(way)
+}
+
+/// How much, and in how many nanoseconds.
+fn told(stdout: &[u8]) -> Result<(f64, f64), Error> {
+    let text = String::from_utf8_lossy(stdout);
+    let mut numbers = text.split_whitespace().map(str::parse::<f64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(much)), Some(Ok(ns))) => Ok((much, ns)),
+        _ => Err(format!("the sender has said: {text}").into()),
+    }
+}
+
+impl Network {
+    /// What was measured of starts: what it is called, for people and for programs.
+    pub fn starts(&self) -> [(&'static str, &'static str, Option<Summary>); 3] {
+        [
+            ("--net=none, beyond --net=host", "net_none_ms", Summary::of(&self.none_ms)),
+            ("plugin by itself, ADD and DEL", "plugin_ms", Summary::of(&self.plugin_ms)),
+            ("--net=lan, beyond both", "beyond_plugin_ms", Summary::of(&self.beyond_plugin_ms)),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_numbers_are_told() {
+        assert_eq!(told(b"33554432 1000\n").unwrap(), (33_554_432.0, 1000.0));
+        assert!(told(b"33554432\n").is_err());
+    }
+}
