@@ -3,10 +3,14 @@
 //! A block holds 12-byte records (inode number, offset of the name, type) and behind them the names; the first name's
 //! offset gives the number of records, the last name ends with the block or at a NUL.
 
+use std::cmp::Ordering;
+
 use crate::format::{BLOCK, Fields};
 use crate::path::MAX_NAME_BYTES;
 
 const RECORD_BYTES: usize = 12;
+const SHORT: &str = "a directory block is cut short";
+const ILLEGAL: &str = "a directory's names are illegal or out of order";
 
 /// One entry of a directory, `.` and `..` included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,41 +78,80 @@ fn flush(block: &[Record], out: &mut Vec<u8>) {
     }
 }
 
-/// The entries of one block, checked: names in order, within the block, of legal bytes.
-pub(crate) fn decode(block: &[u8]) -> Result<Vec<Record<'_>>, &'static str> {
-    const SHORT: &str = "a directory block is cut short";
-    let first = Fields(block.get(8..).unwrap_or_default()).u16().ok_or(SHORT)?;
-    let names_start = usize::from(first);
-    if names_start == 0 || names_start % RECORD_BYTES != 0 {
-        return Err("a directory block's names begin inside its records");
-    }
-    let mut records = Fields(block.get(..names_start).ok_or(SHORT)?);
-    let mut decoded: Vec<Record> = Vec::with_capacity(names_start / RECORD_BYTES);
-    let mut expected_offset = names_start;
-    while let (Some(nid), Some(offset), Some([kind, _])) = (records.u64(), records.u16(), records.bytes()) {
-        if usize::from(offset) != expected_offset {
-            return Err("a directory's names are not one behind the other");
+/// A block as it is stored.
+pub(crate) struct Block<'a> {
+    bytes: &'a [u8],
+    records: usize,
+}
+
+impl<'a> Block<'a> {
+    /// A block with at least one entry.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, &'static str> {
+        let first = Fields(bytes.get(8..).unwrap_or_default()).u16().ok_or(SHORT)?;
+        let names_start = usize::from(first);
+        if names_start == 0 || names_start % RECORD_BYTES != 0 {
+            return Err("a directory block's names begin inside its records");
         }
-        // The next record's offset ends this name; behind the last one comes padding.
-        let name = match records.0.get(8..10) {
-            Some(next) => {
-                let end = usize::from(Fields(next).u16().ok_or(SHORT)?);
-                block.get(expected_offset..end).ok_or("a directory's name ends before it begins")?
-            }
-            None => {
-                let rest = block.get(expected_offset..).ok_or(SHORT)?;
-                rest.split(|byte| *byte == 0).next().unwrap_or_default()
-            }
+        Ok(Self { bytes, records: names_start / RECORD_BYTES })
+    }
+
+    /// An entry, and where its name begins; the name is within the block, and of legal bytes.
+    fn record(&self, index: usize) -> Result<(Record<'a>, usize), &'static str> {
+        let mut fields = Fields(self.bytes.get(index * RECORD_BYTES..).ok_or(SHORT)?);
+        let (Some(nid), Some(start), Some([kind, _])) = (fields.u64(), fields.u16(), fields.bytes()) else {
+            return Err(SHORT);
         };
-        expected_offset += name.len();
+        let start = usize::from(start);
+        // The next record's offset ends this name; behind the last one comes padding.
+        let name = if index + 1 < self.records {
+            let end = fields.0.get(8..).and_then(|next| Fields(next).u16()).ok_or(SHORT)?;
+            self.bytes.get(start..usize::from(end)).ok_or("a directory's name ends before it begins")?
+        } else {
+            let rest = self.bytes.get(start..).ok_or(SHORT)?;
+            rest.split(|byte| *byte == 0).next().unwrap_or_default()
+        };
         let legal =
             (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.iter().any(|byte| matches!(byte, 0 | b'/'));
-        if !legal || decoded.last().is_some_and(|last| last.name >= name) {
-            return Err("a directory's names are illegal or out of order");
-        }
-        decoded.push(Record { name, nid, kind });
+        if legal { Ok((Record { name, nid, kind }, start)) } else { Err(ILLEGAL) }
     }
-    Ok(decoded)
+
+    /// All of its entries, checked: names in order, one behind the other.
+    pub fn decode(&self) -> Result<Vec<Record<'a>>, &'static str> {
+        let mut expected_start = self.records * RECORD_BYTES;
+        let mut decoded: Vec<Record> = Vec::with_capacity(self.records);
+        for index in 0..self.records {
+            let (record, start) = self.record(index)?;
+            if start != expected_start {
+                return Err("a directory's names are not one behind the other");
+            }
+            expected_start += record.name.len();
+            if decoded.last().is_some_and(|last| last.name >= record.name) {
+                return Err(ILLEGAL);
+            }
+            decoded.push(record);
+        }
+        Ok(decoded)
+    }
+
+    /// The name that it begins with.
+    pub fn first_name(&self) -> Result<&'a [u8], &'static str> {
+        self.record(0).map(|(record, _)| record.name)
+    }
+
+    /// The entry of a name, found by bisection; only what is looked at is checked.
+    pub fn find(&self, name: &[u8]) -> Result<Option<Record<'a>>, &'static str> {
+        let (mut low, mut high) = (0, self.records);
+        while low < high {
+            let middle = low.midpoint(high);
+            let (record, _) = self.record(middle)?;
+            match record.name.cmp(name) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Equal => return Ok(Some(record)),
+                Ordering::Greater => high = middle,
+            }
+        }
+        Ok(None)
+    }
 }
 
 #[cfg(test)]
@@ -121,6 +164,42 @@ mod tests {
 
     fn records(names: &[String]) -> Vec<Record<'_>> {
         names.iter().zip(2..).map(|(name, nid)| Record { name: name.as_bytes(), nid, kind: 1 }).collect()
+    }
+
+    fn decode(block: &[u8]) -> Result<Vec<Record<'_>>, &'static str> {
+        Block::new(block)?.decode()
+    }
+
+    #[test]
+    fn every_name_is_found_and_no_other() {
+        let names = names(100, 2);
+        let data = encode(&records(&names));
+        let block = Block::new(&data).unwrap();
+        for record in records(&names) {
+            assert_eq!(block.find(record.name), Ok(Some(record)));
+        }
+        for absent in [&b"0"[..], b"000", b"995", b"x", b" "] {
+            assert_eq!(block.find(absent), Ok(None));
+        }
+        assert_eq!(block.first_name(), Ok(&b"00"[..]));
+    }
+
+    #[test]
+    fn a_search_in_a_damaged_block_ends() {
+        let names = names(3, 2);
+        let good = encode(&records(&names));
+        for at in 0..good.len() {
+            for value in [0, 1, 35, 36, b'/', 0xff] {
+                let mut bad = good.clone();
+                bad[at] = value;
+                let found = Block::new(&bad).and_then(|block| block.find(b"02").map(|found| found.is_some()));
+                assert!(
+                    found.is_err()
+                        || decode(&bad).is_err()
+                        || found == Ok(decode(&bad).unwrap().iter().any(|r| r.name == b"02"))
+                );
+            }
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 
-use crate::directory;
+use crate::directory::Block;
 use crate::error::Error;
 use crate::format::{BLOCK, INODE_BYTES, Layout, RawInode, SLOT_BYTES, SUPERBLOCK_OFFSET, Superblock};
 use crate::limits::{MAX_LINKS_FOLLOWED, MAX_XATTR_BYTES};
@@ -149,11 +149,7 @@ impl<R: ReadAt> Reader<R> {
 
     /// What a directory's entry names.
     pub fn entry_inode(&self, entry: &DirectoryEntry) -> Result<Inode, Error> {
-        let inode = self.inode(entry.nid)?;
-        if inode.kind.dirent_type() != entry.kind {
-            return Err(inode.corrupt("a directory gives it another type than it has"));
-        }
-        Ok(inode)
+        self.inode_of(entry.nid, entry.kind)
     }
 
     /// A symbolic link's target.
@@ -261,16 +257,40 @@ impl<R: ReadAt> Reader<R> {
         Ok(way.pop())
     }
 
+    /// The entry of a name, found by bisection: of the blocks, then in the last one that does not begin behind the name.
     fn child(&self, directory: &Inode, name: &[u8]) -> Result<Option<Inode>, Error> {
-        for entry in self.read_dir(directory)? {
-            let entry = entry?;
-            match entry.name.as_slice().cmp(name) {
-                std::cmp::Ordering::Less => {}
-                std::cmp::Ordering::Equal => return self.entry_inode(&entry).map(Some),
-                std::cmp::Ordering::Greater => break,
+        let (mut low, mut high) = (0, directory.raw.size.div_ceil(BLOCK));
+        let mut data = Vec::new();
+        while low < high {
+            let middle = low.midpoint(high);
+            self.read_block(directory, middle * BLOCK, &mut data)?;
+            let block = Block::new(&data).map_err(|what| directory.corrupt(what))?;
+            let first = block.first_name().map_err(|what| directory.corrupt(what))?;
+            if first > name {
+                high = middle;
+                continue;
             }
+            let found = block.find(name).map_err(|what| directory.corrupt(what))?;
+            if let Some(record) = found {
+                return self.inode_of(record.nid, record.kind).map(Some);
+            }
+            low = middle + 1;
         }
         Ok(None)
+    }
+
+    /// The block of a directory that begins at an offset.
+    fn read_block(&self, directory: &Inode, offset: u64, data: &mut Vec<u8>) -> Result<(), Error> {
+        data.resize(directory.raw.size.saturating_sub(offset).min(BLOCK) as usize, 0);
+        self.read_exact(directory, data, offset)
+    }
+
+    fn inode_of(&self, nid: u64, kind: u8) -> Result<Inode, Error> {
+        let inode = self.inode(nid)?;
+        if inode.kind.dirent_type() != kind {
+            return Err(inode.corrupt("a directory gives it another type than it has"));
+        }
+        Ok(inode)
     }
 }
 
@@ -298,11 +318,11 @@ pub struct ReadDir<'a, R> {
 
 impl<R: ReadAt> ReadDir<'_, R> {
     fn next_block(&mut self) -> Result<(), Error> {
-        let length = (self.directory.raw.size - self.offset).min(BLOCK);
-        let mut data = vec![0; length as usize];
-        self.reader.read_exact(&self.directory, &mut data, self.offset)?;
-        self.offset += length;
-        let records = directory::decode(&data).map_err(|what| self.directory.corrupt(what))?;
+        let mut data = Vec::new();
+        self.reader.read_block(&self.directory, self.offset, &mut data)?;
+        self.offset += data.len() as u64;
+        let records = Block::new(&data).and_then(|block| block.decode());
+        let records = records.map_err(|what| self.directory.corrupt(what))?;
         if let (Some(last), Some(first)) = (&self.last, records.first())
             && last.as_slice() >= first.name
         {
@@ -420,6 +440,25 @@ mod tests {
                 matches!(refused, Err(Error::Corrupt { what: "its data is outside the image", .. })),
                 "{size}"
             );
+        }
+    }
+
+    #[test]
+    fn each_name_is_found_in_a_directory_of_many_blocks() {
+        let mut writer = Writer::new(Vec::new());
+        let path = |number: u32| EntryPath::parse(format!("d/{number:05}").as_bytes()).unwrap();
+        for number in (1..2000).step_by(2) {
+            writer.file(&path(number), &Metadata::root_owned(0o644), &mut &b""[..], 0).unwrap();
+        }
+        let reader = Reader::open(writer.finish().unwrap().0).unwrap();
+        let directory = reader.lookup(&EntryPath::parse(b"d").unwrap()).unwrap().unwrap();
+        assert!(directory.size() > 3 * BLOCK);
+        let names: Vec<_> = reader.read_dir(&directory).unwrap().map(|entry| entry.unwrap()).collect();
+        for number in 0..=2000 {
+            let found = reader.lookup(&path(number)).unwrap();
+            let listed = names.iter().find(|entry| entry.name == format!("{number:05}").as_bytes());
+            assert_eq!(found.map(|inode| inode.nid()), listed.map(|entry| entry.nid), "{number}");
+            assert_eq!(listed.is_some(), number % 2 == 1);
         }
     }
 

@@ -8,6 +8,7 @@ mod flags;
 mod image;
 mod insecure;
 mod isolators;
+mod matching;
 mod names;
 mod notes;
 mod pod_line;
@@ -34,6 +35,7 @@ pub use flags::{AppFlags, PodFlags, RunFlags};
 pub use image::{ImageCommand, ImageField, ImageListFlags, Order, TreeFlags};
 pub use insecure::InsecureOptions;
 use insecure::parse_option;
+use matching::matches;
 pub use names::Names;
 pub use notes::NoteFlags;
 pub use pod_line::PodLine;
@@ -458,32 +460,6 @@ pub fn definition(help: bool) -> clap::Command {
     let mut definition = Cli::command().disable_help_subcommand(!help);
     definition.build();
     definition
-}
-
-/// What a command line has of all that there is. To define that takes longer than anything else, so it is not done twice.
-fn matches(arguments: &[String]) -> Result<(clap::Command, ArgMatches), Stop> {
-    let mut definition = Cli::command();
-    match definition.try_get_matches_from_mut(arguments) {
-        Ok(matches) => Ok((definition, matches)),
-        Err(error) => Err(Stop::of_clap(&command_name(arguments), &error)),
-    }
-}
-
-/// The subcommand of a command line that does not parse.
-fn command_name(arguments: &[String]) -> String {
-    let cli = Cli::command();
-    let mut words = arguments.iter().skip(1).map(String::as_str);
-    while let Some(word) = words.next() {
-        let flag =
-            word.strip_prefix("--").and_then(|name| cli.get_arguments().find(|f| f.get_long() == Some(name)));
-        if flag.is_some_and(|flag| !flag.is_require_equals_set() && flag.get_action().takes_values()) {
-            words.next();
-        } else if !word.starts_with('-') {
-            let mut commands = cli.get_subcommands().map(clap::Command::get_name);
-            return commands.find(|name| name.starts_with(word)).unwrap_or("rkt").to_owned();
-        }
-    }
-    "rkt".to_owned()
 }
 
 fn typed(matches: &ArgMatches) -> Result<(Globals, Command), Stop> {

@@ -21,6 +21,8 @@ pub mod foreign;
 pub mod gc;
 pub mod given;
 pub mod guest_tree;
+mod inside;
+pub mod listing;
 pub mod manifest;
 pub mod merged;
 pub mod mounts;
@@ -38,6 +40,7 @@ use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 
 use crate::cli::PodChoice;
+pub use inside::Inside;
 pub use state::{Place, State};
 
 /// Why something cannot be done with a pod.
@@ -217,28 +220,49 @@ impl Pods {
     /// The pods in some places, by UUID. One that vanishes meanwhile is left out.
     pub fn list(&self, places: &[Place]) -> Result<Vec<Pod>, Error> {
         let mut pods = Vec::new();
+        self.visit(places, &mut |pod, _| pods.push(pod))?;
+        pods.sort_by_key(|pod| pod.uuid);
+        Ok(pods)
+    }
+
+    /// Looks into each pod in some places, in no order.
+    pub fn visit(&self, places: &[Place], look: &mut dyn FnMut(Pod, &Inside)) -> Result<(), Error> {
+        self.visit_those(places, &|_| true, look)
+    }
+
+    /// Looks into each pod in some places that is called such.
+    fn visit_those(
+        &self,
+        places: &[Place],
+        is_wanted: &dyn Fn(&str) -> bool,
+        look: &mut dyn FnMut(Pod, &Inside),
+    ) -> Result<(), Error> {
         for place in places {
             let directory = self.root.join(place.directory());
-            let entries = match fs::read_dir(&directory) {
-                Ok(entries) => entries,
+            let opened = Inside::open(&directory).and_then(|all| Ok((all, fs::read_dir(&directory)?)));
+            let (all, entries) = match opened {
+                Ok(opened) => opened,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(Error::io("read", &directory)(error)),
             };
             for entry in entries {
                 let name = entry.map_err(Error::io("read", &directory))?.file_name();
-                let Some(uuid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-                pods.extend(self.probe(*place, uuid)?);
+                let Some(name) = name.to_str().filter(|name| is_wanted(name)) else { continue };
+                let Ok(uuid) = name.parse() else { continue };
+                if let Some((pod, inside)) = Pod::of(*place, uuid, directory.join(name), all.enter(name))? {
+                    look(pod, &inside);
+                }
             }
         }
-        pods.sort_by_key(|pod| pod.uuid);
-        Ok(pods)
+        Ok(())
     }
 
     /// The pod whose UUID begins with `prefix`.
     pub fn find(&self, prefix: &str) -> Result<Pod, Error> {
         let lower = prefix.to_lowercase();
-        let mut pods = self.list(&Place::VISIBLE)?;
-        pods.retain(|pod| !lower.is_empty() && pod.uuid.to_string().starts_with(&lower));
+        let mut pods = Vec::new();
+        let is_wanted = |name: &str| !lower.is_empty() && name.starts_with(&lower);
+        self.visit_those(&Place::VISIBLE, &is_wanted, &mut |pod, _| pods.push(pod))?;
         match pods.len() {
             1 => pods.pop().ok_or_else(|| Error::NoMatch(prefix.into())),
             0 => Err(Error::NoMatch(prefix.into())),
@@ -271,11 +295,8 @@ impl Pods {
 
     fn probe(&self, place: Place, uuid: Uuid) -> Result<Option<Pod>, Error> {
         let path = self.path(place, uuid);
-        match is_locked(&path) {
-            Ok(locked) => Ok(Some(Pod { uuid, place, state: place.state(locked), path })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("probe the lock of", &path)(error)),
-        }
+        let opened = Inside::open(&path);
+        Ok(Pod::of(place, uuid, path, opened)?.map(|(pod, _)| pod))
     }
 
     /// Moves a pod to another place; `None` if another process was faster.
@@ -291,15 +312,32 @@ impl Pods {
 }
 
 /// Whether any process holds the lock, which is what a pod lives by.
-fn is_locked(path: &Path) -> io::Result<bool> {
-    match File::open(path)?.try_lock_shared() {
-        Ok(()) => Ok(false),
+fn is_locked(directory: &File) -> io::Result<bool> {
+    match directory.try_lock_shared() {
+        // Who wants the lock is not to find it taken while the pod is looked into.
+        Ok(()) => directory.unlock().map(|()| false),
         Err(fs::TryLockError::WouldBlock) => Ok(true),
         Err(fs::TryLockError::Error(error)) => Err(error),
     }
 }
 
 impl Pod {
+    /// The pod whose directory has been opened; `None` if it is not there any more.
+    fn of(
+        place: Place,
+        uuid: Uuid,
+        path: PathBuf,
+        opened: io::Result<Inside>,
+    ) -> Result<Option<(Self, Inside)>, Error> {
+        match opened.and_then(|inside| Ok((is_locked(inside.directory())?, inside))) {
+            Ok((locked, inside)) => {
+                Ok(Some((Self { uuid, place, state: place.state(locked), path }, inside)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("probe the lock of", &path)(error)),
+        }
+    }
+
     /// How long ago it came to its place: a move changes the time of change.
     fn age(&self) -> io::Result<Duration> {
         let metadata = fs::metadata(&self.path)?;

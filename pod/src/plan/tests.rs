@@ -106,6 +106,7 @@ fn apps_are_filtered_unless_the_user_says_otherwise() {
 #[test]
 fn only_a_guest_sets_its_network_up() {
     let interface = Interface {
+        no_arp: false,
         mac: "02:00:00:00:00:01".parse().unwrap(),
         name: InterfaceName::ethernet(0),
         mtu: None,

@@ -5,33 +5,42 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use pod::abi::EXIT_ERROR;
-use pod::pod_manifest::RuntimeApp;
 
 use super::images::SHORT_ID_CHARACTERS;
 use super::{Outcome, status, table};
 use crate::cli::{Globals, ListFlags, PodChoice, StatusFormat};
 use crate::pods::gc::{Collection, Event};
+use crate::pods::listing::{self, ListedApp};
 use crate::pods::report::Report;
-use crate::pods::{Place, Pod, Pods};
+use crate::pods::{self, Inside, Place, Pod, Pods};
 use crate::{network, render, store, users};
 
 /// Prints the pods.
 pub fn list(globals: &Globals, flags: ListFlags) -> Outcome {
-    let pods = Pods::new(&globals.directory).list(&Place::VISIBLE)?;
+    let pods = Pods::new(&globals.directory);
     match flags.format {
         StatusFormat::Text => {
-            let mut rows = if flags.no_legend { Vec::new() } else { vec![titles(flags.full)] };
-            rows.extend(pods.iter().flat_map(|pod| rows_of(pod, flags.full)));
+            let titles = (!flags.no_legend).then(|| titles(flags.full));
+            let rows = seen(&pods, &mut |pod, inside| Some(rows_of(pod, inside, flags.full)))?;
+            let rows: Vec<_> = titles.into_iter().chain(rows.into_iter().flatten()).collect();
             table::write(&mut std::io::stdout().lock(), &rows)?;
         }
-        format => status::print(format, &reports(&pods), |_| Ok(()))?,
+        format => status::print(format, &seen(&pods, &mut report)?, |_| Ok(()))?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is known of the pods; that one cannot be read is told, and keeps nobody from the rest.
-fn reports(pods: &[Pod]) -> Vec<Report> {
-    let report = |pod: &Pod| match pod.report() {
+/// What is seen in each pod, by UUID.
+fn seen<T>(pods: &Pods, see: &mut dyn FnMut(&Pod, &Inside) -> Option<T>) -> Result<Vec<T>, pods::Error> {
+    let mut seen = Vec::new();
+    pods.visit(&Place::VISIBLE, &mut |pod, inside| seen.extend(see(&pod, inside).map(|it| (pod.uuid, it))))?;
+    seen.sort_by_key(|(uuid, _)| *uuid);
+    Ok(seen.into_iter().map(|(_, it)| it).collect())
+}
+
+/// What is known of a pod; that it cannot be read is told, and keeps nobody from the rest.
+fn report(pod: &Pod, inside: &Inside) -> Option<Report> {
+    match pod.report_of(inside) {
         Ok(report) => Some(report),
         // It may be gone by now.
         Err(_) if !pod.path.exists() => None,
@@ -39,8 +48,7 @@ fn reports(pods: &[Pod]) -> Vec<Report> {
             eprint!("{}", render("list", &error));
             None
         }
-    };
-    pods.iter().filter_map(report).collect()
+    }
 }
 
 fn titles(full: bool) -> Vec<String> {
@@ -50,19 +58,20 @@ fn titles(full: bool) -> Vec<String> {
 }
 
 /// A row an app; the first has what is the pod's. A pod that is not complete has one row without an app.
-fn rows_of(pod: &Pod, full: bool) -> Vec<Vec<String>> {
+fn rows_of(pod: &Pod, inside: &Inside, full: bool) -> Vec<Vec<String>> {
     const SHORT_UUID_CHARACTERS: usize = 8;
-    let apps: Vec<[String; 3]> = match pod.manifest().ok() {
+    let apps = inside.manifest().ok().and_then(|manifest| listing::apps(&manifest));
+    let apps: Vec<[String; 3]> = match apps {
         None => vec![["-", "-", "-"].map(str::to_owned)],
-        Some(manifest) => manifest.apps.into_iter().map(cells).collect(),
+        Some(apps) => apps.into_iter().map(cells).collect(),
     };
     let networks: Vec<String> = pod.networks().iter().map(ToString::to_string).collect();
     let uuid = pod.uuid.to_string();
     let of_pod = [
-        if full { uuid } else { uuid.chars().take(SHORT_UUID_CHARACTERS).collect() },
+        if full { uuid } else { uuid.get(..SHORT_UUID_CHARACTERS).unwrap_or_default().to_owned() },
         pod.state.to_string(),
-        table::time(pod.created(), full),
-        table::time(pod.started(), full),
+        table::time(inside.created(), full),
+        table::time(inside.started(), full),
         networks.join(", "),
     ];
     let mut of_pod = Some(of_pod);
@@ -75,11 +84,11 @@ fn rows_of(pod: &Pod, full: bool) -> Vec<Vec<String>> {
 }
 
 /// An app's name, and the name and the ID of its image.
-fn cells(app: RuntimeApp) -> [String; 3] {
+fn cells(app: ListedApp) -> [String; 3] {
     let version = app.image.labels.iter().find(|label| label.name.as_str() == "version");
     let version = version.map(|label| format!(":{}", label.value)).unwrap_or_default();
     let image = app.image.name.map_or_else(|| "-".into(), |name| format!("{name}{version}"));
-    let id = app.image.id.as_str().chars().take(SHORT_ID_CHARACTERS).collect();
+    let id = app.image.id.as_str().get(..SHORT_ID_CHARACTERS).unwrap_or_default().to_owned();
     [app.name.into(), image, id]
 }
 

@@ -45,7 +45,8 @@ pub fn status(globals: &Globals, choice: &PodChoice, flags: StatusFlags) -> Outc
         return check_networks(&pod);
     }
     let report = pod.report()?;
-    print(flags.format, &report, |out| out.write_all(text(&pod, &report).as_bytes()))?;
+    let pid = pod.pid_or_parent()?;
+    print(flags.format, &report, |out| out.write_all(text(&pod, &report, pid).as_bytes()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -136,7 +137,7 @@ fn is_ready(pod: &Pod) -> Result<bool, Error> {
 }
 
 /// Upstream's form, a `key=value` a line.
-fn text(pod: &Pod, report: &Report) -> String {
+fn text(pod: &Pod, report: &Report, pid: Option<u32>) -> String {
     let mut lines = vec![format!("state={}", report.state)];
     lines.extend(report.created.map(|time| format!("created={}", timestamp(time))));
     lines.extend(report.started.map(|time| format!("started={}", timestamp(time))));
@@ -146,7 +147,7 @@ fn text(pod: &Pod, report: &Report) -> String {
     }
     let exited = matches!(pod.state, State::Exited | State::ExitedDeleting | State::ExitedGarbage);
     if exited || matches!(pod.state, State::Running | State::Deleting) {
-        lines.extend(report.pid.map(|pid| format!("pid={pid}")));
+        lines.extend(pid.map(|pid| format!("pid={pid}")));
         lines.push(format!("exited={exited}"));
     }
     let restarted = report.apps.iter().filter(|app| app.restarts > 0);

@@ -5,18 +5,27 @@ use std::time::SystemTime;
 
 use super::timestamp::timestamp;
 
-/// Writes rows with aligned columns; the last column is as wide as it is.
+/// The spaces between two columns.
+const GAP: usize = 2;
+
+/// Writes rows with aligned columns, all at once; the last column is as wide as it is.
 pub fn write(out: &mut dyn Write, rows: &[Vec<String>]) -> io::Result<()> {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width =
-        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut widths = Vec::new();
     for row in rows {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        writeln!(out, "{}", cells.join("  ").trim_end())?;
+        widths.resize(widths.len().max(row.len()), 0);
+        widths.iter_mut().zip(row).for_each(|(width, cell)| *width = cell.chars().count().max(*width));
     }
-    Ok(())
+    let mut text = String::new();
+    for row in rows {
+        let begin = text.len();
+        for (cell, width) in row.iter().zip(&widths) {
+            text.push_str(cell);
+            text.extend(std::iter::repeat_n(' ', width - cell.chars().count() + GAP));
+        }
+        text.truncate(begin + text.get(begin..).unwrap_or_default().trim_end().len());
+        text.push('\n');
+    }
+    out.write_all(text.as_bytes())
 }
 
 /// Bytes with a binary unit: `1.5 MiB`.

@@ -13,7 +13,7 @@ use pod::types::ImageId;
 use pod::volumes::{AppMount, PodVolume, VolumeSource};
 use serde::Serialize;
 
-use super::{Error, Place, Pod, Pods, State};
+use super::{Error, Inside, Place, Pod, Pods, State};
 
 /// A pod, as upstream's API has it (rkt/api/v1, `Pod`).
 #[derive(Debug, Serialize)]
@@ -39,9 +39,6 @@ pub struct Report {
     /// What the user's tools select it by.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub user_labels: BTreeMap<String, String>,
-    /// The process to enter, or, before that is known, the pod's parent.
-    #[serde(skip)]
-    pub pid: Option<u32>,
 }
 
 /// An app.
@@ -111,9 +108,15 @@ impl Pods {
 impl Pod {
     /// The manifest that the pod was made with.
     pub fn manifest(&self) -> Result<PodManifest, Error> {
-        let path = PodDirectory::new(&self.path).manifest();
-        let json = fs::read(&path).map_err(Error::io("read", &path))?;
-        Ok(PodManifest::parse(&json)?)
+        self.manifest_of(&self.open()?)
+    }
+
+    fn manifest_of(&self, inside: &Inside) -> Result<PodManifest, Error> {
+        Ok(PodManifest::parse(&inside.manifest()?)?)
+    }
+
+    fn open(&self) -> Result<Inside, Error> {
+        Inside::open(&self.path).map_err(Error::io("open", &self.path))
     }
 
     /// The networks that the pod is in.
@@ -144,13 +147,21 @@ impl Pod {
 
     /// The process to enter, if the pod has come so far.
     pub fn pid(&self) -> Result<Option<u32>, Error> {
-        let directory = PodDirectory::new(&self.path);
-        match read_number(&directory.pid())? {
+        let (inside, names) = (self.open()?, Inside::names());
+        match inside.number(&names.pid())? {
             // What a stage1 of somebody's may write instead.
-            None if directory.stage1_image().exists() => match read_number(&directory.ppid())? {
+            None if inside.has(&names.stage1_image()) => match inside.number(&names.ppid())? {
                 Some(parent) => self.only_child(parent),
                 None => Ok(None),
             },
+            pid => Ok(pid),
+        }
+    }
+
+    /// The same, or, before that is known, the pod's parent.
+    pub fn pid_or_parent(&self) -> Result<Option<u32>, Error> {
+        match self.pid()? {
+            None => self.open()?.number(&Inside::names().ppid()),
             pid => Ok(pid),
         }
     }
@@ -165,20 +176,25 @@ impl Pod {
 
     /// All that is known of the pod.
     pub fn report(&self) -> Result<Report, Error> {
+        self.report_of(&self.open()?)
+    }
+
+    /// The same of one whose directory is open.
+    pub fn report_of(&self, inside: &Inside) -> Result<Report, Error> {
         let directory = PodDirectory::new(&self.path);
         let manifest = match self.state {
             // It may have none yet, and will not run with what it has.
             State::Embryo | State::Preparing | State::AbortedPrepare => PodManifest::new(Vec::new()),
-            _ => self.manifest()?,
+            _ => self.manifest_of(inside)?,
         };
-        let times = [self.created(), self.started()];
+        let times = [inside.created(), inside.started()];
         let volumes = pod::volumes::assign(&manifest)?;
-        let ready = fs::symlink_metadata(directory.supervisor_status()).is_ok();
+        let start = self.start_of_apps(&manifest, inside);
         let apps = manifest.apps.iter().zip(&volumes.mounts).map(|(app, mounts)| {
             let mounts = mounts.iter().filter_map(|mount| {
                 Some(mount_report(volumes.volumes.get(mount.volume)?, mount, &directory))
             });
-            self.report_app(app, &directory, ready, times, mounts.collect())
+            self.report_app(app, inside, start, times, mounts.collect())
         });
         let [created, started] = times;
         Ok(Report {
@@ -191,44 +207,42 @@ impl Pod {
             started,
             user_annotations: manifest.user_annotations,
             user_labels: manifest.user_labels,
-            pid: self.pid()?.or(read_number(&directory.ppid())?),
         })
     }
 
-    /// When it was made.
-    pub fn created(&self) -> Option<SystemTime> {
-        modified(&PodDirectory::new(&self.path).created())
-    }
-
-    /// When it began to run.
-    pub fn started(&self) -> Option<SystemTime> {
-        let directory = PodDirectory::new(&self.path);
-        modified(&directory.ppid()).or_else(|| modified(&directory.pid()))
+    fn start_of_apps(&self, manifest: &PodManifest, inside: &Inside) -> Start {
+        let names = Inside::names();
+        if inside.has(&names.stage1_image()) {
+            Start::AloneElsewhere
+        } else if manifest.is_mutable() {
+            Start::Alone
+        } else {
+            Start::Together { ready: self.state == State::Running && inside.has(&names.supervisor_status()) }
+        }
     }
 
     fn report_app(
         &self,
         app: &RuntimeApp,
-        directory: &PodDirectory,
-        ready: bool,
+        inside: &Inside,
+        start: Start,
         times: [Option<SystemTime>; 2],
         mounts: Vec<MountReport>,
     ) -> Result<AppReport, Error> {
-        let status = directory.status(&app.name);
-        let exit_code = read_number(&status)?;
-        // Of an app that has come into the pod it is told; any other has come with it, and runs when all of them do.
-        let came =
-            modified(&directory.app_created(&app.name)).map(|time| (time, directory.app_started(&app.name)));
-        let came = came.or_else(|| {
-            directory.stage1_image().exists().then_some(())?;
-            Some((modified(&directory.created_marker(&app.name))?, directory.started_marker(&app.name)))
-        });
-        let ([created, started], runs) = match came {
-            Some((created, started)) => {
-                let started = modified(&started);
-                ([Some(created), started], started.is_some())
-            }
-            None => (times, ready),
+        let names = Inside::names();
+        let status = names.status(&app.name);
+        let exit_code = inside.number(&status)?;
+        let alone = |created: PathBuf, started: PathBuf| {
+            Some((inside.modified(&created)?, inside.modified(&started)))
+        };
+        let alone = match start {
+            Start::Together { .. } => None,
+            Start::Alone => alone(names.app_created(&app.name), names.app_started(&app.name)),
+            Start::AloneElsewhere => alone(names.created_marker(&app.name), names.started_marker(&app.name)),
+        };
+        let ([created, started], runs) = match alone {
+            Some((created, started)) => ([Some(created), started], started.is_some()),
+            None => (times, start == Start::Together { ready: true }),
         };
         let state = match (exit_code, self.state) {
             (Some(_), _) | (None, State::Exited | State::ExitedDeleting | State::ExitedGarbage) => "exited",
@@ -241,16 +255,27 @@ impl Pod {
             state,
             created,
             started,
-            finished: exit_code.and_then(|_| modified(&status)),
+            finished: exit_code.and_then(|_| inside.modified(&status)),
             exit_code,
-            restarts: read_number(&directory.restarts(&app.name))?.unwrap_or(0),
-            oom_kills: read_number(&directory.oom_kills(&app.name))?,
+            restarts: inside.number(&names.restarts(&app.name))?.unwrap_or(0),
+            oom_kills: inside.number(&names.oom_kills(&app.name))?,
             image_id: app.image.id.to_string(),
             mounts,
             user_annotations: section.map(|app| app.user_annotations.clone()).unwrap_or_default(),
             user_labels: section.map(|app| app.user_labels.clone()).unwrap_or_default(),
         })
     }
+}
+
+/// How the apps of a pod are started.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// With the pod, which is ready, or not any more, or not yet.
+    Together { ready: bool },
+    /// Each when somebody says so.
+    Alone,
+    /// Likewise, and a stage1 of somebody's tells of it.
+    AloneElsewhere,
 }
 
 fn mount_report(volume: &PodVolume, mount: &AppMount, directory: &PodDirectory) -> MountReport {
@@ -286,19 +311,6 @@ fn children(parent: u32) -> io::Result<Vec<u32>> {
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
-}
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
-}
-
-/// The number in a file that is there in time; one that is being written is not there yet.
-fn read_number<T: std::str::FromStr>(path: &Path) -> Result<Option<T>, Error> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(text.trim().parse().ok()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("read", path)(error)),
-    }
 }
 
 fn seconds<S: serde::Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {

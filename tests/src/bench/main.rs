@@ -1,10 +1,15 @@
 //! The benchmark: `rkt` beside other runtimes, and where the time and memory of a VM pod go. `tests/bench` runs it where
 //! the clock counts instructions, so that its figures repeat within a few percent on any machine.
 //!
-//!     bench RKT IMAGES WORK OUTPUT.json
+//!     bench fetch RKT WORK FETCH.json
+//!     bench RKT IMAGES WORK FETCH.json OUTPUT.json
 //!
-//! IMAGES is what `tests/images` has built, WORK a directory on a tmpfs.
+//! The first is for where the clock is that of the machine, WORK a directory of the disk. Of the second IMAGES is what `tests/images` has
+//! built, WORK a directory on a tmpfs, and FETCH.json what the first has written.
 
+mod aci;
+mod crowd;
+mod fetch;
 mod measure;
 mod memory;
 mod namespaces;
@@ -15,8 +20,10 @@ mod sleeping;
 mod timeline;
 mod vm;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+
+use fetch::Fetch;
 
 /// What goes wrong here is for a person to read.
 type Error = Box<dyn std::error::Error>;
@@ -27,19 +34,27 @@ struct Bench {
     rkt: PathBuf,
     images: PathBuf,
     work: PathBuf,
+    fetch: PathBuf,
     output: PathBuf,
 }
 
 impl Bench {
-    fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self, Error> {
-        let mut next =
-            || arguments.next().map(PathBuf::from).ok_or("usage: bench RKT IMAGES WORK OUTPUT.json");
-        Ok(Self { rkt: next()?, images: next()?, work: next()?, output: next()? })
+    fn from_arguments(arguments: &[PathBuf]) -> Result<Self, Error> {
+        let [rkt, images, work, fetch, output] = arguments else {
+            return Err("usage: bench RKT IMAGES WORK FETCH.json OUTPUT.json".into());
+        };
+        let [rkt, images, work, fetch, output] = [rkt, images, work, fetch, output].map(PathBuf::clone);
+        Ok(Self { rkt, images, work, fetch, output })
     }
 
     fn rkt(&self) -> Command {
-        let mut command = Command::new(&self.rkt);
-        command.arg(format!("--dir={}", self.work.join("rkt").display())).arg("--insecure-options=image");
+        Self::rkt_in(&self.rkt, &self.work.join("rkt"))
+    }
+
+    /// This rkt with a data directory.
+    fn rkt_in(rkt: &Path, data: &Path) -> Command {
+        let mut command = Command::new(rkt);
+        command.arg(format!("--dir={}", data.display())).arg("--insecure-options=image");
         command
     }
 
@@ -67,7 +82,10 @@ impl Bench {
         let namespaces = namespaces::compare(self)?;
         let (idle, vm, reading) = (namespaces::idle(self)?, vm::measure(self)?, reading::measure(self)?);
         let network = network::measure(self)?;
-        let results = Results { namespaces, idle, vm, reading, network };
+        // What it makes is left, and would be in the others' way.
+        let crowd = crowd::measure(self)?;
+        let fetch = Fetch::read(&self.fetch)?;
+        let results = Results { namespaces, idle, crowd, fetch, vm, reading, network };
         print!("{}", report::table(&results));
         let json = serde_json::to_string_pretty(&report::json(&results))?;
         Ok(std::fs::write(&self.output, json + "\n")?)
@@ -79,13 +97,22 @@ impl Bench {
 struct Results {
     namespaces: namespaces::Rounds,
     idle: sleeping::Idle,
+    crowd: crowd::Crowd,
+    fetch: Fetch,
     vm: vm::Vm,
     reading: reading::Reading,
     network: network::Network,
 }
 
 fn main() -> ExitCode {
-    match Bench::from_arguments(std::env::args().skip(1)).and_then(|bench| bench.run()) {
+    let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let result = match arguments.as_slice() {
+        [word, rkt, work, result] if word == Path::new("fetch") => {
+            Fetch::measure(rkt, work).and_then(|fetch| fetch.write(result))
+        }
+        arguments => Bench::from_arguments(arguments).and_then(|bench| bench.run()),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");

@@ -13,7 +13,7 @@ use crate::reading::Speeds;
 
 /// The table.
 pub fn table(results: &Results) -> String {
-    let Results { namespaces, idle, vm, reading, network } = results;
+    let Results { namespaces, idle, crowd, fetch, vm, reading, network } = results;
     let mut text = String::from("\nbusybox /bin/true, from start to exit\n");
     heading(&mut text, "ms");
     row(&mut text, "rkt run --stage1=nspawn", Summary::of(&namespaces.rkt));
@@ -26,7 +26,17 @@ pub fn table(results: &Results) -> String {
     text.push_str("\na pod of namespaces that sleeps\n");
     memory(&mut text, "supervisor", idle.supervisor);
     let _ = writeln!(text, "  {:<36}{:>10.2}", "wake-ups a second", idle.wake_ups_a_second);
-    text.push_str("\nrkt run --stage1=kvm of the same, since the start\n");
+    text.push_str("\nrkt among 1,000 images and 10,000 pods that have ended\n");
+    heading(&mut text, "ms");
+    for (name, time) in crowd.rows() {
+        row(&mut text, &name, time);
+    }
+    text.push_str("\nfetching an ACI of 500 MB, by this machine's clock\n");
+    heading(&mut text, "ms");
+    row(&mut text, "rkt fetch", Summary::of(&fetch.rkt));
+    row(&mut text, "sha512sum, and one write", Summary::of(&fetch.hash_and_write));
+    row(&mut text, "  rkt's speed of theirs, pair by pair", fetch.speed());
+    text.push_str("\nrkt run --stage1=kvm of busybox /bin/true, since the start\n");
     heading(&mut text, "ms");
     for (name, time) in &vm.marks {
         row(&mut text, name, Some(*time));
@@ -86,7 +96,7 @@ fn row(text: &mut String, name: &str, summary: Option<Summary>) {
 
 /// The same for programs; times in milliseconds of the clock that `tests/bench` sets.
 pub fn json(results: &Results) -> Value {
-    let Results { namespaces, idle, vm, reading, network } = results;
+    let Results { namespaces, idle, crowd, fetch, vm, reading, network } = results;
     let summary = |values: &[f64]| Summary::of(values).map(Summary::json);
     let peers = PEERS.iter().zip(&namespaces.peers);
     let peers: serde_json::Map<String, Value> = peers
@@ -101,6 +111,8 @@ pub fn json(results: &Results) -> Value {
         .collect();
     let marks: Vec<Value> =
         vm.marks.iter().map(|(name, time)| json!({ "mark": name, "since_start_ms": time.json() })).collect();
+    let crowd = crowd.rows().filter_map(|(name, time)| Some((name, time?.json())));
+    let crowd: serde_json::Map<String, Value> = crowd.collect();
     json!({
         "nspawn": {
             "run_ms": summary(&namespaces.rkt),
@@ -110,6 +122,12 @@ pub fn json(results: &Results) -> Value {
             "supervisor_pss_kib": idle.supervisor.pss_kib,
             "supervisor_private_kib": idle.supervisor.private_kib,
             "idle_wake_ups_a_second": idle.wake_ups_a_second,
+        },
+        "crowd_ms": crowd,
+        "fetch": {
+            "rkt_wall_ms": summary(&fetch.rkt),
+            "hash_and_write_wall_ms": summary(&fetch.hash_and_write),
+            "speed": fetch.speed().map(Summary::json),
         },
         "kvm": {
             "timeline": marks,
@@ -159,6 +177,8 @@ fn speeds(speeds: &Speeds) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crowd::Crowd;
+    use crate::fetch::Fetch;
     use crate::namespaces::Rounds;
     use crate::network::Way;
     use crate::reading::{Reading, SecondPod};
@@ -183,6 +203,8 @@ mod tests {
             vmm: Resident { rss_kib: 2048, pss_kib: 1536, private_kib: 1024 },
             parent: Resident::default(),
         };
+        let crowd = Crowd { start_up: vec![1.0], ..Crowd::default() };
+        let fetch = Fetch { rkt: vec![4000.0], hash_and_write: vec![3600.0] };
         let images = Resident { rss_kib: 3072, pss_kib: 1536, private_kib: 0 };
         let reading = Reading {
             random: Speeds { image: vec![700.0], volume: vec![100.0] },
@@ -191,7 +213,7 @@ mod tests {
         };
         let ways = vec![Way { name: "kvm to kvm", stream: vec![900.0], round_trip: vec![250.0] }];
         let network = Network { none_ms: vec![0.75], ways, ..Network::default() };
-        let results = Results { namespaces, idle, vm, reading, network };
+        let results = Results { namespaces, idle, crowd, fetch, vm, reading, network };
         let text = table(&results);
         assert!(text.contains("0.50      0.25      0.50"), "{text}");
         assert!(text.contains("2.00 MiB"), "{text}");
@@ -200,6 +222,8 @@ mod tests {
         assert_eq!(json.pointer("/nspawn/peers/crun/rkt_private_users_ratio/median"), Some(&json!(0.75)));
         assert_eq!(json.pointer("/nspawn/supervisor_private_kib"), Some(&json!(512)));
         assert_eq!(json.pointer("/kvm/format_disk_ms/median"), Some(&json!(0.5)));
+        assert_eq!(json.pointer("/crowd_ms/version, from start to exit/median"), Some(&json!(1.0)));
+        assert_eq!(json.pointer("/fetch/speed/median"), Some(&json!(0.9)));
         assert!(text.contains("7.00      7.00      7.00"), "{text}");
         assert_eq!(json.pointer("/kvm/random_4_kib_reads/ratio/median"), Some(&json!(7.0)));
         assert_eq!(json.pointer("/kvm/second_pod/mapped_images_rss_kib"), Some(&json!(3072)));
