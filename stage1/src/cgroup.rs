@@ -30,6 +30,7 @@ const COUNTERS: [&str; 2] = ["cpuacct", "blkio"];
 const THIS_PROCESS: &[u8] = b"0";
 /// The file in the pod's directory that says where its cgroups are, a directory a line.
 const RECORD: &str = "subcgroup";
+const NEW_RECORD: &str = "subcgroup.new";
 /// How often the kernel is given time to let go of a cgroup whose processes have just died, and how much.
 const REMOVAL_ATTEMPTS: usize = 1000;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(2);
@@ -100,6 +101,7 @@ impl Cgroups {
             homes: Vec::new(),
         };
         cgroups.check(&all)?;
+        record(directory, &cgroups.directories)?;
         if let Some(AppCgroup { limits, .. }) = whole {
             cgroups.places.iter().try_for_each(|place| limit_pod(place, &cgroups.name, limits))?;
         }
@@ -166,11 +168,15 @@ impl Cgroups {
     }
 }
 
-/// Says where the cgroups may be before any is, so that a crash leaves none that nobody knows of.
-fn record(directory: &PodDirectory, candidates: &[PathBuf]) -> Result<(), Error> {
-    let path = directory.path().join(RECORD);
-    let lines: String = candidates.iter().map(|line| format!("{}\n", line.display())).collect();
-    fs::write(&path, lines).map_err(Error::file("write", &path))
+/// Says where the cgroups may be before any is, and then where they are, so that a crash leaves none that nobody knows of: what was said
+/// stays until the other is there as a whole.
+fn record(directory: &PodDirectory, cgroups: &[PathBuf]) -> Result<(), Error> {
+    if cgroups.is_empty() {
+        return Ok(());
+    }
+    let (path, new) = (directory.path().join(RECORD), directory.path().join(NEW_RECORD));
+    let lines: String = cgroups.iter().map(|line| format!("{}\n", line.display())).collect();
+    fs::write(&new, lines).and_then(|()| fs::rename(&new, &path)).map_err(Error::file("write", &path))
 }
 
 impl Drop for Cgroups {
