@@ -31,6 +31,7 @@ pub mod report;
 pub mod startable;
 mod state;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -217,15 +218,15 @@ impl Pods {
         })
     }
 
-    /// The pods in some places, by UUID. One that vanishes meanwhile is left out.
+    /// The pods in some places, by UUID. One that vanishes meanwhile is left out; one that moves on to a later one of the places is
+    /// there once.
     pub fn list(&self, places: &[Place]) -> Result<Vec<Pod>, Error> {
-        let mut pods = Vec::new();
-        self.visit(places, &mut |pod, _| pods.push(pod))?;
-        pods.sort_by_key(|pod| pod.uuid);
-        Ok(pods)
+        let mut pods = BTreeMap::new();
+        self.visit(places, &mut |pod, _| drop(pods.insert(pod.uuid, pod)))?;
+        Ok(pods.into_values().collect())
     }
 
-    /// Looks into each pod in some places, in no order.
+    /// Looks into each pod in some places, in no order; into one that moves on to a later one of the places, it may look twice.
     pub fn visit(&self, places: &[Place], look: &mut dyn FnMut(Pod, &Inside)) -> Result<(), Error> {
         self.visit_those(places, &|_| true, look)
     }
@@ -260,13 +261,13 @@ impl Pods {
     /// The pod whose UUID begins with `prefix`.
     pub fn find(&self, prefix: &str) -> Result<Pod, Error> {
         let lower = prefix.to_lowercase();
-        let mut pods = Vec::new();
+        let mut pods = BTreeMap::new();
         let is_wanted = |name: &str| !lower.is_empty() && name.starts_with(&lower);
-        self.visit_those(&Place::VISIBLE, &is_wanted, &mut |pod, _| pods.push(pod))?;
-        match pods.len() {
-            1 => pods.pop().ok_or_else(|| Error::NoMatch(prefix.into())),
-            0 => Err(Error::NoMatch(prefix.into())),
-            several => Err(Error::Ambiguous(prefix.into(), several)),
+        self.visit_those(&Place::VISIBLE, &is_wanted, &mut |pod, _| drop(pods.insert(pod.uuid, pod)))?;
+        match (pods.len(), pods.pop_last()) {
+            (1, Some((_, pod))) => Ok(pod),
+            (0, _) => Err(Error::NoMatch(prefix.into())),
+            (several, _) => Err(Error::Ambiguous(prefix.into(), several)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! `rkt list`, `rkt gc` and `rkt rm`.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
@@ -32,10 +33,9 @@ pub fn list(globals: &Globals, flags: ListFlags) -> Outcome {
 
 /// What is seen in each pod, by UUID.
 fn seen<T>(pods: &Pods, see: &mut dyn FnMut(&Pod, &Inside) -> Option<T>) -> Result<Vec<T>, pods::Error> {
-    let mut seen = Vec::new();
+    let mut seen = BTreeMap::new();
     pods.visit(&Place::VISIBLE, &mut |pod, inside| seen.extend(see(&pod, inside).map(|it| (pod.uuid, it))))?;
-    seen.sort_by_key(|(uuid, _)| *uuid);
-    Ok(seen.into_iter().map(|(_, it)| it).collect())
+    Ok(seen.into_values().collect())
 }
 
 /// What is known of a pod; that it cannot be read is told, and keeps nobody from the rest.

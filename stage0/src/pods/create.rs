@@ -305,6 +305,17 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_moves_on_meanwhile_is_one() {
+        let (_data, pods, ..) = world();
+        let uuid = Uuid::from_u128(1);
+        let _one = NewPod::create(&pods, uuid).unwrap();
+        // As it is seen by who looked into the one place before it moved, and into the other after that.
+        make_directory(&pods.path(Place::Run, uuid)).unwrap();
+        assert_eq!(pods.find("0").unwrap().place, Place::Run);
+        assert_eq!(pods.list(&Place::VISIBLE).unwrap().len(), 1);
+    }
+
+    #[test]
     fn prefixes() {
         let (_data, pods, ..) = world();
         let _one = NewPod::create(&pods, Uuid::from_u128(1)).unwrap();

@@ -33,7 +33,7 @@ impl Place {
     pub const ALL: [Self; 6] =
         [Self::Embryo, Self::Prepare, Self::Prepared, Self::Run, Self::ExitedGarbage, Self::Garbage];
     /// Those whose pods users see.
-    pub const VISIBLE: [Self; 4] = [Self::Run, Self::ExitedGarbage, Self::Prepare, Self::Prepared];
+    pub const VISIBLE: [Self; 4] = [Self::Prepare, Self::Prepared, Self::Run, Self::ExitedGarbage];
 
     /// The directory's name.
     pub fn directory(self) -> &'static str {
