@@ -36,8 +36,10 @@ fn of_a_running_pod() {
         let vmm = &json["vmm"];
         let status = std::fs::read_to_string(format!("/proc/{}/status", vmm["pid"])).unwrap();
         assert!(status.contains(&format!("PPid:\t{}\n", pod.pid())), "{status}");
+        // A guest takes time for its own in which a busy host runs something else.
         assert!(
-            vmm["resident_bytes"].as_u64() > Some(1 << 20) && vmm["user_us"].as_u64() > usage(burner),
+            vmm["resident_bytes"].as_u64() > Some(1 << 20)
+                && vmm["user_us"].as_u64().map(|time| 2 * time) > usage(burner),
             "{json}"
         );
     } else {
