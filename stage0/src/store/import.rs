@@ -133,17 +133,8 @@ impl Store {
     fn commit(&self, workspace: &Workspace, rendered: Rendered) -> Result<Image, Error> {
         let directory = self.image_directory(&rendered.id);
         self.note_name(&rendered.id, &rendered.manifest.name)?;
-        match workspace.rename(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(Error::io("create", &directory)(error))
-            }
-            _ => Ok(Image {
-                id: rendered.id.clone(),
-                tree: rendered.id,
-                manifest: rendered.manifest,
-                directory,
-            }),
-        }
+        workspace.settle(&directory).map_err(Error::io("create", &directory))?;
+        Ok(Image { id: rendered.id.clone(), tree: rendered.id, manifest: rendered.manifest, directory })
     }
 
     /// The store's directories. Only root reads them: images may hold secrets, and set-user-id programs.

@@ -75,12 +75,8 @@ impl Store {
             let names = workspace.path().join(key(&image.manifest.name));
             note(&names, &image.id).map_err(Error::io("write to", &names))?;
         }
-        match workspace.rename(&index) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(Error::io("create", &index)(error))
-            }
-            _ => Ok(index),
-        }
+        workspace.settle(&index).map_err(Error::io("create", &index))?;
+        Ok(index)
     }
 }
 

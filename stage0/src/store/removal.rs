@@ -14,9 +14,14 @@ use crate::remove;
 impl Store {
     /// Removes an image. Its tree stays if pods use it: unlike its file, of which they have links, they have it from here.
     pub fn remove(&self, id: &ImageId, used: &HashSet<ImageId>) -> Result<(), Error> {
-        self.discard(&self.image_directory(id), "image", id)?;
+        self.take_out(id, used)?;
         self.forget_rendered(id)?;
-        self.forget_names()?;
+        self.forget_names()
+    }
+
+    /// Removes what is an image's own.
+    fn take_out(&self, id: &ImageId, used: &HashSet<ImageId>) -> Result<(), Error> {
+        self.discard(&self.image_directory(id), "image", id)?;
         self.remove_tree(id, used)
     }
 
@@ -34,7 +39,7 @@ impl Store {
             let directory = self.image_directory(&id);
             let last = last_used(&directory).map_err(Error::io("read", &directory))?;
             if !used.contains(&id) && now.duration_since(last).unwrap_or_default() >= grace {
-                self.remove(&id, used)?;
+                self.take_out(&id, used)?;
                 removed.push(id);
             }
         }

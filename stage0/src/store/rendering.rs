@@ -3,7 +3,6 @@
 //! computed from those of its parts, so it is another one once a dependency is.
 
 use std::fs::{self, File};
-use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -72,12 +71,7 @@ impl Store {
         {
             write_durably(&file(name), bytes).map_err(Error::io("write", &file(name)))?;
         }
-        match workspace.rename(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(Error::io("create", &directory)(error))
-            }
-            _ => Ok(()),
-        }
+        workspace.settle(&directory).map_err(Error::io("create", &directory))
     }
 
     /// Removes what has been rendered of images that are gone, and what nobody has used for a time.

@@ -1,7 +1,6 @@
 //! Images as plain trees, for hosts whose kernel cannot mount EROFS.
 
 use std::fs::{self, File};
-use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
@@ -33,12 +32,8 @@ impl Store {
             return Ok(tree);
         }
         self.unpack(image, &workspace)?;
-        match workspace.rename(&tree) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(Error::io("create", &tree)(error))
-            }
-            _ => Ok(tree),
-        }
+        workspace.settle(&tree).map_err(Error::io("create", &tree))?;
+        Ok(tree)
     }
 
     fn unpack(&self, image: &Image, workspace: &Workspace) -> Result<(), Error> {

@@ -59,6 +59,14 @@ impl Workspace {
         sync_parent(destination)
     }
 
+    /// The same, but whoever was first with a destination has made the same.
+    pub fn settle(&self, destination: &Path) -> io::Result<()> {
+        match self.rename(destination) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            renamed => renamed,
+        }
+    }
+
     /// Makes everything in the directory durable, puts it in the place of another one, and removes that.
     pub fn replace(self, destination: &Path) -> io::Result<()> {
         self.lock.sync_all()?;
