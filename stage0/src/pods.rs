@@ -44,6 +44,9 @@ use crate::cli::PodChoice;
 pub use inside::Inside;
 pub use state::{Place, State};
 
+/// How often a pod that somebody else has for a moment is looked at.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// Why something cannot be done with a pod.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -126,6 +129,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A pod that has not come so far.
+    #[error("pod \"{uuid}\" is {state} and has no manifest")]
+    NoManifest {
+        /// Which.
+        uuid: Uuid,
+        /// Its state.
+        state: State,
+    },
     /// Several such pods.
     #[error("ambiguous uuid \"{0}\", {1} matches")]
     Ambiguous(String, usize),
@@ -171,7 +182,8 @@ pub enum Error {
 }
 
 impl Error {
-    fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+    /// What was being done to a file when it failed.
+    pub fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
         move |source| Self::Io { action, path: path.into(), source }
     }
 }
@@ -285,13 +297,31 @@ impl Pods {
 
     /// The pod as it is now, wherever it is by now.
     pub fn look_again(&self, pod: &Pod) -> Result<Pod, Error> {
-        // It may move on to a place that was looked at before.
-        for place in Place::VISIBLE.iter().chain(&Place::VISIBLE) {
-            if let Some(pod) = self.probe(*place, pod.uuid)? {
-                return Ok(pod);
+        self.look_in(&Place::VISIBLE, pod.uuid)?.ok_or_else(|| Error::NoMatch(pod.uuid.to_string()))
+    }
+
+    /// Does something with a pod, wherever it is by now: what fails while the pod moves on is done again where it is then.
+    pub fn follow<T, E: From<Error>>(
+        &self,
+        mut pod: Pod,
+        mut act: impl FnMut(&Pod) -> Result<T, E>,
+    ) -> Result<T, E> {
+        loop {
+            match act(&pod) {
+                Err(_) if !pod.path.exists() => pod = self.look_again(&pod)?,
+                done => return done,
             }
         }
-        Err(Error::NoMatch(pod.uuid.to_string()))
+    }
+
+    fn look_in(&self, places: &[Place], uuid: Uuid) -> Result<Option<Pod>, Error> {
+        // It may move on to a place that was looked at before.
+        for place in places.iter().chain(places) {
+            if let Some(pod) = self.probe(*place, uuid)? {
+                return Ok(Some(pod));
+            }
+        }
+        Ok(None)
     }
 
     fn probe(&self, place: Place, uuid: Uuid) -> Result<Option<Pod>, Error> {

@@ -78,7 +78,7 @@ fn send(pidfd: &OwnedFd, signal: Signal) -> nix::Result<()> {
     }
 }
 
-/// The number of the pod's parent, which it writes as soon as it can take signals; `None` if nobody does.
+/// The number of the pod's parent, which it writes as soon as it can take signals; `None` if nobody does, or nobody can any more.
 fn parent(directory: &PodDirectory) -> Result<Option<i32>, Error> {
     for _ in 0..ATTEMPTS {
         match fs::read_to_string(directory.ppid()) {
@@ -86,6 +86,9 @@ fn parent(directory: &PodDirectory) -> Result<Option<i32>, Error> {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::file("read", &directory.ppid())(error)),
+        }
+        if has_ended(directory)? {
+            break;
         }
         std::thread::sleep(PAUSE);
     }
@@ -160,6 +163,15 @@ mod tests {
         lock.lock().unwrap();
         fs::write(directory.ppid(), format!("{}\n", std::process::id())).unwrap();
         assert!(parent_or_end(&directory, Uuid::nil()).unwrap().is_some());
+    }
+
+    #[test]
+    fn nobody_waits_for_who_was_killed_before_it_told_its_number() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = PodDirectory::new(home.path());
+        let begin = Instant::now();
+        assert!(parent_or_end(&directory, Uuid::nil()).unwrap().is_none());
+        assert!(begin.elapsed() < ATTEMPTS * PAUSE, "{:?}", begin.elapsed());
     }
 
     #[test]

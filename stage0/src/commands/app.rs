@@ -29,7 +29,8 @@ pub enum Refused {
 
 /// Prints a pod's apps.
 pub fn list(globals: &Globals, choice: &PodChoice, no_legend: bool) -> Outcome {
-    let report = Pods::new(&globals.directory).choose(choice)?.report()?;
+    let pods = Pods::new(&globals.directory);
+    let report = pods.follow(pods.choose(choice)?, Pod::report)?;
     let mut rows = Vec::new();
     rows.extend((!no_legend).then(|| vec!["NAME".to_owned(), "STATE".into()]));
     rows.extend(report.apps.into_iter().map(|app| vec![app.name, app.state.to_owned()]));
@@ -40,7 +41,8 @@ pub fn list(globals: &Globals, choice: &PodChoice, no_legend: bool) -> Outcome {
 /// Prints what an app is doing, or has done.
 pub fn tell(globals: &Globals, choice: &AppChoice, format: StatusFormat) -> Outcome {
     let (pod, name) = find(globals, choice)?;
-    let Some(report) = pod.report()?.apps.into_iter().find(|app| app.name == name) else {
+    let report = Pods::new(&globals.directory).follow(pod, Pod::report)?;
+    let Some(report) = report.apps.into_iter().find(|app| app.name == name) else {
         return Err(enter::Refused::NoApp(name, "no longer".into()).into());
     };
     status::print(format, &report, |out| out.write_all(text(&report).as_bytes()))?;
@@ -99,8 +101,10 @@ pub fn remove(globals: &Globals, choice: &AppChoice) -> Outcome {
 }
 
 fn find(globals: &Globals, choice: &AppChoice) -> Result<(Pod, String), Box<dyn Error>> {
-    let pod = Pods::new(&globals.directory).choose(&choice.pod)?;
-    let manifest = pod.manifest()?;
-    let app = enter::choose(&manifest.apps, choice.app.as_ref())?;
-    Ok((pod, app.name.to_string()))
+    let pods = Pods::new(&globals.directory);
+    pods.follow(pods.choose(&choice.pod)?, |pod| {
+        let manifest = pod.manifest()?;
+        let app = enter::choose(&manifest.apps, choice.app.as_ref())?;
+        Ok((pod.clone(), app.name.to_string()))
+    })
 }

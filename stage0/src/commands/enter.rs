@@ -42,16 +42,17 @@ pub fn need_root() -> Result<(), Refused> {
 pub fn enter(globals: &Globals, flags: &EnterFlags) -> Result<Infallible, Box<dyn Error>> {
     need_root()?;
     let pods = Pods::new(&globals.directory);
-    let pod = pods.find(&flags.uuid)?;
-    let (pod, pid) = wait_for_pid(&pods, pod)?;
-    let manifest = pod.manifest()?;
-    let app = choose(&manifest.apps, flags.app.as_ref())?;
-    let command = match flags.command.as_slice() {
-        [] => vec![shell(app)],
-        command => command.to_vec(),
-    };
-    let arguments = EnterArguments { pid, app: app.name.clone(), privileged: flags.privileged, command };
-    Ok(stage1::enter(&pod.path, pod.uuid, &arguments)?)
+    pods.follow(pods.find(&flags.uuid)?, |pod| {
+        let (pod, pid) = wait_for_pid(&pods, pod.clone())?;
+        let manifest = pod.manifest()?;
+        let app = choose(&manifest.apps, flags.app.as_ref())?;
+        let command = match flags.command.as_slice() {
+            [] => vec![shell(app)],
+            command => command.to_vec(),
+        };
+        let arguments = EnterArguments { pid, app: app.name.clone(), privileged: flags.privileged, command };
+        Ok(stage1::enter(&pod.path, pod.uuid, &arguments)?)
+    })
 }
 
 /// Attaches to an app; returns only if that fails.
@@ -62,21 +63,25 @@ pub fn attach(
 ) -> Result<Infallible, Box<dyn Error>> {
     need_root()?;
     let pods = Pods::new(&globals.directory);
-    let (pod, pid) = wait_for_pid(&pods, pods.choose(choice)?)?;
-    let manifest = pod.manifest()?;
-    let app = choose(&manifest.apps, flags.app.as_ref())?.name.clone();
-    let running = Running { uuid: pod.uuid, pid, debug: globals.debug };
-    Ok(stage1::attach(&pod.path, running, &AttachArguments { mode: flags.mode, app })?)
+    pods.follow(pods.choose(choice)?, |pod| {
+        let (pod, pid) = wait_for_pid(&pods, pod.clone())?;
+        let manifest = pod.manifest()?;
+        let app = choose(&manifest.apps, flags.app.as_ref())?.name.clone();
+        let running = Running { uuid: pod.uuid, pid, debug: globals.debug };
+        Ok(stage1::attach(&pod.path, running, &AttachArguments { mode: flags.mode, app })?)
+    })
 }
 
 /// Forwards ports into a pod; returns only if that fails.
 pub fn port_forward(globals: &Globals, flags: &PortForwardFlags) -> Result<Infallible, Box<dyn Error>> {
     need_root()?;
     let pods = Pods::new(&globals.directory);
-    let (pod, _) = wait_for_pid(&pods, pods.find(&flags.uuid)?)?;
-    let arguments =
-        PortForwardArguments { debug: globals.debug, uuid: pod.uuid, forwards: flags.forwards.clone() };
-    Ok(stage1::port_forward(&pod.path, pod.uuid, &arguments)?)
+    pods.follow(pods.find(&flags.uuid)?, |pod| {
+        let (pod, _) = wait_for_pid(&pods, pod.clone())?;
+        let arguments =
+            PortForwardArguments { debug: globals.debug, uuid: pod.uuid, forwards: flags.forwards.clone() };
+        Ok(stage1::port_forward(&pod.path, pod.uuid, &arguments)?)
+    })
 }
 
 /// A pod can be entered as soon as it has told whom to enter (stage1 ABI).

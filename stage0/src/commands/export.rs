@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{Outcome, enter};
 use crate::cli::{ExportFlags, Globals, Stage1};
 use crate::pods::merged::mount_app;
-use crate::pods::{Pods, State, guest_tree, mounts};
+use crate::pods::{self, Pod, Pods, State, guest_tree, mounts};
 use crate::stage1::Foreign;
 use crate::{output, store};
 
@@ -50,12 +50,19 @@ pub fn export(globals: &Globals, flags: &ExportFlags) -> Outcome {
     if flags.output.extension().is_none_or(|extension| extension != "aci") {
         return Err(Refused::Extension(flags.output.clone()).into());
     }
-    let pod = Pods::new(&globals.directory).find(&flags.uuid)?;
+    // The working directory will be another one.
+    let path = std::path::absolute(&flags.output)?;
+    let pods = Pods::new(&globals.directory);
+    pods.follow(pods.find(&flags.uuid)?, |pod| export_of(globals, pod, flags, &path))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn export_of(globals: &Globals, pod: &Pod, flags: &ExportFlags, path: &Path) -> Result<(), Box<dyn Error>> {
     if !matches!(pod.state, State::Exited | State::ExitedGarbage) {
         return Err(Refused::NotEnded(pod.uuid, pod.state).into());
     }
     // As long as this is held, nobody removes it.
-    let lock = File::open(&pod.path)?;
+    let lock = File::open(&pod.path).map_err(pods::Error::io("open", &pod.path))?;
     lock.try_lock_shared().map_err(|_| Refused::InUse(pod.uuid))?;
     let directory = PodDirectory::new(&pod.path);
     let stage1 = match Foreign::of_pod(directory.path())? {
@@ -64,10 +71,9 @@ pub fn export(globals: &Globals, flags: &ExportFlags) -> Outcome {
     };
     let apps = pod.manifest()?.apps;
     let app = &enter::choose(&apps, flags.app.as_ref())?.name;
-    let manifest = fs::read(directory.app_manifest(app))?;
-    // The working directory will be another one.
-    let path = std::path::absolute(&flags.output)?;
-    output::file(&path, flags.overwrite, |file| -> Result<(), Box<dyn Error>> {
+    let manifest = directory.app_manifest(app);
+    let manifest = fs::read(&manifest).map_err(pods::Error::io("read", &manifest))?;
+    output::file(path, flags.overwrite, |file| -> Result<(), Box<dyn Error>> {
         let spare = store::spare(&globals.directory, &format!("export-{}-{app}", pod.uuid))?;
         let output = GzEncoder::new(BufWriter::new(file), flate2::Compression::default());
         let output = match stage1 {
@@ -91,8 +97,7 @@ pub fn export(globals: &Globals, flags: &ExportFlags) -> Outcome {
             }
         };
         Ok(output.finish()?.flush()?)
-    })?;
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
 /// A file beside `spare`, of which nothing is left however this process ends.

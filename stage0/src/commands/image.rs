@@ -121,7 +121,9 @@ fn unpack(
 
 /// Prints an image's manifest.
 pub fn cat_manifest(globals: &Globals, image: &str, pretty: bool) -> Outcome {
-    let image = Store::new(&globals.directory).find(image)?;
+    let store = Store::new(&globals.directory);
+    let _held = store.hold()?;
+    let image = store.find(image)?;
     // As it is, with what this version does not know.
     let manifest: serde_json::Value = serde_json::from_slice(&fs::read(image.manifest_path())?)?;
     let json = if pretty { indented(&manifest)? } else { serde_json::to_string(&manifest)? };

@@ -19,7 +19,7 @@ use pod::types::AcName;
 use super::Outcome;
 use crate::cli::{Globals, LogsFlags, PodChoice};
 use crate::log_reader::{LogReader, Record};
-use crate::pods::{Pod, Pods};
+use crate::pods::{self, Pod, Pods};
 
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
@@ -35,15 +35,9 @@ enum Refused {
 
 /// Prints the logs of a pod's apps.
 pub fn logs(globals: &Globals, choice: &PodChoice, flags: &LogsFlags) -> Outcome {
-    let pod = Pods::new(&globals.directory).choose(choice)?;
-    let apps = logged_apps(&pod, flags)?;
-    let directory = PodDirectory::new(&pod.path);
-    let open = |app: &AcName| LogReader::open(&directory.log(app)).map(|reader| Log { reader, next: None });
-    let mut logs = Merged {
-        logs: apps.iter().map(open).collect::<Result<_, _>>()?,
-        since: flags.since.unwrap_or(SystemTime::UNIX_EPOCH),
-    };
-    let follower = flags.follow.then(|| Follower::new(&pod, &logs)).transpose()?;
+    let pods = Pods::new(&globals.directory);
+    let Wanted { apps, mut logs, follower } =
+        pods.follow(pods.choose(choice)?, |pod| Wanted::open(pod, flags))?;
     if let Some(count) = flags.tail {
         logs.skip_to_last(count)?;
     }
@@ -68,6 +62,34 @@ pub fn logs(globals: &Globals, choice: &PodChoice, flags: &LogsFlags) -> Outcome
     }
     printer.finish()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is to be printed, by open files: wherever the pod is by then.
+struct Wanted {
+    apps: Vec<AcName>,
+    /// Theirs.
+    logs: Merged,
+    /// If there may be more.
+    follower: Option<Follower>,
+}
+
+impl Wanted {
+    fn open(pod: &Pod, flags: &LogsFlags) -> Result<Self, Box<dyn Error>> {
+        let apps = logged_apps(pod, flags)?;
+        let directory = PodDirectory::new(&pod.path);
+        let open = |app: &AcName| {
+            let path = directory.log(app);
+            let reader = LogReader::open(&path).map_err(pods::Error::io("open", &path))?;
+            Ok(Log { reader, next: None })
+        };
+        let logs = Merged {
+            logs: apps.iter().map(open).collect::<Result<_, pods::Error>>()?,
+            since: flags.since.unwrap_or(SystemTime::UNIX_EPOCH),
+        };
+        let follower = flags.follow.then(|| Follower::new(pod, &logs)).transpose();
+        let follower = follower.map_err(pods::Error::io("follow the logs in", &pod.path))?;
+        Ok(Self { apps, logs, follower })
+    }
 }
 
 /// The apps that have logs and are wanted.

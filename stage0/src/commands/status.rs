@@ -38,16 +38,18 @@ pub fn status(globals: &Globals, choice: &PodChoice, flags: StatusFlags) -> Outc
     let pod = pods.choose(choice)?;
     let pod = wait(&pods, pod, flags.wait, "has not ended", |pod| Ok(has_ended(pod)))?;
     let pod = wait(&pods, pod, flags.wait_ready, "is not ready", is_ready)?;
-    if flags.stats {
-        return statistics(&pod, flags.format);
-    }
-    if flags.check_networks {
-        return check_networks(&pod);
-    }
-    let report = pod.report()?;
-    let pid = pod.pid_or_parent()?;
-    print(flags.format, &report, |out| out.write_all(text(&pod, &report, pid).as_bytes()))?;
-    Ok(ExitCode::SUCCESS)
+    pods.follow(pod, |pod| {
+        if flags.stats {
+            return statistics(pod, flags.format);
+        }
+        if flags.check_networks {
+            return check_networks(pod);
+        }
+        let report = pod.report()?;
+        let pid = pod.pid_or_parent()?;
+        print(flags.format, &report, |out| out.write_all(text(pod, &report, pid).as_bytes()))?;
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 /// Prints a report in some form, of which `text` is one.
@@ -89,7 +91,8 @@ fn check_networks(pod: &Pod) -> Outcome {
 
 /// Prints a pod's manifest.
 pub fn cat_manifest(globals: &Globals, choice: &PodChoice, pretty: bool) -> Outcome {
-    let manifest = Pods::new(&globals.directory).choose(choice)?.manifest()?;
+    let pods = Pods::new(&globals.directory);
+    let manifest = pods.follow(pods.choose(choice)?, Pod::manifest)?;
     let json = if pretty { indented(&manifest)? } else { serde_json::to_string(&manifest)? };
     writeln!(std::io::stdout(), "{json}")?;
     Ok(ExitCode::SUCCESS)

@@ -34,13 +34,14 @@ pub fn stop(globals: &Globals, choices: &[PodChoice], force: bool) -> Outcome {
 
 /// What to print of it, as upstream has it.
 fn stop_one(pods: &Pods, choice: &PodChoice, force: bool) -> Result<String, Box<dyn Error>> {
-    let pod = pods.choose(choice)?;
-    match pod.state {
-        State::Running => stage1::stop(&pod.path, pod.uuid, force)?,
-        State::Exited | State::ExitedDeleting | State::ExitedGarbage => {
-            return Ok(format!("pod \"{}\" is already stopped", pod.uuid));
+    pods.follow(pods.choose(choice)?, |pod| match pod.state {
+        State::Running => {
+            stage1::stop(&pod.path, pod.uuid, force)?;
+            Ok(format!("\"{}\"", pod.uuid))
         }
-        state => return Err(NotRunning(pod.uuid, state).into()),
-    }
-    Ok(format!("\"{}\"", pod.uuid))
+        State::Exited | State::ExitedDeleting | State::ExitedGarbage => {
+            Ok(format!("pod \"{}\" is already stopped", pod.uuid))
+        }
+        state => Err(NotRunning(pod.uuid, state).into()),
+    })
 }

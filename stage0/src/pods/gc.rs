@@ -1,6 +1,6 @@
 //! Marks and removes pods that have ended.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pod::abi::PodDirectory;
 
-use super::{Error, Place, Pod, Pods, State, mounts};
+use super::{Error, PAUSE, Place, Pod, Pods, State, mounts};
 use crate::cli::Globals;
 use crate::stage1::Foreign;
 use crate::{registration, remove};
@@ -97,7 +97,7 @@ impl Pods {
     fn mark_expired(&self, after: Duration, report: &mut dyn FnMut(Event)) -> Result<(), Error> {
         for pod in self.list(&[Place::Prepared])? {
             if pod.age().is_ok_and(|age| age >= after)
-                && let Some(pod) = self.rename(&pod, Place::Garbage)?
+                && let Some(pod) = self.move_prepared(&pod)?
             {
                 report(Event::Marked(pod));
             }
@@ -105,17 +105,46 @@ impl Pods {
         Ok(())
     }
 
-    /// Removes one pod at once, whatever state it has ended in.
-    pub fn remove(&self, pod: Pod, told: Told<'_>) -> Result<(), Error> {
-        let to = match pod.state {
-            State::Exited => Place::ExitedGarbage,
-            State::AbortedPrepare | State::Prepared => Place::Garbage,
-            State::ExitedGarbage | State::Garbage => pod.place,
-            state => return Err(Error::InUse { uuid: pod.uuid, state }),
+    /// Removes one pod at once, whatever state it has ended in. It is gone when this returns, whoever else removes it.
+    pub fn remove(&self, mut pod: Pod, told: Told<'_>) -> Result<(), Error> {
+        loop {
+            let marked = match pod.state {
+                State::Exited => self.rename(&pod, Place::ExitedGarbage)?,
+                State::AbortedPrepare => self.rename(&pod, Place::Garbage)?,
+                State::Prepared => self.move_prepared(&pod)?,
+                State::ExitedGarbage | State::ExitedDeleting | State::Garbage | State::Deleting => {
+                    Some(pod.clone())
+                }
+                state @ (State::Embryo | State::Preparing | State::Running) => {
+                    return Err(Error::InUse { uuid: pod.uuid, state });
+                }
+            };
+            // Whoever has the lock only looks at the pod, or removes it, too.
+            if let Some(marked) = marked {
+                return delete(&marked, told, File::lock).map(drop);
+            }
+            match self.look_in(&Place::ALL, pod.uuid)? {
+                // Nobody has the lock of a prepared pod for long: then it runs.
+                Some(found) => {
+                    std::thread::sleep(PAUSE);
+                    pod = found;
+                }
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Moves a prepared pod to the garbage; `None` if it is not there any more, or if somebody has its lock, who runs it or looks at it.
+    fn move_prepared(&self, pod: &Pod) -> Result<Option<Pod>, Error> {
+        let lock = match File::open(&pod.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(Error::io("open", &pod.path))?,
         };
-        let moved = if to == pod.place { Some(pod) } else { self.rename(&pod, to)? };
-        // Whoever has the lock only looks at the pod, or removes it, too: it is gone when this returns.
-        moved.map_or(Ok(()), |pod| delete(&pod, told, File::lock).map(drop))
+        match lock.try_lock() {
+            Ok(()) => self.rename(pod, Place::Garbage),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(Error::io("lock", &pod.path)(error)),
+        }
     }
 
     fn report_removal(&self, pod: Pod, told: Told<'_>, report: &mut dyn FnMut(Event)) {
@@ -133,8 +162,13 @@ fn delete(pod: &Pod, told: Told<'_>, take: impl FnOnce(&File) -> io::Result<()>)
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         opened => opened.map_err(Error::io("open", &pod.path))?,
     };
+    match take(&lock) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+        Err(error) => return Err(Error::io("lock", &pod.path)(error)),
+    }
     // While this waited, another process may have removed it.
-    if take(&lock).is_err() || !pod.path.exists() {
+    if !pod.path.exists() {
         return Ok(false);
     }
     registration::forget(&pod.path, pod.uuid)?;
@@ -196,6 +230,7 @@ mod tests {
 
     use super::*;
     use crate::pods::create::NewPod;
+    use crate::pods::startable::Startable;
     use uuid::Uuid;
 
     fn place(pods: &Pods, place: Place, number: u128) -> std::path::PathBuf {
@@ -275,13 +310,58 @@ mod tests {
         looked_at.lock_shared().unwrap();
         std::thread::scope(|scope| {
             let removal = scope.spawn(|| pods.remove(pods.find("0").unwrap(), told()));
-            while pods.path(Place::Prepared, Uuid::from_u128(1)).exists() {
-                std::thread::yield_now();
-            }
+            std::thread::sleep(20 * PAUSE);
+            assert!(!removal.is_finished());
             drop(looked_at);
             removal.join().unwrap().unwrap();
         });
         assert!(pods.list(&Place::ALL).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_pod_that_others_mark_or_remove_meanwhile_is_removed_all_the_same() {
+        let data = tempfile::tempdir().unwrap();
+        let pods = Pods::new(data.path());
+        let path = place(&pods, Place::Run, 1);
+        let seen = pods.find("0").unwrap();
+        let marked = pods.rename(&seen, Place::ExitedGarbage).unwrap().unwrap();
+        pods.remove(seen.clone(), told()).unwrap();
+        assert!(!marked.path.exists() && !path.exists());
+        pods.remove(seen, told()).unwrap();
+        let lock = File::open(place(&pods, Place::Garbage, 2)).unwrap();
+        lock.lock().unwrap();
+        let seen = Pod {
+            uuid: Uuid::from_u128(2),
+            place: Place::Prepared,
+            state: State::Prepared,
+            path: pods.path(Place::Prepared, Uuid::from_u128(2)),
+        };
+        std::thread::scope(|scope| {
+            let removal = scope.spawn(|| pods.remove(seen, told()));
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!removal.is_finished(), "another process is still about it");
+            drop(lock);
+            removal.join().unwrap().unwrap();
+        });
+        assert!(pods.list(&Place::ALL).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_somebody_runs_is_not_taken_away() {
+        let data = tempfile::tempdir().unwrap();
+        let pods = Pods::new(data.path());
+        place(&pods, Place::Prepared, 1);
+        let mut taken = pods.take_prepared(&pods.find("0").unwrap()).unwrap();
+        let now = Collection { grace: HOUR, expire_prepared: Duration::ZERO, mark_only: false };
+        assert!(collect(&pods, now).is_empty());
+        let seen = pods.find("0").unwrap();
+        let error = std::thread::scope(|scope| {
+            let removal = scope.spawn(|| pods.remove(seen, told()));
+            std::thread::sleep(Duration::from_millis(20));
+            taken.start().unwrap();
+            removal.join().unwrap().unwrap_err()
+        });
+        assert!(matches!(error, Error::InUse { state: State::Running, .. }), "{error}");
     }
 
     #[test]

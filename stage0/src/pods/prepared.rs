@@ -4,16 +4,12 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use pod::pod_manifest::PodManifest;
 use uuid::Uuid;
 
 use super::startable::Startable;
-use super::{Error, Place, Pod, Pods, State};
-
-/// How often a pod that somebody else has is looked at.
-const PAUSE: Duration = Duration::from_millis(1);
+use super::{Error, PAUSE, Place, Pod, Pods, State};
 
 /// A prepared pod that this process has for itself. Dropped, it is prepared as before: it is only gone if this process
 /// becomes its stage1.

@@ -89,15 +89,12 @@ impl Pods {
     /// The images of all pods that run, have run, or will run.
     pub fn images_in_use(&self) -> Result<HashSet<ImageId>, Error> {
         let mut used = HashSet::new();
+        // One that was prepared and now runs is among those that run, which are looked at again.
         for pod in self.list(&[Place::Run, Place::ExitedGarbage, Place::Prepared, Place::Run])? {
-            match pod.manifest() {
-                Ok(manifest) => {
-                    used.extend(pod.trees(&manifest));
-                    used.extend(manifest.apps.into_iter().map(|app| app.image.id));
-                    used.extend(pod.stage1_image()?);
-                }
-                // It has moved on or is gone by now; if it was prepared, it is among those that run, which are looked at again.
-                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            match self.follow(pod, Pod::images) {
+                Ok(images) => used.extend(images),
+                // It is gone by now.
+                Err(Error::NoMatch(_)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -112,7 +109,15 @@ impl Pod {
     }
 
     fn manifest_of(&self, inside: &Inside) -> Result<PodManifest, Error> {
-        Ok(PodManifest::parse(&inside.manifest()?)?)
+        let manifest = match inside.manifest() {
+            Err(Error::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && self.state.is_unfinished() =>
+            {
+                return Err(Error::NoManifest { uuid: self.uuid, state: self.state });
+            }
+            manifest => manifest?,
+        };
+        Ok(PodManifest::parse(&manifest)?)
     }
 
     fn open(&self) -> Result<Inside, Error> {
@@ -126,6 +131,15 @@ impl Pod {
             // Whoever has its addresses now, it is another pod.
             _ => Vec::new(),
         }
+    }
+
+    /// All of the store that it has.
+    fn images(&self) -> Result<Vec<ImageId>, Error> {
+        let manifest = self.manifest()?;
+        let mut images = self.trees(&manifest);
+        images.extend(manifest.apps.into_iter().map(|app| app.image.id));
+        images.extend(self.stage1_image()?);
+        Ok(images)
     }
 
     /// The unpacked trees of the store that its apps have.
@@ -184,7 +198,7 @@ impl Pod {
         let directory = PodDirectory::new(&self.path);
         let manifest = match self.state {
             // It may have none yet, and will not run with what it has.
-            State::Embryo | State::Preparing | State::AbortedPrepare => PodManifest::new(Vec::new()),
+            state if state.is_unfinished() => PodManifest::new(Vec::new()),
             _ => self.manifest_of(inside)?,
         };
         let times = [inside.created(), inside.started()];

@@ -64,6 +64,13 @@ impl Place {
     }
 }
 
+impl State {
+    /// Whether the pod's directory is being made, or was never made to its end.
+    pub fn is_unfinished(self) -> bool {
+        matches!(self, Self::Embryo | Self::Preparing | Self::AbortedPrepare)
+    }
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -53,6 +53,7 @@ mod notify;
 mod pod_manifest;
 mod prepared;
 mod private_users;
+mod random;
 mod real_programs;
 mod sandbox;
 mod scope;
