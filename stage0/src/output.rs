@@ -132,21 +132,36 @@ pub fn directory<E: From<Error>>(
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     let (parent, name) = place(path)?;
-    let there = path.symlink_metadata().ok();
-    if there.is_some() && !overwrite {
+    if !overwrite && path.symlink_metadata().is_ok() {
         return Err(Error::Exists(path.to_owned()).into());
     }
     // What a kill leaves is cleared by the next who makes the same.
     let unfinished = Workspace::acquire(parent.join(unfinished_name(&name)))
         .map_err(failed("make a directory beside", path))?;
     fill(unfinished.path())?;
-    match there {
-        Some(there) if there.is_dir() => remove::tree(path).map_err(failed("remove", path))?,
-        Some(_) => fs::remove_file(path).map_err(failed("remove", path))?,
-        None => {}
+    let named = if overwrite { replace(&unfinished, path) } else { unfinished.rename(path) };
+    match named {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(Error::Exists(path.to_owned()).into())
+        }
+        Err(error) => Err(failed("make", path)(error).into()),
+        Ok(()) => Ok(()),
     }
-    unfinished.rename(path).map_err(failed("make", path))?;
-    Ok(())
+}
+
+/// Gives a directory its name, whatever has that.
+fn replace(unfinished: &Workspace, path: &Path) -> io::Result<()> {
+    match path.symlink_metadata() {
+        Ok(there) if there.is_dir() => match unfinished.replace(path) {
+            // Some file systems cannot exchange two.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => remove::tree(path)?,
+            replaced => return replaced,
+        },
+        Ok(_) => fs::remove_file(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    unfinished.rename(path)
 }
 
 /// The directory that something is to be made in, and its name there.
@@ -213,6 +228,15 @@ mod tests {
         assert_eq!(listing(&path), ["a"]);
         make(true, "b").unwrap();
         assert_eq!((listing(&path), listing(parent.path())), (vec!["b".into()], vec!["d".into()]));
+        std::thread::scope(|scope| {
+            let threads = [0; 8].map(|_| scope.spawn(|| (0..50).try_for_each(|_| make(true, "c"))));
+            threads.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+        });
+        assert_eq!((listing(&path), listing(parent.path())), (vec!["c".into()], vec!["d".into()]));
+        fs::remove_dir_all(&path).unwrap();
+        fs::write(&path, "a file").unwrap();
+        make(true, "b").unwrap();
+        assert_eq!(listing(&path), ["b"]);
         for root in ["/", "/.."] {
             let root = directory(Path::new(root), true, |_| Ok::<(), Error>(()));
             assert!(matches!(root, Err(Error::NoName(_))));

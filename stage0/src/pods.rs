@@ -8,7 +8,7 @@
 //! | `prepared/<uuid>` | | prepared |
 //! | `run/<uuid>` | running | exited |
 //! | `exited-garbage/<uuid>` | being removed | marked by gc |
-//! | `garbage/<uuid>`, which never ran | being removed | marked by gc |
+//! | `garbage/<uuid>`, which never ran, or is only files | being removed | marked by gc |
 //!
 //! Nothing is synced to disk while a pod is made that runs: after a crash of the machine no lock is held, so whatever is
 //! there of a pod is garbage, complete or not. A prepared pod is on disk before it is in its place.

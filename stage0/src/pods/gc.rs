@@ -7,7 +7,6 @@ use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use pod::abi::PodDirectory;
 
 use super::{Error, PAUSE, Place, Pod, Pods, State, mounts};
 use crate::cli::Globals;
@@ -120,8 +119,10 @@ impl Pods {
                 }
             };
             // Whoever has the lock only looks at the pod, or removes it, too.
-            if let Some(marked) = marked {
-                return delete(&marked, told, File::lock).map(drop);
+            if let Some(marked) = marked
+                && self.delete(marked, told, File::lock)?
+            {
+                return Ok(());
             }
             match self.look_in(&Place::ALL, pod.uuid)? {
                 // Nobody has the lock of a prepared pod for long: then it runs.
@@ -148,51 +149,49 @@ impl Pods {
     }
 
     fn report_removal(&self, pod: Pod, told: Told<'_>, report: &mut dyn FnMut(Event)) {
-        match delete(&pod, told, |lock| lock.try_lock().map_err(io::Error::from)) {
+        match self.delete(pod.clone(), told, |lock| lock.try_lock().map_err(io::Error::from)) {
             Ok(true) => report(Event::Removed(pod)),
             Ok(false) => {}
             Err(error) => report(Event::Failed(error)),
         }
     }
-}
 
-/// Removes a pod's directory, after its stage1 has cleaned up; whether this process did it.
-fn delete(pod: &Pod, told: Told<'_>, take: impl FnOnce(&File) -> io::Result<()>) -> Result<bool, Error> {
-    let lock = match File::open(&pod.path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        opened => opened.map_err(Error::io("open", &pod.path))?,
-    };
-    match take(&lock) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-        Err(error) => return Err(Error::io("lock", &pod.path)(error)),
-    }
-    // While this waited, another process may have removed it.
-    if !pod.path.exists() {
-        return Ok(false);
-    }
-    registration::forget(&pod.path, pod.uuid)?;
-    if pod.place == Place::ExitedGarbage {
-        clean_up(pod, told)?;
-    }
-    // Its stage1 last: as long as anything is left, gc can be tried again.
-    for entry in std::fs::read_dir(&pod.path).map_err(Error::io("read", &pod.path))? {
-        let entry = entry.map_err(Error::io("read", &pod.path))?;
-        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_directory && entry.file_name() != "stage1" {
-            remove::tree(&entry.path()).map_err(Error::io("remove", &entry.path()))?;
+    /// Removes a pod's directory, after its stage1 has cleaned up; whether this process did it.
+    fn delete(
+        &self,
+        mut pod: Pod,
+        told: Told<'_>,
+        take: impl FnOnce(&File) -> io::Result<()>,
+    ) -> Result<bool, Error> {
+        let lock = match File::open(&pod.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            opened => opened.map_err(Error::io("open", &pod.path))?,
+        };
+        match take(&lock) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(Error::io("lock", &pod.path)(error)),
         }
+        // While this waited, another process may have removed it.
+        if !pod.path.exists() {
+            return Ok(false);
+        }
+        registration::forget(&pod.path, pod.uuid)?;
+        if pod.place == Place::ExitedGarbage {
+            clean_up(&pod, told)?;
+            // Now it is only files, and nobody is to see half of them.
+            match self.rename(&pod, Place::Garbage)? {
+                Some(moved) => pod = moved,
+                None => return Ok(false),
+            }
+        }
+        remove::tree(&pod.path).map_err(Error::io("remove", &pod.path))?;
+        Ok(true)
     }
-    remove::tree(&pod.path).map_err(Error::io("remove", &pod.path))?;
-    Ok(true)
 }
 
 /// Runs the stage1's gc entrypoint (stage1 ABI). A stage1 that has been uninstalled can clean up nothing any more.
 fn clean_up(pod: &Pod, told: Told<'_>) -> Result<(), Error> {
-    // Its root is removed last, so what has none any more has been cleaned up before.
-    if !PodDirectory::new(&pod.path).stage1_rootfs().exists() {
-        return Ok(());
-    }
     let of_stage1 = |source| Error::Stage1 { uuid: pod.uuid, source: Box::new(source) };
     if let Some(foreign) = Foreign::of_pod(&pod.path).map_err(of_stage1)? {
         return clean_up_foreign(pod, &foreign, told);

@@ -68,11 +68,13 @@ impl Workspace {
     }
 
     /// Makes everything in the directory durable, puts it in the place of another one, and removes that.
-    pub fn replace(self, destination: &Path) -> io::Result<()> {
+    pub fn replace(&self, destination: &Path) -> io::Result<()> {
         self.lock.sync_all()?;
+        // It will be what others find here, and wait for.
+        let old = File::open(destination)?;
+        old.lock()?;
         renameat2(AT_FDCWD, &self.path, AT_FDCWD, destination, RenameFlags::RENAME_EXCHANGE)?;
         sync_parent(destination)?;
-        // What is here now is not locked; what a kill leaves of it is as good as abandoned.
         remove::tree(&self.path)
     }
 }
@@ -159,6 +161,7 @@ mod tests {
         assert!(!parent.path().join("w").exists());
         let workspace = Workspace::acquire(parent.path().join("w")).unwrap();
         assert!(workspace.replace(&parent.path().join("nothing")).is_err());
+        drop(workspace);
         assert!(!parent.path().join("w").exists());
     }
 

@@ -9,11 +9,14 @@ use super::dice::Dice;
 use crate::harness::{Aci, BUSYBOX, Finished, Host, Process, image, stage1};
 
 /// Why something may fail since somebody else does something at the same time. Each is in the table of `docs/troubleshooting.md`.
-const DOCUMENTED: [&str; 9] = [
+const DOCUMENTED: [&str; 12] = [
     "no matches found for",
     "cannot be removed",
     "is not prepared: it is",
     "not running",
+    "cannot reach the pod",
+    "the pod has ended",
+    "cannot enter app",
     "only what has ended is exported",
     "is being run or removed",
     "has no manifest",

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use action::{Action, World};
 use dice::Dice;
 
-use crate::harness::{Process, stage1};
+use crate::harness::{Finished, Process, stage1};
 
 const SECONDS: u64 = 20;
 
@@ -41,7 +41,8 @@ fn many_processes_at_once() {
             let mut command = action.command(&world, &mut dice);
             let finished = Process::start(&mut command).finish();
             if let Err(why) = action.judge(&finished) {
-                failures.lock().unwrap().push(format!("{command:?}\n{why}\n{finished:?}"));
+                let Finished { code, stderr, .. } = finished;
+                failures.lock().unwrap().push(format!("{command:?}: {why}\n{code}: {stderr}"));
             }
             done.push(action);
         }
