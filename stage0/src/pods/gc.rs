@@ -7,7 +7,6 @@ use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-
 use super::{Error, PAUSE, Place, Pod, Pods, State, mounts};
 use crate::cli::Globals;
 use crate::stage1::Foreign;
