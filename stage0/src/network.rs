@@ -7,14 +7,12 @@ use std::path::Path;
 
 use net::cni::{self, Cache, Configuration, DEFAULT_DIRECTORY, Runtime, SYSTEM_CONFIG, SearchPath};
 use net::{pod_network, redirect};
-use pod::abi::PodDirectory;
 use pod::net::Net;
-use pod::pod_manifest::PodManifest;
-use pod::ports::{self, PortMapping};
+use pod::ports::PortMapping;
 use uuid::Uuid;
 use vmm::virtio::net::tap::TUN_DEVICE;
 
-use crate::pods::{Place, Pods, State};
+use crate::pods::{Place, Pods};
 
 /// Why a network cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -27,14 +25,6 @@ pub enum Refused {
         "a VM's network needs {TUN_DEVICE}, which cannot be opened: load the module tun, or use --stage1=nspawn"
     )]
     NoTap(#[source] io::Error),
-    /// Somebody else has one of them.
-    #[error("the host's {port} is taken by pod \"{pod}\"; choose another, or end that pod")]
-    Taken {
-        /// The port.
-        port: PortMapping,
-        /// Whose it is.
-        pod: Uuid,
-    },
 }
 
 /// Whether the networks are configured and their plugins installed, and can forward these ports.
@@ -50,23 +40,6 @@ pub fn check(net: &Net, local_config: &Path, ports: &[PortMapping]) -> Result<()
 pub fn check_for_vm() -> Result<(), Box<dyn Error>> {
     File::options().read(true).write(true).open(TUN_DEVICE).map_err(Refused::NoTap)?;
     Ok(redirect::check()?)
-}
-
-/// Whether no running pod of this data directory has one of the ports.
-pub fn check_free(pods: &Pods, wanted: &[PortMapping]) -> Result<(), Box<dyn Error>> {
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    for pod in pods.list(&[Place::Run])?.into_iter().filter(|pod| pod.state == State::Running) {
-        let manifest = fs::read(PodDirectory::new(&pod.path).manifest());
-        // A pod that is being removed, or that another version has made, has no say.
-        let manifest = manifest.ok().and_then(|json| PodManifest::parse(&json).ok());
-        let taken = manifest.and_then(|manifest| ports::mappings(&manifest).ok()).unwrap_or_default();
-        if let Some(port) = wanted.iter().find(|port| taken.iter().any(|other| other.conflicts_with(port))) {
-            return Err(Refused::Taken { port: *port, pod: pod.uuid }.into());
-        }
-    }
-    Ok(())
 }
 
 /// Detaches what is left of pods that are not there any more, and lets plugins collect their garbage. Returns what went

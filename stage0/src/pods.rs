@@ -10,6 +10,8 @@
 //! | `exited-garbage/<uuid>` | being removed | marked by gc |
 //! | `garbage/<uuid>`, which never ran, or is only files | being removed | marked by gc |
 //!
+//! Which ports of the host they have is in `<dir>/ports` ([`ports`]).
+//!
 //! Nothing is synced to disk while a pod is made that runs: after a crash of the machine no lock is held, so whatever is
 //! there of a pod is garbage, complete or not. A prepared pod is on disk before it is in its place.
 
@@ -26,6 +28,7 @@ pub mod listing;
 pub mod manifest;
 pub mod merged;
 pub mod mounts;
+pub mod ports;
 mod prepared;
 pub mod report;
 pub mod startable;
@@ -38,6 +41,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use pod::ports::PortMapping;
 use uuid::Uuid;
 
 use crate::cli::PodChoice;
@@ -147,6 +151,14 @@ pub enum Error {
         uuid: Uuid,
         /// Its state.
         state: State,
+    },
+    /// Another pod has a port of the host.
+    #[error("the host's {port} is taken by pod \"{pod}\"; choose another, or end that pod")]
+    PortTaken {
+        /// The port.
+        port: PortMapping,
+        /// Whose it is.
+        pod: Uuid,
     },
     /// A pod that cannot be run, or not any more.
     #[error("pod \"{uuid}\" is not prepared: it is {state}")]

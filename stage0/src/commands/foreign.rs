@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use pod::abi::{CpuTemplate, Interface, RunArguments, default_hostname};
 use pod::net::Net;
 use pod::pod_manifest::PodManifest;
-use pod::ports;
+use pod::ports::{self, PortMapping};
 use pod::session::{Action, Change};
 use pod::types::AcName;
 use uuid::Uuid;
@@ -20,6 +20,7 @@ use super::{Outcome, enter};
 use crate::cli::{AppArguments, Globals, Names, PodFlags, PodLine, RunFlags, Stage1Image};
 use crate::network;
 use crate::pods::create::NewPod;
+use crate::pods::ports::Claim;
 use crate::pods::startable::Startable;
 use crate::pods::{Pod, Pods, State};
 use crate::sockets::Sockets;
@@ -96,8 +97,8 @@ pub fn run(
 ) -> Result<Infallible, Box<dyn Error>> {
     let content = Content::gather(globals, line, stage1)?;
     let pods = Pods::new(&globals.directory);
-    let start = Start::check(globals, flags, &content.interface, &content.manifest, &pods, uuid)?;
-    start.exec(content.make(&pods, uuid)?, &sockets)
+    let start = Start::check(globals, flags, &content.interface, &content.manifest, uuid)?;
+    start.exec((&pods, uuid), content.make(&pods, uuid)?, &sockets)
 }
 
 /// Makes a pod.
@@ -122,13 +123,15 @@ pub fn run_prepared(
     sockets: Sockets,
 ) -> Result<Infallible, Box<dyn Error>> {
     let pods = Pods::new(&globals.directory);
-    Start::check(globals, flags, foreign.interface(), manifest, &pods, uuid)?.exec(pod, &sockets)
+    Start::check(globals, flags, foreign.interface(), manifest, uuid)?.exec((&pods, uuid), pod, &sockets)
 }
 
 /// How a pod is to be run.
 struct Start {
     names: Names,
     hostname: String,
+    /// Of the host.
+    ports: Vec<PortMapping>,
     /// What the stage1 is told.
     words: Vec<String>,
 }
@@ -140,7 +143,6 @@ impl Start {
         flags: &RunFlags,
         interface: &Interface,
         manifest: &PodManifest,
-        pods: &Pods,
         uuid: Uuid,
     ) -> Result<Self, Box<dyn Error>> {
         let names = flags.names.names()?;
@@ -162,7 +164,6 @@ impl Start {
         if matches!(net, Net::None | Net::Host) {
             network::check(&net, &globals.local_config, &ports)?;
         }
-        network::check_free(pods, &ports)?;
         let hostname = flags.hostname.clone().unwrap_or_else(|| default_hostname(uuid));
         let words = interface.run_arguments(&RunArguments {
             debug: globals.debug,
@@ -179,11 +180,17 @@ impl Start {
             cpu_template: CpuTemplate::Host,
             uuid,
         })?;
-        Ok(Self { names, hostname, words })
+        Ok(Self { names, hostname, ports, words })
     }
 
     /// Puts the pod in its place, and becomes the stage1; returns only if that fails.
-    fn exec(self, mut pod: impl Startable, sockets: &Sockets) -> Result<Infallible, Box<dyn Error>> {
+    fn exec(
+        self,
+        (pods, uuid): (&Pods, Uuid),
+        mut pod: impl Startable,
+        sockets: &Sockets,
+    ) -> Result<Infallible, Box<dyn Error>> {
+        let _claim = Claim::make(pods, uuid, &self.ports)?;
         pod.note_names(&self.names, &self.hostname)?;
         pod.start()?;
         let path = pod.path();

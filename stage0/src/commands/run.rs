@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use pod::abi::{CpuTemplate, Insecure, Ipc, PodDirectory, RunArguments, default_hostname};
 use pod::net::Net;
 use pod::pod_manifest::PodManifest;
-use pod::ports;
+use pod::ports::{self, PortMapping};
 use pod::selinux::Context;
 use pod::sockets::Passed;
 use uuid::Uuid;
@@ -22,6 +22,7 @@ use crate::cli::{Globals, Names, PodChoice, PodFlags, PodLine, RunFlags, Stage1,
 use crate::host::Kernel;
 use crate::pods::Pods;
 use crate::pods::create::NewPod;
+use crate::pods::ports::Claim;
 use crate::pods::startable::Startable;
 use crate::registration::Registration;
 use crate::sockets::Sockets;
@@ -87,15 +88,16 @@ pub fn run(
     let images_done = timeline::now_us();
     let assigned = sockets.assign(&content.manifest, stage1)?;
     let pods = Pods::new(&globals.directory);
-    check_ports(globals, flags, stage1, &pods, &content.manifest)?;
+    let ports = ports_of(globals, flags, stage1, &content.manifest)?;
 
     check_ipc(flags, line.flags.private_users)?;
     let users = line.flags.private_users.then(|| users::reserve(&globals.local_config, uuid)).transpose()?;
     let pod = NewPod::create(&pods, uuid)?;
+    let claim = Claim::make(&pods, uuid, &ports)?;
     content.fill(&pod)?;
     let (mutable, label) = (content.manifest.is_mutable(), content.label);
     let marks = (started, images_done);
-    Start { uuid, stage1, mutable, users, names, cpu_template, sockets, assigned, label, marks, chart }
+    Start { uuid, stage1, mutable, users, claim, names, cpu_template, sockets, assigned, label, marks, chart }
         .exec(globals, flags, pod)
 }
 
@@ -152,13 +154,14 @@ pub fn run_prepared(
     let label = content::check_again(&manifest, &directory, stage1, private_users, running)?;
     let images_done = timeline::now_us();
     let assigned = sockets.assign(&manifest, stage1)?;
-    check_ports(globals, flags, stage1, &pods, &manifest)?;
+    let ports = ports_of(globals, flags, stage1, &manifest)?;
 
     let uuid = pod.uuid();
+    let claim = Claim::make(&pods, uuid, &ports)?;
     check_ipc(flags, private_users)?;
     let users = private_users.then(|| users::reserve(&globals.local_config, uuid)).transpose()?;
     let (mutable, marks) = (manifest.is_mutable(), (started, images_done));
-    Start { uuid, stage1, mutable, users, names, cpu_template, sockets, assigned, label, marks, chart }
+    Start { uuid, stage1, mutable, users, claim, names, cpu_template, sockets, assigned, label, marks, chart }
         .exec(globals, flags, pod)
 }
 
@@ -251,16 +254,16 @@ fn check_stage1(stage1: Stage1, installed: &Installed, private_users: bool) -> R
     Ok(())
 }
 
-fn check_ports(
+/// The ports of the host that a pod wants, which its network can forward.
+fn ports_of(
     globals: &Globals,
     flags: &RunFlags,
     stage1: Stage1,
-    pods: &Pods,
     manifest: &PodManifest,
-) -> Result<(), Box<dyn Error>> {
+) -> Result<Vec<PortMapping>, Box<dyn Error>> {
     let ports = ports::mappings(manifest)?;
     network::check(&flags.net(stage1), &globals.local_config, &ports)?;
-    network::check_free(pods, &ports)
+    Ok(ports)
 }
 
 /// What is left to say when the pod's directory is made.
@@ -270,6 +273,8 @@ struct Start {
     /// Whether its apps come and go.
     mutable: bool,
     users: Option<Reserved>,
+    /// The ports of the host that it has for itself.
+    claim: Option<Claim>,
     names: Names,
     cpu_template: CpuTemplate,
     sockets: Sockets,
@@ -291,6 +296,8 @@ impl Start {
         flags: &RunFlags,
         mut pod: impl Startable,
     ) -> Result<Infallible, Box<dyn Error>> {
+        // If anything fails, they are free before the pod is gone.
+        let _claim = self.claim;
         let users = self.users.as_ref();
         users.map_or(Ok(()), |users| pod.note_users(users.range))?;
         let hostname = flags.hostname.clone().unwrap_or_else(|| default_hostname(self.uuid));

@@ -176,6 +176,7 @@ impl Pods {
             return Ok(false);
         }
         registration::forget(&pod.path, pod.uuid)?;
+        self.forget_ports(pod.uuid)?;
         if pod.place == Place::ExitedGarbage {
             clean_up(&pod, told)?;
             // Now it is only files, and nobody is to see half of them.

@@ -109,7 +109,8 @@ impl Host {
             Process::start(self.rkt().args(["gc", "--grace-period=0s", "--expire-prepared=0s"]))
                 .finish()
                 .success();
-            let left = leftovers(self.path(), &uuids);
+            let mut left = leftovers(self.path(), &uuids);
+            left.extend(entries(&self.path().join("ports")).iter().map(|port| port.display().to_string()));
             if left.is_empty() && self.pods().is_empty() {
                 return;
             }

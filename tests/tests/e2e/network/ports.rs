@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::world::World;
-use crate::harness::{BUSYBOX, Process, image};
+use crate::harness::{BUSYBOX, Process, image, stage1};
 
 /// busybox with a port that is called web.
 fn image_with_port(directory: &Path) -> String {
@@ -101,5 +101,28 @@ fn ports_that_cannot_be_had() {
             assert!(finished.stderr.contains(expected), "{net} {port}: {}", finished.stderr);
         }
         assert!(world.host.pods().is_empty());
+    });
+}
+
+/// What cannot run for a port stays prepared, and nothing is held for it.
+#[test]
+fn a_prepared_pod_waits_for_its_port() {
+    World::run(|world| {
+        let web = image_with_port(world.host.path());
+        let mut prepare = world.rkt();
+        prepare.args(["prepare", "--quiet", &format!("--stage1={}", stage1()), "--port=web:8080", &web]);
+        let prepared = world.finish(prepare.arg("--exec=/bin/true")).success().text().trim().to_owned();
+        let run = || world.finish(world.rkt().args(["run-prepared", "--net", &prepared]));
+        let mut server = start(world, &web, "--port=web:8080", "echo ready; exec sleep 1000");
+        server.wait_for_line("ready");
+        let held = || fs::read_dir(world.host.path().join("ports")).unwrap().count();
+        assert_eq!(held(), 1);
+        assert!(run().exited(254).stderr.contains("tcp port 8080 is taken by pod"));
+        assert_eq!(held(), 1);
+        server.signal(Signal::SIGKILL);
+        server.finish();
+        run().success();
+        // That of the pod which was killed is found to be nobody's.
+        assert_eq!(held(), 1);
     });
 }

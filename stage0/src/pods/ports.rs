@@ -1,0 +1,143 @@
+//! Which ports of the host pods have: a file for each pod that has any, `<dir>/ports/<uuid>`, so that a start with ports looks
+//! at these pods only, and one without at none.
+//!
+//! A file is there from before its pod runs, and counts as long as the pod is locked. It goes with the pod's directory; one that is
+//! left all the same is removed by the next who looks.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use pod::ports::PortMapping;
+use uuid::Uuid;
+
+use super::{Error, Place, Pods, is_locked};
+
+const DIRECTORY: &str = "ports";
+/// Where a pod is from when it may have a file until it has ended.
+const PLACES: [Place; 3] = [Place::Prepare, Place::Prepared, Place::Run];
+
+/// The ports that a pod has for itself. Dropped, they are free again: they only stay if this process becomes the pod's stage1.
+#[derive(Debug)]
+pub struct Claim(PathBuf);
+
+impl Claim {
+    /// Takes ports for a pod that this process has locked, unless another pod has one of them.
+    pub fn make(pods: &Pods, uuid: Uuid, wanted: &[PortMapping]) -> Result<Option<Self>, Error> {
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let directory = pods.root.with_file_name(DIRECTORY);
+        let made = fs::DirBuilder::new().recursive(true).mode(0o750).create(&directory);
+        // Of two that want the same port, one is first.
+        let locked = made.and_then(|()| File::open(&directory)).and_then(|all| all.lock().map(|()| all));
+        let _lock = locked.map_err(Error::io("lock", &directory))?;
+        for entry in fs::read_dir(&directory).map_err(Error::io("read", &directory))? {
+            let entry = entry.map_err(Error::io("read", &directory))?;
+            let Some(pod) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let taken = pods.ports_of(pod, &entry.path())?;
+            if let Some(port) = wanted.iter().find(|port| taken.iter().any(|one| one.conflicts_with(port))) {
+                return Err(Error::PortTaken { port: *port, pod });
+            }
+        }
+        let claim = Self(directory.join(uuid.to_string()));
+        let text = serde_json::to_vec(wanted).map_err(io::Error::from);
+        text.and_then(|text| fs::write(&claim.0, text)).map_err(Error::io("write", &claim.0))?;
+        Ok(Some(claim))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // What stays counts no more once the pod is not locked.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl Pods {
+    /// The ports that are on record of a pod which runs or is about to; the record of any other is removed.
+    fn ports_of(&self, uuid: Uuid, record: &Path) -> Result<Vec<PortMapping>, Error> {
+        for place in PLACES {
+            let path = self.path(place, uuid);
+            let locked = match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened.and_then(|directory| is_locked(&directory)),
+            };
+            if locked.map_err(Error::io("probe the lock of", &path))? {
+                let json = fs::read(record).map_err(Error::io("read", record))?;
+                // What another version has written has no say.
+                return Ok(serde_json::from_slice(&json).unwrap_or_default());
+            }
+        }
+        remove(record)?;
+        Ok(Vec::new())
+    }
+
+    /// Forgets the ports of a pod that is being removed.
+    pub(super) fn forget_ports(&self, uuid: Uuid) -> Result<(), Error> {
+        remove(&self.root.with_file_name(DIRECTORY).join(uuid.to_string()))
+    }
+}
+
+fn remove(record: &Path) -> Result<(), Error> {
+    match fs::remove_file(record) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", record)(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pod::ports::Protocol;
+
+    use super::*;
+    use crate::pods::create::NewPod;
+    use crate::pods::gc::Told;
+    use crate::pods::startable::Startable;
+
+    fn port(host_port: u16) -> [PortMapping; 1] {
+        [PortMapping { host_port, container_port: 1, protocol: Protocol::Tcp, host_ip: None }]
+    }
+
+    fn records(pods: &Pods) -> usize {
+        fs::read_dir(pods.root.with_file_name(DIRECTORY)).map_or(0, Iterator::count)
+    }
+
+    #[test]
+    fn a_port_is_one_pods_as_long_as_that_runs() {
+        let data = tempfile::tempdir().unwrap();
+        let pods = Pods::new(data.path());
+        let [one, two, three] = [1, 2, 3].map(Uuid::from_u128);
+        let claim = |uuid, number| Claim::make(&pods, uuid, &port(number));
+        let mut first = NewPod::create(&pods, one).unwrap();
+        let _first = claim(one, 80).unwrap().unwrap();
+        let mut second = NewPod::create(&pods, two).unwrap();
+        let refused = claim(two, 80).unwrap_err();
+        assert!(matches!(refused, Error::PortTaken { pod, .. } if pod == one), "{refused}");
+        let other = claim(two, 81).unwrap();
+        first.start().unwrap();
+        second.start().unwrap();
+        assert!(claim(three, 80).is_err() && claim(three, 81).is_err());
+        drop(other);
+        assert!(claim(three, 81).unwrap().is_some());
+        drop(first);
+        // The record of a pod that is gone stays until somebody looks.
+        let third = claim(three, 80).unwrap();
+        assert_eq!((third.is_some(), records(&pods)), (true, 1));
+        assert!(Claim::make(&pods, two, &[]).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_record_goes_with_the_pod() {
+        let data = tempfile::tempdir().unwrap();
+        let pods = Pods::new(data.path());
+        let uuid = Uuid::from_u128(1);
+        pods.make_directories().unwrap();
+        fs::create_dir(pods.path(Place::Run, uuid)).unwrap();
+        std::mem::forget(Claim::make(&pods, uuid, &port(80)).unwrap());
+        assert_eq!(records(&pods), 1);
+        pods.remove(pods.find("0").unwrap(), Told { debug: false, local_config: data.path() }).unwrap();
+        assert_eq!(records(&pods), 0);
+    }
+}
