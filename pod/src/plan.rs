@@ -389,7 +389,7 @@ fn app_setup(app: &RuntimeApp, world: &World) -> Vec<Operation> {
     let mut operations = if world.is_fly() { fly::file_systems(&root) } else { file_systems(&root, world) };
     operations.push(directory(&at("tmp"), 0o1777));
     operations.push(directory(&at("run"), 0o755));
-    operations.extend(names(&root, world));
+    operations.extend(etc(&root, world));
     // What is mounted over the root comes in between, so that the directories for it can be made.
     if app.read_only_root_fs {
         operations.push(Operation::Bind {
@@ -402,8 +402,11 @@ fn app_setup(app: &RuntimeApp, world: &World) -> Vec<Operation> {
     operations
 }
 
-/// What the app knows of names: under its volumes, which nobody writes to.
-fn names(root: &Path, world: &World) -> Vec<Operation> {
+/// What `/etc/mtab` is a link to.
+const MOUNTS: &str = "../proc/self/mounts";
+
+/// What the app finds in `/etc`, of names and of its mounts: under its volumes, which nobody writes to.
+fn etc(root: &Path, world: &World) -> Vec<Operation> {
     let etc = root.join("etc");
     let file = |name: &str, content: &str, replace| Operation::File {
         path: etc.join(name),
@@ -417,7 +420,9 @@ fn names(root: &Path, world: &World) -> Vec<Operation> {
     operations.extend(hosts.map(|hosts| file("hosts", &hosts.content, hosts.replace)));
     let hostname = (!world.is_fly()).then(|| file("hostname", &format!("{}\n", world.hostname), true));
     operations.extend(hostname);
-    if operations.len() > 1 { operations } else { Vec::new() }
+    // mount(8) and others look there (upstream's `ensureMtabExists`).
+    operations.push(Operation::Symlink { target: MOUNTS.into(), path: etc.join("mtab"), keep: true });
+    operations
 }
 
 /// The kernel's file systems as an app sees them, and its devices.
@@ -453,12 +458,11 @@ fn file_systems(root: &Path, world: &World) -> Vec<Operation> {
         major: node.major,
         minor: node.minor,
     }));
-    operations.extend(
-        DEVICE_LINKS.iter().map(|(name, target)| Operation::Symlink {
-            target: (*target).into(),
-            path: at("dev").join(name),
-        }),
-    );
+    operations.extend(DEVICE_LINKS.iter().map(|(name, target)| Operation::Symlink {
+        target: (*target).into(),
+        path: at("dev").join(name),
+        keep: false,
+    }));
     operations
 }
 

@@ -11,6 +11,7 @@ mod volume;
 
 use std::os::fd::OwnedFd;
 
+use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
 use nix::unistd::symlinkat;
 use pod::plan::Operation;
@@ -61,9 +62,12 @@ fn carry_out_one(operation: &Operation, scope: &Scope, trees: &[OwnedFd]) -> Res
             mknodat(&directory, name, SFlag::S_IFCHR, everybody, number)
                 .map_err(Error::path("make device", path))
         }
-        Operation::Symlink { target, path } => {
+        Operation::Symlink { target, path, keep } => {
             let (directory, name) = scope.find_parent(path, "make link")?;
-            symlinkat(target.as_str(), &directory, name).map_err(Error::path("make link", path))
+            match symlinkat(target.as_str(), &directory, name) {
+                Err(Errno::EEXIST) if *keep => Ok(()),
+                made => made.map_err(Error::path("make link", path)),
+            }
         }
         Operation::File { path, content, replace } => file::write(scope, path, content, *replace),
         Operation::Hostname(name) => {

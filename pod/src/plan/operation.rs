@@ -164,6 +164,8 @@ pub enum Operation {
         target: String,
         /// The link.
         path: PathBuf,
+        /// What has its name already stays; else that is an error.
+        keep: bool,
     },
     /// Writes a file that everybody may read.
     File {

@@ -67,7 +67,9 @@ fn both_isolations_leave_the_same() {
         assert_eq!(entries["rootfs/srv/d/g"].target, b"rootfs/srv/d/e/f");
         assert!(!entries.contains_key("rootfs/srv/removed") && entries.contains_key("rootfs/capable/in"));
         // What rkt has made has the time of its making.
-        for name in ["dev", "etc", "etc/hostname", "etc/hosts", "proc", "run", "sys", "tmp", "moved"] {
+        for name in
+            ["dev", "etc", "etc/hostname", "etc/hosts", "etc/mtab", "proc", "run", "sys", "tmp", "moved"]
+        {
             if let Some(entry) = entries.get_mut(&format!("rootfs/{name}")) {
                 entry.mtime = (0, None);
             }
