@@ -318,6 +318,8 @@ pub struct Globals {
     pub user_config: Option<PathBuf>,
     /// Say more.
     pub debug: bool,
+    /// Tell nothing but the outcome.
+    pub quiet: bool,
     /// What is switched off.
     pub insecure: InsecureOptions,
 }
@@ -328,7 +330,7 @@ pub enum Action {
     /// `run`.
     Run { flags: Box<RunFlags>, line: PodLine },
     /// `prepare`.
-    Prepare { quiet: bool, line: PodLine },
+    Prepare(PodLine),
     /// `run-prepared`.
     RunPrepared { pod: PodChoice, flags: RunFlags },
     /// `fetch`.
@@ -389,7 +391,7 @@ impl Action {
         match self {
             Self::Run { line, .. } if line.flags.mutable => "app",
             Self::Run { .. } => "run",
-            Self::Prepare { .. } => "prepare",
+            Self::Prepare(_) => "prepare",
             Self::RunPrepared { .. } => "run-prepared",
             Self::Fetch(_) => "fetch",
             Self::Trust(_) => "trust",
@@ -481,6 +483,7 @@ fn typed(matches: &ArgMatches) -> Result<(Globals, Command), Stop> {
                 local_config,
                 user_config,
                 debug,
+                quiet: command.is_quiet(),
                 insecure,
             },
             command,
@@ -499,15 +502,12 @@ fn absolute(flag: &str, path: &Path) -> Result<PathBuf, Stop> {
 
 fn action(command: Command) -> Result<Action, Stop> {
     Ok(match command {
-        Command::Run(_) | Command::Prepare(_) => return command.with(Vec::new()),
+        Command::Run(_) | Command::Prepare(_) | Command::Fetch(_) => return command.with(Vec::new()),
         Command::RunPrepared { flags, pod } => Action::RunPrepared { pod: pod.into(), flags },
-        Command::Fetch(flags) => Action::Fetch(flags),
-        Command::Trust(flags) if !flags.root && flags.prefix.is_none() => {
-            let what =
-                "say for which images: --prefix=PREFIX for those whose names begin so, or --root for all";
-            return Err(Stop::usage("trust", what));
+        Command::Trust(flags) => {
+            flags.check().map_err(|what| Stop::usage("trust", what))?;
+            Action::Trust(flags)
         }
-        Command::Trust(flags) => Action::Trust(flags),
         Command::Gc { grace_period, expire_prepared, mark_only } => {
             Action::Gc(Collection { grace: grace_period, expire_prepared, mark_only })
         }

@@ -15,6 +15,7 @@ mod log_reader;
 mod network;
 mod output;
 mod pods;
+mod progress;
 mod read_only;
 mod registration;
 mod remove;
@@ -74,7 +75,7 @@ fn carry_out(globals: &cli::Globals, action: Action, started: u64) -> Result<Exi
             Ok(never) => match never {},
             Err(error) => Err(error),
         },
-        Action::Prepare { quiet, line } => commands::run::prepare(globals, &line, quiet),
+        Action::Prepare(line) => commands::run::prepare(globals, &line),
         Action::RunPrepared { pod, flags } => {
             match commands::run::run_prepared(globals, &flags, &pod, started) {
                 Ok(never) => match never {},

@@ -63,7 +63,12 @@ impl Line {
 impl Command {
     /// Whether it takes images in this way.
     pub fn has_images(&self) -> bool {
-        self.line().is_some()
+        self.words().is_some()
+    }
+
+    /// Whether nothing but its outcome is to be told.
+    pub fn is_quiet(&self) -> bool {
+        matches!(self, Self::Prepare(prepare) if prepare.quiet)
     }
 
     fn line(&self) -> Option<&Line> {
@@ -78,7 +83,8 @@ impl Command {
     pub fn with(self, apps: Vec<AppArguments>) -> Result<Action, Stop> {
         Ok(match self {
             Self::Run(line) => Action::Run { flags: Box::new(line.run), line: line.line.with(apps) },
-            Self::Prepare(line) => Action::Prepare { quiet: line.quiet, line: line.line.with(apps) },
+            Self::Prepare(line) => Action::Prepare(line.line.with(apps)),
+            Self::Fetch(line) => Action::Fetch(line.with(apps)?),
             other => return super::action(other),
         })
     }

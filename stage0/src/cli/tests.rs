@@ -92,7 +92,7 @@ fn mounts_for_all_apps_and_for_one() {
 
 #[test]
 fn what_is_prepared_and_what_is_run() {
-    let Ok((_, Action::Prepare { quiet, line })) =
+    let Ok((Globals { quiet, .. }, Action::Prepare(line))) =
         parse_line("rkt prep --quiet --stage1=kvm a -- --net --- b --set-env=A=1")
     else {
         panic!("not taken")

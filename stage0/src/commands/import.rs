@@ -7,6 +7,7 @@ use pod::image_manifest::ImageManifest;
 
 use crate::cli::{Globals, PullPolicy};
 use crate::image::digest::Digest;
+use crate::progress::Progress;
 use crate::store::{Accept, Image, Store};
 use crate::trust::Signatures;
 use crate::trust::keystore::KeyStore;
@@ -55,10 +56,11 @@ pub fn import(
     signature: Option<&Path>,
     accept: Accept<'_, Box<dyn Error>>,
 ) -> Result<Image, Box<dyn Error>> {
+    let progress = progress(globals, path);
     if globals.insecure.image {
         return match signature {
             Some(_) => Err(Refused::Contradiction.into()),
-            None => store.import(path, None, accept),
+            None => store.import(path, None, accept, &progress),
         };
     }
     if signature.is_none()
@@ -80,7 +82,12 @@ pub fn import(
         let name = manifest.name.as_str();
         Ok(signatures.verify(path, name, archive, &keys.keys_for(name)?)?)
     };
-    store.import(path, Some(&mut verify), accept)
+    store.import(path, Some(&mut verify), accept, &progress)
+}
+
+/// What is shown of an import that begins now.
+pub fn progress(globals: &Globals, path: &Path) -> Progress {
+    if globals.quiet { Progress::hidden() } else { Progress::of(path) }
 }
 
 /// Where the signatures of `x.aci` are: in `x.aci.asc`.

@@ -102,7 +102,7 @@ pub fn run(
 }
 
 /// Makes a pod, and prints its UUID.
-pub fn prepare(globals: &Globals, line: &PodLine, quiet: bool) -> Outcome {
+pub fn prepare(globals: &Globals, line: &PodLine) -> Outcome {
     let uuid = begin(&line.flags)?;
     if globals.insecure.run != Insecure::default() {
         return Err(Refused::InsecureWhenRun.into());
@@ -112,18 +112,18 @@ pub fn prepare(globals: &Globals, line: &PodLine, quiet: bool) -> Outcome {
         Stage1Choice::Ours(stage1) => stage1,
         Stage1Choice::Image(image) => {
             foreign::prepare(globals, line, &image, &pods, uuid)?;
-            return tell_prepared(uuid, quiet);
+            return tell_prepared(globals, uuid);
         }
     };
     let content = Content::gather(globals, line, stage1, Running::ANY)?;
     let pod = NewPod::create(&pods, uuid)?;
     content.fill(&pod)?;
     pod.keep_prepared()?;
-    tell_prepared(uuid, quiet)
+    tell_prepared(globals, uuid)
 }
 
-fn tell_prepared(uuid: Uuid, quiet: bool) -> Outcome {
-    if !quiet {
+fn tell_prepared(globals: &Globals, uuid: Uuid) -> Outcome {
+    if !globals.quiet {
         eprintln!("prepare: rkt run-prepared {uuid} runs the pod");
     }
     writeln!(io::stdout(), "{uuid}")?;

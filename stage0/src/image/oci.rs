@@ -18,6 +18,7 @@ use super::bundle::Bundle;
 use super::digest::{Digest, image_id, sha512};
 use super::error::Error;
 use super::reference::Reference;
+use crate::progress::Progress;
 use spec::Config;
 
 /// The most layers that an image may have; overlay file systems, which images are built on, end at 128 or so.
@@ -111,13 +112,21 @@ impl Image {
     }
 
     /// Writes the tree of all layers, the lowest first, and makes the manifest.
-    pub fn render(&self, bundle: &Bundle, image: File) -> Result<(ImageManifest, File), Error> {
+    pub fn render(
+        &self,
+        bundle: &Bundle,
+        image: File,
+        progress: &Progress,
+    ) -> Result<(ImageManifest, File), Error> {
+        // What cannot be opened is told when its turn comes.
+        let sizes = self.layers.iter().filter_map(|layer| bundle.open(&layer.name).ok());
+        progress.begin(sizes.fold(0, |sum: u64, (_, size)| sum.saturating_add(size)));
         let mut writer = Writer::new(image);
         for (index, layer) in self.layers.iter().enumerate() {
             if index > 0 {
                 writer.next_layer();
             }
-            layer::apply(&mut writer, bundle, layer)?;
+            layer::apply(&mut writer, bundle, layer, progress)?;
         }
         let (image, _) = writer.finish()?;
         let accounts = user::Accounts::of_image(&image)?;

@@ -15,6 +15,7 @@ use super::digest::{Digest, Hashed, sha256_hasher};
 use super::error::Error;
 use super::tarball::{self, Archive, Stream};
 use super::{aci, oci, reference};
+use crate::progress::{Progress, Watched};
 
 /// How many entries may come before one that tells what the archive is.
 const MAX_UNDECIDED: u32 = 1000;
@@ -60,7 +61,7 @@ enum Family {
 impl Opened {
     /// Recognises the image at a path. A compressed archive whose parts are needed in another order than they come is
     /// unfolded into a file of `spool`, a directory.
-    pub fn open(path: &Path, spool: &Path) -> Result<Self, Error> {
+    pub fn open(path: &Path, spool: &Path, progress: &Progress) -> Result<Self, Error> {
         // A pipe must not hold us up; for regular files it changes nothing.
         let mut file = OpenOptions::new()
             .read(true)
@@ -82,7 +83,7 @@ impl Opened {
         if family == Family::Aci {
             return Ok(Self::Aci(file));
         }
-        let bundle = Bundle::index(uncompressed(file, spool)?)?;
+        let bundle = Bundle::index(uncompressed(file, spool, progress)?)?;
         Ok(Self::Oci(Box::new(oci::Image::find(&bundle, fallback)?), bundle))
     }
 
@@ -104,20 +105,20 @@ impl Opened {
     }
 
     /// Writes the image's tree into an empty file.
-    pub fn render(self, output: File) -> Result<(Rendered, File), Error> {
+    pub fn render(self, output: File, progress: &Progress) -> Result<(Rendered, File), Error> {
         match self {
             Self::Aci(file) => {
-                let (aci, output) = aci::render(file, output)?;
+                let (aci, output) = aci::render(watched(file, progress)?, output)?;
                 Ok((Rendered::of_aci(aci, None), output))
             }
             Self::Witnessed(file) => {
-                let mut file = Hashed::new(file, sha256_hasher());
+                let mut file = Hashed::new(watched(file, progress)?, sha256_hasher());
                 let (aci, output) = aci::render(&mut file, output)?;
                 let (digest, _) = file.finish().map_err(Error::read("the end of the archive"))?;
                 Ok((Rendered::of_aci(aci, Some(digest)), output))
             }
             Self::Oci(image, bundle) => {
-                let (manifest, output) = image.render(&bundle, output)?;
+                let (manifest, output) = image.render(&bundle, output, progress)?;
                 let manifest_json = serde_json::to_vec(&manifest)
                     .map_err(|source| Error::Json { what: "manifest".into(), source })?;
                 Ok((Rendered { id: image.id()?, manifest_json, manifest, archive: None }, output))
@@ -168,8 +169,14 @@ fn family_of(name: &[u8]) -> Option<Family> {
     }
 }
 
+/// A file that is about to be read as a whole.
+fn watched(file: File, progress: &Progress) -> Result<Watched<'_, File>, Error> {
+    progress.begin(file.metadata().map_err(Error::read("it"))?.len());
+    Ok(progress.watch(file))
+}
+
 /// The archive as a file in which one can go to and fro.
-fn uncompressed(mut file: File, spool: &Path) -> Result<File, Error> {
+fn uncompressed(mut file: File, spool: &Path, progress: &Progress) -> Result<File, Error> {
     let mut head = [0; 8];
     let length = file.read(&mut head).map_err(Error::read("it"))?;
     file.seek(SeekFrom::Start(0)).map_err(Error::read("it"))?;
@@ -178,7 +185,8 @@ fn uncompressed(mut file: File, spool: &Path) -> Result<File, Error> {
     }
     let mut unfolded = tempfile::tempfile_in(spool)
         .map_err(Error::read(format!("{} (cannot make a file there)", spool.display())))?;
-    let mut stream = decompress(BufReader::with_capacity(1 << 17, file)).map_err(Error::read("it"))?;
+    let file = BufReader::with_capacity(1 << 17, watched(file, progress)?);
+    let mut stream = decompress(file).map_err(Error::read("it"))?;
     io::copy(&mut stream, &mut unfolded).map_err(Error::read("the compressed archive"))?;
     Ok(unfolded)
 }

@@ -52,7 +52,7 @@ pub fn find(
 fn installed(globals: &Globals, store: &Store, file: &Path) -> Result<Image, Box<dyn Error>> {
     match config::stage1_images(globals)? {
         Some(directory) => import(globals, store, &directory.join(file)),
-        None => import_trusted(store, &Path::new(DEFAULT_DIRECTORY).join(file)),
+        None => import_trusted(globals, store, &Path::new(DEFAULT_DIRECTORY).join(file)),
     }
 }
 
@@ -89,8 +89,9 @@ fn import(globals: &Globals, store: &Store, path: &Path) -> Result<Image, Box<dy
     commands::import::import(globals, store, path, None, &mut |_, manifest, _| check(manifest))
 }
 
-fn import_trusted(store: &Store, path: &Path) -> Result<Image, Box<dyn Error>> {
-    store.import(path, None, &mut |_, manifest, _| check(manifest))
+fn import_trusted(globals: &Globals, store: &Store, path: &Path) -> Result<Image, Box<dyn Error>> {
+    let progress = commands::import::progress(globals, path);
+    store.import(path, None, &mut |_, manifest, _| check(manifest), &progress)
 }
 
 /// An image that is no stage1 is not stored.

@@ -13,6 +13,7 @@ use super::workspace::Workspace;
 use super::{EROFS_FILE, Error, Image, MANIFEST_FILE, SOURCE_FILE, Store, huge_pages, source, sums};
 use crate::image::digest::Digest;
 use crate::image::{Opened, Rendered};
+use crate::progress::Progress;
 
 /// Whether an archive may be imported at all: what it calls itself, and the SHA-256 of its bytes as they were read.
 pub type Verify<'a, E> = &'a mut dyn FnMut(&ImageManifest, &Digest) -> Result<(), E>;
@@ -29,12 +30,14 @@ impl Store {
     }
 
     /// The image that a file is, imported unless the store has it. `accept` is asked about an image that is new; an
-    /// error keeps the image out. With `verify` the file is read whatever the store knows of it, and it is asked first.
+    /// error keeps the image out. With `verify` the file is read whatever the store knows of it, and it is asked first. The progress
+    /// is that of this import.
     pub fn import<E: From<Error>>(
         &self,
         path: &Path,
         verify: Option<Verify<'_, E>>,
         accept: Accept<'_, E>,
+        progress: &Progress,
     ) -> Result<Image, E> {
         let key = key_of(path)?;
         if verify.is_none()
@@ -53,7 +56,7 @@ impl Store {
             return Ok(image);
         }
         let verified = verify.is_some();
-        let image = self.import_into(&workspace, path, verify, accept)?;
+        let image = self.import_into(&workspace, path, verify, accept, progress)?;
         let note = source::Note { id: image.id.clone(), verified };
         source::record(&self.root.join("sources"), path, &key, &note).map_err(Error::io("remember", path))?;
         Ok(image)
@@ -73,9 +76,10 @@ impl Store {
         path: &Path,
         verify: Option<Verify<'_, E>>,
         accept: Accept<'_, E>,
+        progress: &Progress,
     ) -> Result<Image, E> {
         let failed = |source| Error::Import { path: path.into(), source };
-        let mut opened = Opened::open(path, workspace.path()).map_err(failed)?;
+        let mut opened = Opened::open(path, workspace.path(), progress).map_err(failed)?;
         if verify.is_some() {
             opened = opened.witnessed().map_err(failed)?;
         }
@@ -84,7 +88,7 @@ impl Store {
         {
             return Ok(image);
         }
-        let rendered = self.render_into(workspace, path, opened)?;
+        let rendered = self.render_into(workspace, path, opened, progress)?;
         if let (Some(verify), Some(archive)) = (verify, &rendered.archive) {
             verify(&rendered.manifest, archive)?;
         }
@@ -101,12 +105,14 @@ impl Store {
         workspace: &Workspace,
         path: &Path,
         opened: Opened,
+        progress: &Progress,
     ) -> Result<Rendered, Error> {
         let file = |name| workspace.path().join(name);
         let (erofs_path, manifest_path) = (file(EROFS_FILE), file(MANIFEST_FILE));
         let output = create(&erofs_path).map_err(Error::io("create", &erofs_path))?;
         let (rendered, erofs) =
-            opened.render(output).map_err(|source| Error::Import { path: path.into(), source })?;
+            opened.render(output, progress).map_err(|source| Error::Import { path: path.into(), source })?;
+        progress.end_of_input();
         write_durably(&manifest_path, &rendered.manifest_json).map_err(Error::io("write", &manifest_path))?;
         let source = std::path::absolute(path).map_err(Error::io("find", path))?;
         let source_bytes = source.as_os_str().as_bytes();

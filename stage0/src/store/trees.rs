@@ -46,6 +46,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Progress;
 
     const MANIFEST: &str = r#"{"acKind":"ImageManifest","acVersion":"0.8.11","name":"example.com/a",
         "labels":[{"name":"os","value":"linux"},{"name":"arch","value":"amd64"}]}"#;
@@ -66,7 +67,8 @@ mod tests {
         let path = data.path().join("a.aci");
         fs::write(&path, builder.into_inner().unwrap()).unwrap();
         let store = Store::new(data.path());
-        let image = store.import(&path, None, &mut |_, _, _| Ok::<(), Error>(())).unwrap();
+        let image =
+            store.import(&path, None, &mut |_, _, _| Ok::<(), Error>(()), &Progress::hidden()).unwrap();
         let tree = store.tree(&image).unwrap();
         assert_eq!(fs::read_to_string(tree.join("etc/motd")).unwrap(), "hi");
         fs::write(tree.join("mark"), "").unwrap();

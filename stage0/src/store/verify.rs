@@ -10,6 +10,7 @@ use super::workspace::Workspace;
 use super::{Error, SOURCE_FILE, Store, sums};
 use crate::image::Opened;
 use crate::image::digest::HashingSink;
+use crate::progress::Progress;
 
 /// What an image is.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,10 +67,12 @@ impl Store {
         self.make_directories()?;
         let path = self.root.join("tmp").join(format!("rebuild-{id}"));
         let workspace = Workspace::acquire(path.clone()).map_err(Error::io("lock", &path))?;
-        let rendered =
-            Opened::open(source, workspace.path()).map_err(|source| source.to_string()).and_then(|opened| {
-                self.render_into(&workspace, source, opened).map_err(|error| error.to_string())
-            });
+        let progress = Progress::hidden();
+        let opened = Opened::open(source, workspace.path(), &progress).map_err(|source| source.to_string());
+        let rendered = opened.and_then(|opened| {
+            let rendered = self.render_into(&workspace, source, opened, &progress);
+            rendered.map_err(|error| error.to_string())
+        });
         match rendered {
             Ok(rendered) if rendered.id == *id => {}
             Ok(_) => return Err(lost(format!("{} is another image now", source.display()))),

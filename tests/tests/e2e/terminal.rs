@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{Termios, tcgetattr};
+use nix::unistd::Pid;
+use serde_json::json;
 
-use crate::harness::{BUSYBOX, Host, image};
+use crate::harness::{Aci, BUSYBOX, Host, Process, image, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -27,6 +30,7 @@ pub struct Session {
     /// The terminal's settings before the process had it.
     before: Termios,
     screen: String,
+    seen: String,
 }
 
 impl Session {
@@ -46,7 +50,7 @@ impl Session {
             });
         }
         let child = command.spawn().unwrap();
-        Self { master: pty.master.into(), child, before, screen: String::new() }
+        Self { master: pty.master.into(), child, before, screen: String::new(), seen: String::new() }
     }
 
     pub fn type_in(&mut self, text: &str) {
@@ -62,7 +66,13 @@ impl Session {
                 panic!("ended without \"{wanted}\" on the screen: {:?}", self.screen);
             }
         }
-        self.screen = self.screen.split_once(wanted).unwrap().1.to_owned();
+        let (before, after) = self.screen.split_once(wanted).unwrap();
+        (self.seen, self.screen) = (before.to_owned(), after.to_owned());
+    }
+
+    /// What stood before that.
+    pub fn seen(&self) -> &str {
+        &self.seen
     }
 
     /// Takes what has come within a second; false at the end of the session.
@@ -76,6 +86,10 @@ impl Session {
         let count = self.master.read(&mut bytes).unwrap_or(0);
         self.screen.push_str(&String::from_utf8_lossy(&bytes[..count]));
         count > 0
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }
 
     pub fn resize(&mut self, rows: u16, columns: u16) {
@@ -144,4 +158,50 @@ fn the_callers_terminal_is_as_before() {
     let after = tcgetattr(&master).unwrap();
     assert_eq!(before.local_flags, after.local_flags);
     assert_eq!(before.output_flags, after.output_flags);
+}
+
+/// What a terminal is told to make a line empty.
+const CLEAR: &str = "\r\x1b[2K";
+
+fn large_image() -> Aci {
+    Aci::with_hole(json!({ "exec": ["/bin/true"], "user": "0", "group": "0" }), ("data", 64 << 20), &[])
+}
+
+/// Begins to fetch an image on a terminal, and stops in the midst of it for longer than anybody waits without being told.
+fn interrupted_import(host: &Host, aci: &str) -> Session {
+    let mut command = host.rkt();
+    command.args(["fetch", aci]).env("TERM", "xterm");
+    let session = Session::start(command, 24, 80);
+    let imports = || std::fs::read_dir(host.path().join("cas/tmp")).into_iter().flatten();
+    wait_until("importing", || imports().flatten().any(|import| import.path().join("image.erofs").exists()));
+    session.signal(Signal::SIGSTOP);
+    std::thread::sleep(Duration::from_millis(600));
+    session.signal(Signal::SIGCONT);
+    session
+}
+
+#[test]
+fn a_long_import_is_shown_until_its_end() {
+    let host = Host::empty();
+    let aci = large_image();
+    let mut session = interrupted_import(&host, &aci.path());
+    session.expect("test.aci [");
+    session.expect("MiB of 6");
+    session.expect("test.aci: writing to disk");
+    let piped = Process::start(Host::empty().rkt().args(["fetch", &aci.path()])).finish().success();
+    assert_eq!(piped.stderr, "");
+    // Nothing is left of it on the screen.
+    session.expect(&format!("{CLEAR}{}\r\n", piped.text().trim()));
+    assert_eq!(session.finish(), 0);
+}
+
+#[test]
+fn an_error_is_not_written_into_what_is_shown_of_an_import() {
+    let host = Host::empty();
+    let aci = large_image();
+    std::fs::File::options().write(true).open(aci.path()).unwrap().set_len(64 << 20).unwrap();
+    let mut session = interrupted_import(&host, &aci.path());
+    session.expect("test.aci [");
+    session.expect(&format!("{CLEAR}fetch: cannot import"));
+    assert_eq!(session.finish(), 254);
 }

@@ -12,6 +12,7 @@ use crate::image::digest::Hashed;
 use crate::image::error::Error;
 use crate::image::tarball::{Archive, Entry, Input, Stream};
 use crate::image::tree_writer;
+use crate::progress::Progress;
 
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -19,16 +20,26 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const META_PREFIX: &[u8] = b".wh..wh.";
 
 /// Lays a layer over what the writer has, checking on the way that it is the one that is meant.
-pub fn apply<S: Sink>(writer: &mut Writer<S>, bundle: &Bundle, layer: &Layer) -> Result<(), Error> {
-    checked(writer, bundle, layer)
+pub fn apply<S: Sink>(
+    writer: &mut Writer<S>,
+    bundle: &Bundle,
+    layer: &Layer,
+    progress: &Progress,
+) -> Result<(), Error> {
+    checked(writer, bundle, layer, progress)
         .map_err(|source| Error::Layer { name: layer.name.clone(), source: Box::new(source) })
 }
 
-fn checked<S: Sink>(writer: &mut Writer<S>, bundle: &Bundle, layer: &Layer) -> Result<(), Error> {
+fn checked<S: Sink>(
+    writer: &mut Writer<S>,
+    bundle: &Bundle,
+    layer: &Layer,
+    progress: &Progress,
+) -> Result<(), Error> {
     let name = &layer.name;
     let (file, _) = bundle.open(name)?;
     let blob_hasher = layer.blob.as_ref().map_or_else(|| layer.diff_id.hasher(), |blob| blob.digest.hasher());
-    let mut compressed = Hashed::new(file, blob_hasher);
+    let mut compressed = Hashed::new(progress.watch(file), blob_hasher);
     let mut buffered = BufReader::with_capacity(1 << 17, &mut compressed);
     let compression = Compression::detect(buffered.fill_buf().map_err(Error::read(name))?);
     if !matches!(compression, Compression::None | Compression::Gzip | Compression::Zstd) {
