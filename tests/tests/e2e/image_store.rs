@@ -25,6 +25,8 @@ fn a_running_pod_keeps_its_image() {
     assert_eq!(images(&host), 1);
     run(host.rkt().args(["image", "rm", "example.com/busybox"]));
     assert_eq!(images(&host), 0);
+    let list = run(host.rkt().args(["list", "--full"]));
+    assert!(list.contains("example.com/busybox:1.0.0  sha512-") && list.contains("running"), "{list}");
     let uuid = host.uuid();
     let entered =
         run(host.rkt().args(["enter", &uuid, "/bin/sh", "-c", "cat /srv/kept/file; ls /bin | wc -l"]));

@@ -64,4 +64,5 @@ mod streams;
 mod system_calls;
 mod terminal;
 mod timeline;
+mod upstream;
 mod volumes;
