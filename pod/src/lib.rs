@@ -4,6 +4,7 @@
 pub mod abi;
 pub mod apparmor;
 pub mod attach;
+pub mod boolean;
 pub mod capability;
 pub mod control;
 pub mod devices;

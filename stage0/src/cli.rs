@@ -22,8 +22,9 @@ mod values;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use pod::abi::EXIT_ERROR;
 use pod::session::Action as ChangeOfApp;
@@ -46,6 +47,7 @@ pub use pods::{
 };
 use pods::{OnePod, SomePods};
 pub use stage1::{Stage1, Stage1Choice, Stage1Image};
+use trust::FetchLine;
 pub use trust::{FetchFlags, PullPolicy, TrustFlags};
 
 use crate::pods::gc::Collection;
@@ -92,7 +94,7 @@ struct GlobalFlags {
     #[arg(long, global = true, hide = true, value_name = "FILE", value_parser = upstream::no_profile)]
     memprofile: Option<String>,
     /// Say more
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
     #[arg(default_value = "false", default_missing_value = "true")]
     debug: bool,
     /// Security features to do without, comma-separated: none, image (signatures), capabilities, paths, seccomp, all-fetch, all-run, all
@@ -127,8 +129,10 @@ enum Command {
     },
     /// Import images and print their IDs
     ///
-    /// An ACI is to be signed by a key that is trusted for its name: IMAGE.asc holds the signature, or the file that --signature names.
-    Fetch(FetchFlags),
+    /// IMAGE is an ACI file, an OCI image layout (directory or tar) or a docker save archive. An ACI is to be signed by a key that
+    /// is trusted for its name: IMAGE.asc holds the signature, or the file that --signature names.
+    #[command(override_usage = "rkt fetch [FLAGS] IMAGE [--signature=FILE] [IMAGE2 ...]")]
+    Fetch(FetchLine),
     /// Trust keys to sign images
     ///
     /// For all images, or for those whose names begin with a prefix. The fingerprints are shown first, and have to be confirmed.
@@ -145,7 +149,7 @@ enum Command {
         #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = values::duration)]
         expire_prepared: Duration,
         /// Mark only
-        #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+        #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
         #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
         mark_only: bool,
     },
@@ -187,7 +191,7 @@ enum Command {
     /// Each app gets its kill signal and its kill timeout, as after a signal to rkt itself.
     Stop {
         /// Kill the pod at once
-        #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+        #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
         #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
         force: bool,
         #[command(flatten)]
@@ -251,7 +255,7 @@ enum Command {
     /// Print a script by which a shell completes rkt's command lines
     Completion {
         /// Which shell
-        #[arg(value_parser = shell)]
+        #[arg(value_parser = shell())]
         shell: Shell,
     },
     /// Write the manual pages of all commands to a directory
@@ -263,17 +267,16 @@ enum Command {
     Version,
 }
 
-fn shell(text: &str) -> Result<Shell, String> {
-    let known = [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)];
-    let found = known.into_iter().find(|(name, _)| *name == text);
-    found.map(|(_, shell)| shell).ok_or_else(|| "there are scripts for bash, zsh and fish".into())
+/// The shells that there are scripts for, which know that from here.
+fn shell() -> impl TypedValueParser<Value = Shell> {
+    PossibleValuesParser::new(["bash", "zsh", "fish"]).try_map(|name| Shell::from_str(&name, false))
 }
 
 // How to print JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 pub struct PrettyPrint {
     /// Indent it
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
     #[arg(default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
     pub pretty_print: bool,
 }
@@ -282,11 +285,11 @@ pub struct PrettyPrint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 pub struct ListFlags {
     /// Leave the titles out
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub no_legend: bool,
     /// Print IDs, times and sizes in full
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub full: bool,
     /// How to print it
@@ -419,6 +422,17 @@ impl Action {
     }
 }
 
+impl Action {
+    /// Whether every error of it exits with 1, as it does upstream; others exit with 254.
+    pub fn fails_with_one(&self) -> bool {
+        match self {
+            Self::Run { line, .. } => line.flags.mutable,
+            Self::AppList { .. } | Self::AppStatus { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// Why there is nothing to do: what to print, where, and with what status to exit.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Stop {
@@ -450,7 +464,7 @@ impl Stop {
 /// Parses a command line, the program's name first.
 pub fn parse(arguments: &[String]) -> Result<(Globals, Action), Stop> {
     let (definition, matches) = matches(arguments)?;
-    let (globals, command) = typed(&matches)?;
+    let (globals, command) = typed(arguments, &matches)?;
     match command.has_images() {
         true => pod_line::parse(arguments, (&definition, &matches), globals, command),
         false => Ok((globals, action(command)?)),
@@ -464,7 +478,7 @@ pub fn definition(help: bool) -> clap::Command {
     definition
 }
 
-fn typed(matches: &ArgMatches) -> Result<(Globals, Command), Stop> {
+fn typed(arguments: &[String], matches: &ArgMatches) -> Result<(Globals, Command), Stop> {
     let cli = Cli::from_arg_matches(matches).map_err(|error| Stop::of_clap("rkt", &error))?;
     let GlobalFlags { dir, system_config, local_config, user_config, debug, insecure_options, .. } =
         cli.globals;
@@ -473,7 +487,8 @@ fn typed(matches: &ArgMatches) -> Result<(Globals, Command), Stop> {
     let system_config = absolute("system-config", &system_config)?;
     let local_config = absolute("local-config", &local_config)?;
     let user_config = user_config.map(|path| absolute("user-config", &path)).transpose()?;
-    let insecure = insecure_options.into_iter().fold(InsecureOptions::default(), InsecureOptions::or);
+    let insecure =
+        insecure_options.into_iter().fold(matching::insecure_before(arguments), InsecureOptions::or);
     match cli.command {
         Some(command) => Ok((
             Globals {

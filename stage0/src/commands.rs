@@ -27,9 +27,18 @@ use std::process::ExitCode;
 
 use crate::cli::{Format, Globals};
 use crate::doctor;
+use crate::pods::Error as PodError;
 
 /// How a command ends: with an exit status, or with an error that main prints with its causes.
 type Outcome = Result<ExitCode, Box<dyn Error>>;
+
+/// The exit status of a command that fails, upstream's: 254, but that `status` and `stop` tell a file with a UUID that cannot be read.
+pub fn failure(command: &str, error: &(dyn Error + 'static)) -> u8 {
+    match (command, error.downcast_ref()) {
+        ("status" | "stop", Some(PodError::UuidFile { .. })) => 1,
+        _ => pod::abi::EXIT_ERROR,
+    }
+}
 
 /// `rkt version`.
 pub fn version() -> Outcome {

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         Ok(parsed) => parsed,
         Err(stop) => return report(&stop),
     };
-    let name = action.name();
+    let (name, fails_with_one) = (action.name(), action.fails_with_one());
     let result = configure(&mut globals).and_then(|()| carry_out(&globals, action, started));
     match result {
         Ok(code) => code,
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::from(pod::abi::EXIT_ERROR),
         Err(error) => {
             eprint!("{}", render(name, error.as_ref()));
-            ExitCode::from(pod::abi::EXIT_ERROR)
+            ExitCode::from(if fails_with_one { 1 } else { commands::failure(name, error.as_ref()) })
         }
     }
 }
@@ -130,6 +130,7 @@ fn image_command(globals: &cli::Globals, command: ImageCommand) -> Result<ExitCo
         }
         ImageCommand::Extract(flags) => commands::image::extract(globals, &flags),
         ImageCommand::Render(flags) => commands::image::render(globals, &flags),
+        ImageCommand::Fetch { .. } => Err(commands::images::OlderName.into()),
         ImageCommand::CatManifest { form, image } => {
             commands::image::cat_manifest(globals, &image, form.pretty_print)
         }

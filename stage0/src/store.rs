@@ -50,6 +50,9 @@ pub use workspace::Workspace;
 const MANIFEST_FILE: &str = "manifest";
 const EROFS_FILE: &str = "image.erofs";
 const SOURCE_FILE: &str = "source";
+/// What an ID has, `sha512-` among it, and what somebody who means one has to give of it.
+const ID_CHARACTERS: usize = 7 + 64;
+const MIN_ID_CHARACTERS: usize = 7 + 2;
 
 /// Why the store cannot do something.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +154,9 @@ pub enum Error {
     /// An ID that the store does not have.
     #[error("no image in the store has the ID {0}; rkt image list shows them")]
     NoSuchId(String),
+    /// What could be the beginning of any ID.
+    #[error("{0} is too little of an image's ID: give sha512- and two of its digits at least")]
+    TooShort(String),
     /// The beginning of several IDs.
     #[error("{0} images in the store have IDs that begin with {1}")]
     Ambiguous(usize, String),
@@ -305,8 +311,13 @@ impl Store {
 
     /// The ID that begins with `prefix`; its image may be damaged.
     fn whole_id(&self, prefix: &str) -> Result<ImageId, Error> {
+        // The whole of a SHA-512, of which an ID is half, means the same, as with upstream.
+        let prefix = prefix.get(..ID_CHARACTERS).unwrap_or(prefix);
         if let Ok(id) = prefix.parse() {
             return Ok(id);
+        }
+        if prefix.len() < MIN_ID_CHARACTERS {
+            return Err(Error::TooShort(prefix.into()));
         }
         let mut ids = self.ids()?;
         ids.retain(|id| id.as_str().starts_with(prefix));

@@ -103,7 +103,8 @@ fn set_text(field: &mut String, value: &str) -> bool {
 }
 
 fn boolean(key: &str, value: &str) -> Result<bool, Error> {
-    value.parse().map_err(|_| Error::Invalid(format!("{key} is true or false, not \"{value}\"")))
+    let parsed = crate::boolean::parse(value);
+    parsed.ok_or_else(|| Error::Invalid(format!("{key} is true or false, not \"{value}\"")))
 }
 
 fn number(key: &str, value: &str) -> Result<u32, Error> {
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_grammar() {
-        let host = volume("data,kind=host,source=/srv/a=b,readOnly=true,recursive=false").unwrap();
+        let host = volume("data,kind=host,source=/srv/a=b,readOnly=1,recursive=F").unwrap();
         let source = VolumeSource::Host { path: "/srv/a=b".into(), recursive: false, idmap: false };
         assert_eq!((host.name.as_str(), host.read_only, &host.source), ("data", Some(true), &source));
         let empty = volume("e,kind=empty,mode=1770,uid=5,gid=6").unwrap();

@@ -24,7 +24,7 @@ pub enum AppSubcommand {
     /// List a pod's apps and their states
     List {
         /// Leave the titles out
-        #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+        #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
         #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
         no_legend: bool,
         #[command(flatten)]

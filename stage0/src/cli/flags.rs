@@ -50,7 +50,7 @@ pub struct PodFlags {
     #[arg(long, value_name = "NAME:[HOSTIP:]PORT", value_parser = values::port)]
     pub port: Vec<ExposedPort>,
     /// Run the pod in a user namespace, with 65536 users that no other pod has
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub private_users: bool,
     /// Write the pod's UUID to a file, before anything else
@@ -73,7 +73,7 @@ pub struct PodFlags {
     #[arg(long, value_name = "FILE", conflicts_with_all = SAID_BY_MANIFEST)]
     pub pod_manifest: Option<PathBuf>,
     /// Give all apps the caller's environment, where the image does not say otherwise
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub inherit_env: bool,
     /// How much the apps may write into their roots, of a micro-VM: 64Mi to 1Ti; by default 8Gi, or what there is
@@ -108,11 +108,11 @@ pub struct RunFlags {
     #[command(flatten)]
     pub names: NameFlags,
     /// Give the pod's only app the caller's terminal
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub interactive: bool,
     /// Register the pod with the metadata service, which its apps find by AC_METADATA_URL
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub mds_register: bool,
     /// Print when what happened; with a file's name, draw the phases of the start into it as well
@@ -141,6 +141,7 @@ impl RunFlags {
 /// A command line of nothing but one app's flags.
 #[derive(Debug, Parser)]
 #[command(no_binary_name = true, disable_help_flag = true)]
+#[command(override_usage = "IMAGE [APP FLAGS] [-- ARGS...]")]
 pub struct AppCommand {
     /// The flags.
     #[command(flatten)]
@@ -213,7 +214,7 @@ pub struct AppFlags {
     #[command(flatten)]
     pub notes: NoteFlags,
     /// Whether the app's root is read-only
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub readonly_rootfs: bool,
     /// Capabilities to keep, instead of the image's or the default ones

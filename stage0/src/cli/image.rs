@@ -38,7 +38,7 @@ pub enum ImageCommand {
     /// Write an image to a file, as an uncompressed ACI
     Export {
         /// Replace the file if it is there
-        #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+        #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
         #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
         overwrite: bool,
         /// An ID, a unique beginning of one, or a name
@@ -50,6 +50,12 @@ pub enum ImageCommand {
     Extract(TreeFlags),
     /// Unpack an image to a directory with everything that it depends on: manifest and rootfs
     Render(TreeFlags),
+    /// Upstream's
+    #[command(hide = true)]
+    Fetch {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        _words: Vec<String>,
+    },
     /// Print an image's manifest
     CatManifest {
         #[command(flatten)]
@@ -108,11 +114,11 @@ fn sort_field(text: &str) -> Result<ImageField, String> {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct TreeFlags {
     /// Only what is in the root file system, without the manifest
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
     #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
     pub rootfs_only: bool,
     /// Replace the directory if it is there
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
     #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
     pub overwrite: bool,
     /// An ID, a unique beginning of one, or a name

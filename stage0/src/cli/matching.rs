@@ -5,7 +5,7 @@
 
 use clap::{ArgMatches, Args, CommandFactory, Subcommand};
 
-use super::{Cli, Command, GlobalFlags, Stop};
+use super::{Cli, Command, GlobalFlags, InsecureOptions, Stop};
 
 /// What a command line has of all that there is.
 pub fn matches(arguments: &[String]) -> Result<(clap::Command, ArgMatches), Stop> {
@@ -36,21 +36,43 @@ fn own_definition(arguments: &[String]) -> Option<clap::Command> {
 fn command_name(arguments: &[String]) -> String {
     let cli = Cli::command();
     let Some(word) = first_word(&cli, arguments) else { return "rkt".to_owned() };
-    let mut commands = cli.get_subcommands().map(clap::Command::get_name);
-    commands.find(|name| name.starts_with(word)).unwrap_or("rkt").to_owned()
+    let names: Vec<_> = cli.get_subcommands().map(clap::Command::get_name).collect();
+    let mut meant = names.iter().filter(|name| name.starts_with(word));
+    match (names.contains(&word), meant.next(), meant.next()) {
+        (true, ..) => word,
+        (false, Some(only), None) => only,
+        // It is none, or may be several.
+        _ => "rkt",
+    }
+    .to_owned()
+}
+
+/// What the flags before the command switch off: clap forgets them where there are such flags after it, too.
+pub fn insecure_before(arguments: &[String]) -> InsecureOptions {
+    let globals = GlobalFlags::augment_args(clap::Command::new("rkt"));
+    let before = first_position(&globals, arguments).and_then(|position| arguments.get(..position));
+    let before = before.filter(|words| words.iter().any(|word| word.starts_with("--insecure-options")));
+    let matches = before.and_then(|words| globals.try_get_matches_from(words).ok());
+    let options = matches.and_then(|mut matches| matches.remove_many("insecure_options"));
+    options.into_iter().flatten().fold(InsecureOptions::default(), InsecureOptions::or)
 }
 
 /// The first word that is neither a global flag nor its value.
 fn first_word<'a>(globals: &clap::Command, arguments: &'a [String]) -> Option<&'a str> {
-    let mut words = arguments.iter().skip(1).map(String::as_str);
-    while let Some(word) = words.next() {
+    arguments.get(first_position(globals, arguments)?).map(String::as_str)
+}
+
+/// Where it is.
+fn first_position(globals: &clap::Command, arguments: &[String]) -> Option<usize> {
+    let mut words = arguments.iter().map(String::as_str).enumerate().skip(1);
+    while let Some((position, word)) = words.next() {
         let flag = word
             .strip_prefix("--")
             .and_then(|name| globals.get_arguments().find(|f| f.get_long() == Some(name)));
         if flag.is_some_and(|flag| !flag.is_require_equals_set() && flag.get_action().takes_values()) {
             words.next();
         } else if !word.starts_with('-') {
-            return Some(word);
+            return Some(position);
         }
     }
     None
@@ -59,6 +81,21 @@ fn first_word<'a>(globals: &clap::Command, arguments: &'a [String]) -> Option<&'
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_begin_with_the_command_that_is_meant() {
+        let name = |text: &str| command_name(&text.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        for (text, expected) in [
+            ("rkt run --frob", "run"),
+            ("rkt lis --frob", "list"),
+            ("rkt --debug prepared", "rkt"),
+            ("rkt st x", "rkt"),
+            ("rkt frob", "rkt"),
+            ("rkt --frob", "rkt"),
+        ] {
+            assert_eq!(name(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn a_command_that_is_named_in_full_is_defined_alone() {

@@ -1,4 +1,4 @@
-//! Command lines with images among the flags, those of `run` and `prepare`: parsed once as far as the first image, and then
+//! Command lines with images among the flags, those of `run`, `prepare` and `fetch`: parsed once as far as the first image, and then
 //! word by word.
 
 use clap::parser::ValueSource;
@@ -7,10 +7,12 @@ use pod::volumes::Mount;
 
 use super::apps::{self, AppArguments, FlagKind};
 use super::flags::{AppFlags, PodFlags, RunFlags};
-use super::{Action, Command, Globals, Stop};
+use super::{Action, Command, Globals, Stop, values};
 
 /// What an app's flags stand under in the help, and are known by.
 const OF_APP: &str = "App flags (after an image)";
+/// The same where there are images and no apps.
+pub const OF_IMAGE: &str = "Image flags (after an image)";
 
 // The arguments of `run`.
 #[derive(Debug, Args)]
@@ -25,7 +27,7 @@ pub struct RunLine {
 #[derive(Debug, Args)]
 pub struct PrepareLine {
     /// Print nothing but the pod's UUID
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
     #[arg(default_value = "false", default_missing_value = "true", help_heading = "Pod flags")]
     quiet: bool,
     #[command(flatten)]
@@ -79,6 +81,14 @@ impl Command {
         }
     }
 
+    /// The words from the first image on.
+    fn words(&self) -> Option<&[String]> {
+        match self {
+            Self::Fetch(fetch) => Some(&fetch.rest),
+            other => other.line().map(|line| line.rest.as_slice()),
+        }
+    }
+
     /// What to do, once its apps are known.
     pub fn with(self, apps: Vec<AppArguments>) -> Result<Action, Stop> {
         Ok(match self {
@@ -104,7 +114,12 @@ pub fn parse(
     if let Some(flag) = table.first_of_app(matches) {
         return Err(Stop::usage(name, &format!("--{flag} must follow an image")));
     }
-    let words = command.line().map(|line| line.rest.as_slice()).unwrap_or_default();
+    let words = command.words().unwrap_or_default();
+    let before = arguments.get(..arguments.len() - words.len()).unwrap_or_default();
+    // clap takes it for the end of the flags, and leaves it out.
+    if before.last().is_some_and(|word| word == "--") {
+        return Err(Stop::usage(name, &apps::Error::ArgumentsWithoutImage.to_string()));
+    }
     let split = apps::split(words, &|flag| table.kind_of(flag));
     let apps::Split { apps, pod_flags } = split.map_err(|error| Stop::usage(name, &error.to_string()))?;
     let apps = apps.into_iter().map(AppArguments::parse).collect::<Result<Vec<_>, _>>();
@@ -112,14 +127,14 @@ pub fn parse(
     // Flags of the pod and global ones stand between images, too: once more, with all of them in one place.
     let (globals, command) = match pod_flags.as_slice() {
         [] => (globals, command),
-        flags => {
-            let before = arguments.get(..arguments.len() - words.len()).unwrap_or_default();
-            super::typed(&super::matches(&[before, flags].concat())?.1)?
-        }
+        flags => super::typed(arguments, &super::matches(&[before, flags].concat())?.1)?,
     };
     let has_manifest = command.line().is_some_and(|line| line.pod.pod_manifest.is_some());
     match (has_manifest, apps.as_slice()) {
-        (false, []) => return Err(Stop::usage(name, "must provide at least one image")),
+        (false, []) => {
+            let usage = "must provide at least one image: rkt COMMAND IMAGE; see --help";
+            return Err(Stop::usage(name, &usage.replace("COMMAND", name)));
+        }
         (true, [app, ..]) => {
             let message =
                 format!("--pod-manifest cannot be used with the image {}: it names its own", app.image);
@@ -135,7 +150,7 @@ struct FlagTable<'a>(&'a clap::Command);
 
 impl FlagTable<'_> {
     fn is_of_app(&self, flag: &clap::Arg) -> bool {
-        flag.get_help_heading() == Some(OF_APP)
+        matches!(flag.get_help_heading(), Some(OF_APP | OF_IMAGE))
     }
 
     /// An app's flag before the first image; `--mount` may stand there.

@@ -66,7 +66,7 @@ pub struct EnterFlags {
     #[arg(long, value_parser = values::name, value_name = "NAME")]
     pub app: Option<AcName>,
     /// As root of the pod, with all capabilities and no filter, profile or limit of the app's
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
     #[arg(default_value = "false", default_missing_value = "true")]
     pub privileged: bool,
     /// A UUID, or a unique beginning of one
@@ -95,7 +95,7 @@ pub struct ExportFlags {
     #[arg(long, value_parser = values::name, value_name = "NAME")]
     pub app: Option<AcName>,
     /// Replace the file if it is there
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
     #[arg(default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
     pub overwrite: bool,
     /// A UUID, or a unique beginning of one
@@ -157,11 +157,11 @@ pub struct StatusFlags {
     #[arg(default_value = "false", default_missing_value = "true")]
     pub wait_ready: Wait,
     /// Tell what the pod and its apps use: CPU time, memory, devices, processes
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
     #[arg(default_value = "false", default_missing_value = "true", conflicts_with = "wait")]
     pub stats: bool,
     /// Have the plugins of its networks check that these are as they were made (CNI's CHECK), and tell the outcome
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
     #[arg(default_value = "false", default_missing_value = "true", conflicts_with_all = ["wait", "stats", "format"])]
     pub check_networks: bool,
     /// How to print it

@@ -40,7 +40,7 @@ pub struct SandboxFlags {
     #[command(flatten)]
     names: NameFlags,
     /// Run the pod in a user namespace, with 65536 users that no other pod has
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", value_parser = values::boolean())]
     #[arg(default_value = "false", default_missing_value = "true")]
     private_users: bool,
     /// Write the pod's UUID to a file, before anything else
@@ -110,11 +110,9 @@ impl SandboxFlags {
 // The words of `rkt app add`.
 #[derive(Debug, Args)]
 pub struct AddArgs {
-    /// The pod's UUID, or a unique beginning of it
-    #[arg(value_name = "UUID")]
-    pod: String,
     #[command(flatten, next_help_heading = "App flags (after the image)")]
     app: AppFlags,
+    // The pod's UUID first: so clap leaves what follows as it is.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     rest: Vec<String>,
 }
@@ -126,17 +124,20 @@ impl AddArgs {
         if self.app != nothing {
             return Err(Stop::usage(COMMAND, "flags of the app must follow its image"));
         }
+        let Some((pod, words)) = self.rest.split_first() else {
+            return Err(Stop::usage(COMMAND, "rkt app add takes the UUID of a pod, and an image"));
+        };
         let flags = AppCommand::command();
         let kind_of = |name: &str| {
             let flag = flags.get_arguments().find(|flag| apps::is_called(flag, name))?;
             Some(FlagKind::of(flag, true))
         };
         let usage = |error: apps::Error| Stop::usage(COMMAND, &error.to_string());
-        let mut found = apps::split(&self.rest, &kind_of).map_err(usage)?.apps;
+        let mut found = apps::split(words, &kind_of).map_err(usage)?.apps;
         let (Some(app), true) = (found.pop(), found.is_empty()) else {
             return Err(Stop::usage(COMMAND, "rkt app add takes one image"));
         };
         let app = AppArguments::parse(app).map_err(|error| Stop::of_clap(COMMAND, &error))?;
-        Ok((self.pod, app))
+        Ok((pod.clone(), app))
     }
 }

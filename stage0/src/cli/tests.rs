@@ -170,6 +170,10 @@ fn refusals() {
         ("rkt app", "exec"),
         ("rkt launch", "launch"),
         ("rkt fetch", "IMAGE"),
+        ("rkt run -- a", "an image is required before any app arguments"),
+        ("rkt prepare --quiet -- a", "an image is required before any app arguments"),
+        ("rkt app add 1 -- a", "an image is required before any app arguments"),
+        ("rkt trust --prefix=example.com", "discovery"),
         ("rkt gc --grace-period=soon", "duration"),
         ("rkt image", "list"),
     ] {
@@ -177,6 +181,29 @@ fn refusals() {
         assert!(text.contains(expected), "{line}: {text}");
     }
     assert!(refused("rkt run --net=/x a").starts_with("run: "));
+    let text = refused("rkt run a --caps-retain=CAP_KILL --caps-remove=CAP_KILL");
+    assert!(text.contains("Usage: IMAGE [APP FLAGS] [-- ARGS...]"), "{text}");
+}
+
+#[test]
+fn insecure_options_add_up() {
+    let insecure = |line: &str| {
+        let InsecureOptions { image, run } = parse_line(line).unwrap().0.insecure;
+        (image, run.seccomp, run.paths)
+    };
+    for (line, expected) in [
+        ("rkt --insecure-options=image list", (true, false, false)),
+        ("rkt list --insecure-options=image,seccomp", (true, true, false)),
+        ("rkt --insecure-options=image list --insecure-options=seccomp", (true, true, false)),
+        ("rkt --insecure-options image image list --insecure-options=seccomp", (true, true, false)),
+        (
+            "rkt --insecure-options=image run --insecure-options=seccomp a --insecure-options=paths",
+            (true, true, true),
+        ),
+        ("rkt --insecure-options=image --insecure-options=seccomp prep a", (true, true, false)),
+    ] {
+        assert_eq!(insecure(line), expected, "{line}");
+    }
 }
 
 #[test]
@@ -247,6 +274,53 @@ fn upstreams_older_names_and_forms() {
         parse_line("rkt fetch --full=false a"),
         Ok((_, Action::Fetch(FetchFlags { full: false, .. })))
     ));
+}
+
+#[test]
+fn booleans_in_gos_words() {
+    let full = |word: &str| parse_line(&format!("rkt list --full{word}")).map(|(_, action)| action);
+    for (word, expected) in [
+        ("", true),
+        ("=true", true),
+        ("=1", true),
+        ("=T", true),
+        ("=false", false),
+        ("=0", false),
+        ("=F", false),
+    ] {
+        assert!(matches!(full(word), Ok(Action::List(ListFlags { full, .. })) if full == expected), "{word}");
+    }
+    let stop = full("=yes").unwrap_err();
+    assert!(stop.text.contains("[possible values: true, false]"), "{}", stop.text);
+    assert!(
+        run("rkt run --private-users=t --inherit-env=False a --readonly-rootfs=1").2.apps[0]
+            .flags
+            .readonly_rootfs
+    );
+    run("rkt run --no-overlay=0 a");
+    assert!(refused("rkt run --no-overlay=1 a").contains("overlay"));
+}
+
+#[test]
+fn signatures_are_of_the_images_before_them() {
+    let fetch = |line| match parse_line(line) {
+        Ok((globals, Action::Fetch(flags))) => (globals, flags),
+        other => panic!("{line}: {other:?}"),
+    };
+    let (globals, flags) = fetch("rkt fetch --full=false a b --signature s --debug c --signature=t");
+    let signed = |image: &str, file: Option<&str>| (image.to_owned(), file.map(PathBuf::from));
+    assert_eq!(flags.images, [signed("a", None), signed("b", Some("s")), signed("c", Some("t"))]);
+    assert!(globals.debug && !flags.full);
+    assert!(!fetch("rkt fetch a --full=false").1.full);
+    for (line, expected) in [
+        ("rkt fetch", "must provide at least one image"),
+        ("rkt fetch --signature=s a", "--signature must follow an image"),
+        ("rkt fetch a --exec=/bin/sh", "unknown flag --exec"),
+        ("rkt fetch a -- b", "takes no arguments"),
+        ("rkt fetch a --pull-policy=sometimes", "sometimes"),
+    ] {
+        assert!(refused(line).contains(expected), "{line}: {}", refused(line));
+    }
 }
 
 #[test]

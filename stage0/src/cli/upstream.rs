@@ -12,8 +12,8 @@ pub struct NotHere {
 }
 
 fn no_overlay(text: &str) -> Result<bool, String> {
-    match text {
-        "false" => Ok(false),
+    match pod::boolean::parse(text) {
+        Some(false) => Ok(false),
         _ => Err(
             "no app has a copy of its image here: its root is an overlay over the one image in the store, \
             in user namespaces, too; rkt doctor tells whether this host can do that"

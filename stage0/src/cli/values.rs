@@ -3,6 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use pod::boolean;
 use pod::image_manifest::{EnvironmentVariable, NameValue, Port, check_variable_name};
 use pod::life::MAX_KILL_TIMEOUT;
 use pod::limits::{MIN_CPU_MILLI, MIN_MEMORY_BYTES};
@@ -15,22 +17,48 @@ use pod::volumes::{self, Mount};
 
 use crate::timeline::Wanted;
 
-/// Units of a duration, in milliseconds.
-const UNITS: [(&str, u64); 4] = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+/// Units of a duration, in nanoseconds; one that another begins with comes after that.
+const UNITS: [(&str, u64); 7] = [
+    ("ns", 1),
+    ("us", 1000),
+    ("µs", 1000),
+    ("ms", 1_000_000),
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+];
 
-/// A duration as Go writes it, without fractions: `30m`, `1h30m`, `500ms`, `0`.
+/// A duration as Go writes it: `30m`, `1h30m`, `1.5h`, `500ms`, `0`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let invalid = || format!("{text:?} is not a duration such as 90s, 30m or 1h30m");
-    let (mut rest, mut total) = (text, 0u64);
-    while !rest.is_empty() && rest != "0" {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(invalid)?;
+    let (mut rest, mut total) = (text, Duration::ZERO);
+    while !rest.is_empty() && text != "0" {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
         let (number, tail) = rest.split_at(digits);
         let (unit, factor) = UNITS.iter().find(|(unit, _)| tail.starts_with(unit)).ok_or_else(invalid)?;
-        let amount = number.parse::<u64>().ok().and_then(|n| n.checked_mul(*factor)).ok_or_else(invalid)?;
-        total = total.checked_add(amount).ok_or_else(invalid)?;
+        let amount = nanoseconds(number, *factor).ok_or_else(invalid)?;
+        total = total.checked_add(Duration::from_nanos(amount)).ok_or_else(invalid)?;
         rest = tail.strip_prefix(unit).unwrap_or_default();
     }
-    if text.is_empty() { Err(invalid()) } else { Ok(Duration::from_millis(total)) }
+    if text.is_empty() { Err(invalid()) } else { Ok(total) }
+}
+
+/// A number of units, maybe with a fraction; what is less than a nanosecond does not count.
+fn nanoseconds(number: &str, unit: u64) -> Option<u64> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let whole = whole.parse::<u64>().ok()?.checked_mul(unit)?;
+    // More digits than that are of no unit.
+    let fraction = fraction.get(..fraction.len().min(18))?;
+    let parts = fraction.parse::<u64>().ok()?;
+    let scale = 10u128.pow(u32::try_from(fraction.len()).ok()?);
+    whole.checked_add(u64::try_from(u128::from(parts) * u128::from(unit) / scale).ok()?)
+}
+
+/// `true` or `false`, in all of upstream's words for them.
+pub fn boolean() -> impl TypedValueParser<Value = bool> {
+    let words = [("true", boolean::TRUE), ("false", boolean::FALSE)];
+    let words = words.map(|(name, others)| PossibleValue::new(name).aliases(others));
+    PossibleValuesParser::new(words).map(|word| boolean::TRUE.contains(&word.as_str()))
 }
 
 /// `NAME=VALUE`.
@@ -200,10 +228,22 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, ms) in [("0", 0), ("0s", 0), ("30m", 1_800_000), ("1h30m", 5_400_000), ("500ms", 500)] {
+        for (text, ms) in [
+            ("0", 0),
+            ("0s", 0),
+            ("30m", 1_800_000),
+            ("1h30m", 5_400_000),
+            ("500ms", 500),
+            ("1.5h", 5_400_000),
+            ("1m0.25s", 60_250),
+            ("3000us", 3),
+            ("0.0000000000000000000001h", 0),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for bad in ["", "30", "m", "-1s", "1d", "99999999999999999999s", "1h 1m"] {
+        for bad in
+            ["", "30", "m", "-1s", "1d", "99999999999999999999s", "1h 1m", "1m0", "1.2.3s", ".s", "9000000h"]
+        {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }

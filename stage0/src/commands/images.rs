@@ -14,11 +14,6 @@ use crate::image_name::ImageReference;
 use crate::render;
 use crate::store::{self, Image, Store};
 
-/// `--signature` with several images.
-#[derive(Debug, thiserror::Error)]
-#[error("--signature is one image's: fetch them one by one")]
-struct SeveralSigned;
-
 /// What would have to be found by its name.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -26,21 +21,29 @@ struct SeveralSigned;
 )]
 struct NotAFile(String);
 
+/// `rkt image fetch`, which upstream hides.
+#[derive(Debug, thiserror::Error)]
+#[error("this is an older name of rkt fetch: use that")]
+pub struct OlderName;
+
+/// What is in the store, or nowhere.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is the ID of an image, by which nobody can find it elsewhere: rkt fetch takes files")]
+struct NotFetched(String);
+
 /// Imports images and prints their IDs.
-pub fn fetch(globals: &Globals, FetchFlags { images, signature, full, .. }: &FetchFlags) -> Outcome {
-    if signature.is_some() && images.len() > 1 {
-        return Err(SeveralSigned.into());
-    }
+pub fn fetch(globals: &Globals, FetchFlags { images, full }: &FetchFlags) -> Outcome {
     let store = Store::new(&globals.directory);
     let mut out = std::io::stdout().lock();
     let mut held = store.hold()?;
-    for image in images {
+    for (image, signature) in images {
         let path = match ImageReference::parse(image)? {
             ImageReference::File(path) if path.exists() => path,
             ImageReference::File(path) => {
                 return Err(store::Error::NoSuchFile(path.display().to_string()).into());
             }
-            ImageReference::Id(_) | ImageReference::Name(_) => return Err(NotAFile(image.clone()).into()),
+            ImageReference::Id(id) => return Err(NotFetched(id).into()),
+            ImageReference::Name(_) => return Err(NotAFile(image.clone()).into()),
         };
         let imported = import(globals, &store, &path, signature.as_deref(), &mut |_, _, _| Ok(()))?;
         // The first import makes the store.

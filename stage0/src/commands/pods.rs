@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use pod::abi::EXIT_ERROR;
 
 use super::images::SHORT_ID_CHARACTERS;
+use super::run::need_root;
 use super::{Outcome, status, table};
 use crate::cli::{Globals, ListFlags, PodChoice, StatusFormat};
 use crate::pods::gc::{Collection, Event};
@@ -57,13 +58,13 @@ fn titles(full: bool) -> Vec<String> {
     titles.chain(["STATE", "CREATED", "STARTED", "NETWORKS"]).map(str::to_owned).collect()
 }
 
-/// A row an app; the first has what is the pod's. A pod that is not complete has one row without an app.
+/// A row an app; the first has what is the pod's. A pod that has none, or is not complete, has one row without an app.
 fn rows_of(pod: &Pod, inside: &Inside, full: bool) -> Vec<Vec<String>> {
     const SHORT_UUID_CHARACTERS: usize = 8;
     let apps = inside.manifest().ok().and_then(|manifest| listing::apps(&manifest));
     let apps: Vec<[String; 3]> = match apps {
-        None => vec![["-", "-", "-"].map(str::to_owned)],
-        Some(apps) => apps.into_iter().map(cells).collect(),
+        Some(apps) if !apps.is_empty() => apps.into_iter().map(cells).collect(),
+        _ => vec![["-", "-", "-"].map(str::to_owned)],
     };
     let networks: Vec<String> = pod.networks().iter().map(ToString::to_string).collect();
     let uuid = pod.uuid.to_string();
@@ -94,6 +95,7 @@ fn cells(app: ListedApp) -> [String; 3] {
 
 /// Marks and removes ended pods; clears what imports that were killed have left.
 pub fn gc(globals: &Globals, collection: Collection) -> Outcome {
+    need_root()?;
     let (mut failed, mut written) = (false, Ok(()));
     let pods = Pods::new(&globals.directory);
     pods.gc(collection, globals.into(), &mut |event| match event {
@@ -126,6 +128,7 @@ pub fn gc(globals: &Globals, collection: Collection) -> Outcome {
 
 /// Removes pods; goes on after one that cannot be removed.
 pub fn rm(globals: &Globals, choices: &[PodChoice]) -> Outcome {
+    need_root()?;
     let pods = Pods::new(&globals.directory);
     let mut failed = false;
     for choice in choices {

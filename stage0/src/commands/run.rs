@@ -34,7 +34,7 @@ use crate::{config, cpu_template, network, stage1};
 /// What is wrong with a command line that is right by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    #[error("cannot run as unprivileged user: pods need root")]
+    #[error("cannot run as unprivileged user: pods are root's")]
     Unprivileged,
     #[error("cannot write the pod's UUID to {}", .0.display())]
     UuidFile(PathBuf, #[source] io::Error),
@@ -138,7 +138,7 @@ pub fn run_prepared(
     started: u64,
 ) -> Result<Infallible, Box<dyn Error>> {
     let sockets = Sockets::take()?;
-    check_root()?;
+    need_root()?;
     let pods = Pods::new(&globals.directory);
     let pod = pods.take_prepared(&pods.choose(choice)?)?;
     let directory = PodDirectory::new(pod.path());
@@ -167,7 +167,7 @@ pub fn run_prepared(
 
 /// A pod's UUID, which is in its file before anything else happens.
 fn begin(flags: &PodFlags) -> Result<Uuid, Refused> {
-    check_root()?;
+    need_root()?;
     let uuid = Uuid::new_v4();
     if let Some(path) = &flags.uuid_file_save {
         fs::write(path, uuid.to_string()).map_err(|error| Refused::UuidFile(path.clone(), error))?;
@@ -183,7 +183,8 @@ fn stage1_of(globals: &Globals, flags: &PodFlags) -> Result<Stage1Choice, config
     }
 }
 
-fn check_root() -> Result<(), Refused> {
+/// An error for everybody but root.
+pub fn need_root() -> Result<(), Refused> {
     if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Refused::Unprivileged) }
 }
 

@@ -4,9 +4,7 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use pod::abi::EXIT_ERROR;
-
-use super::Outcome;
+use super::{Outcome, failure};
 use crate::cli::{Globals, PodChoice};
 use crate::pods::{Pods, State};
 use crate::{render, stage1};
@@ -19,17 +17,17 @@ struct NotRunning(uuid::Uuid, State);
 /// Ends pods; goes on after one that cannot be ended.
 pub fn stop(globals: &Globals, choices: &[PodChoice], force: bool) -> Outcome {
     let pods = Pods::new(&globals.directory);
-    let mut failed = false;
+    let mut code = 0;
     for choice in choices {
         match stop_one(&pods, choice, force) {
             Ok(line) => writeln!(std::io::stdout(), "{line}")?,
             Err(error) => {
-                failed = true;
+                code = failure("stop", error.as_ref());
                 eprint!("{}", render("stop", error.as_ref()));
             }
         }
     }
-    Ok(if failed { ExitCode::from(EXIT_ERROR) } else { ExitCode::SUCCESS })
+    Ok(ExitCode::from(code))
 }
 
 /// What to print of it, as upstream has it.

@@ -139,15 +139,16 @@ impl Store {
     fn commit(&self, workspace: &Workspace, rendered: Rendered) -> Result<Image, Error> {
         let directory = self.image_directory(&rendered.id);
         self.note_name(&rendered.id, &rendered.manifest.name)?;
-        workspace.settle(&directory).map_err(Error::io("create", &directory))?;
+        let settled = workspace.open_to_group().and_then(|()| workspace.settle(&directory));
+        settled.map_err(Error::io("create", &directory))?;
         Ok(Image { id: rendered.id.clone(), tree: rendered.id, manifest: rendered.manifest, directory })
     }
 
-    /// The store's directories. Only root reads them: images may hold secrets, and set-user-id programs.
+    /// The store's directories. Root alone reads them, and the images their group, too: they may hold secrets.
     pub fn make_directories(&self) -> Result<(), Error> {
-        for name in ["images", "sources", "tmp"] {
+        for (name, mode) in [("images", 0o750), ("sources", 0o700), ("tmp", 0o700)] {
             let path = self.root.join(name);
-            let made = fs::DirBuilder::new().recursive(true).mode(0o750).create(&path);
+            let made = fs::DirBuilder::new().recursive(true).mode(mode).create(&path);
             made.map_err(Error::io("create", &path))?;
         }
         Ok(())

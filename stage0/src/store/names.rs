@@ -75,7 +75,8 @@ impl Store {
             let names = workspace.path().join(key(&image.manifest.name));
             note(&names, &image.id).map_err(Error::io("write to", &names))?;
         }
-        workspace.settle(&index).map_err(Error::io("create", &index))?;
+        let settled = workspace.open_to_group().and_then(|()| workspace.settle(&index));
+        settled.map_err(Error::io("create", &index))?;
         Ok(index)
     }
 }

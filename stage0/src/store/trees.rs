@@ -22,8 +22,9 @@ impl Store {
         if tree.is_dir() {
             return Ok(tree);
         }
+        // Programs in them may be set-user-ID, and are nobody's but root's to execute.
         for path in [&trees, &self.root.join("tmp")] {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o750).create(path);
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
             made.map_err(Error::io("create", path))?;
         }
         let path = self.root.join("tmp").join(format!("tree-{}", image.tree));

@@ -78,6 +78,7 @@ impl Store {
             Ok(_) => return Err(lost(format!("{} is another image now", source.display()))),
             Err(reason) => return Err(lost(format!("{}: {reason}", source.display()))),
         }
-        workspace.replace(directory).map_err(Error::io("replace", directory))
+        let replaced = workspace.open_to_group().and_then(|()| workspace.replace(directory));
+        replaced.map_err(Error::io("replace", directory))
     }
 }

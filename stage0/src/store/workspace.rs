@@ -4,9 +4,9 @@
 //! make the same waits, and then finds it made. One that nobody holds is left from a crash: the next who wants to make
 //! the same clears it, or `rkt gc` does.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
@@ -44,6 +44,12 @@ impl Workspace {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Lets the directory's group look into it.
+    pub fn open_to_group(&self) -> io::Result<()> {
+        let mode = self.lock.metadata()?.mode() | 0o050;
+        self.lock.set_permissions(Permissions::from_mode(mode))
     }
 
     /// Makes everything in the directory durable, gives it its final name, and leaves it there. An existing

@@ -17,8 +17,28 @@ fn errors_of_the_command_line() {
     host.rkt(&["run", "--stage1=warp", "x"]).refused(&["run: ", "warp", "kvm", "nspawn"]);
     host.rkt(&["run", "--net=lan,host", "x"]).refused(&["run: ", "host", "stands alone"]);
     host.rkt(&["--insecure-options=everything", "list"]).refused(&["list: ", "everything", "all-run"]);
-    host.rkt(&["unknown"]).refused(&["unknown"]);
+    host.rkt(&["unknown"]).refused(&["rkt: ", "unknown"]);
+    host.rkt(&["image", "fetch", "x"]).refused(&["image: ", "rkt fetch"]);
     assert!(!host.data().exists());
+}
+
+/// 1 where upstream has it, 254 elsewhere.
+#[test]
+fn exit_statuses_of_errors() {
+    let host = Host::new();
+    let lines: [&[&str]; 4] = [
+        &["app", "list", "00"],
+        &["app", "status", "00"],
+        &["status", "--uuid-file=/nowhere"],
+        &["stop", "--uuid-file=/nowhere"],
+    ];
+    for line in lines {
+        assert_eq!(host.rkt(line).code, 1, "{line:?}");
+    }
+    host.rkt(&["status", "00"]).refused(&["no matches"]);
+    host.rkt(&["stop", "00"]).refused(&["no matches"]);
+    host.rkt(&["cat-manifest", "--uuid-file=/nowhere"]).refused(&["/nowhere"]);
+    host.rkt(&["app", "list"]).refused(&["UUID"]);
 }
 
 #[test]
@@ -72,7 +92,11 @@ fn what_shells_complete() {
         "source {script}; COMP_WORDS=(rkt image ver) COMP_CWORD=2; _rkt rkt ver image; echo \"${{COMPREPLY[@]}}\""
     );
     assert_eq!(finish(Command::new("bash").args(["-c", &complete])).success().stdout, "verify\n");
-    host.rkt(&["completion", "csh"]).refused(&["completion: ", "bash, zsh and fish"]);
+    let shells = format!(
+        "source {script}; COMP_WORDS=(rkt completion z) COMP_CWORD=2; _rkt rkt z completion; echo \"${{COMPREPLY[@]}}\""
+    );
+    assert_eq!(finish(Command::new("bash").args(["-c", &shells])).success().stdout, "zsh\n");
+    host.rkt(&["completion", "csh"]).refused(&["completion: ", "bash, zsh, fish"]);
 }
 
 #[test]
@@ -127,7 +151,9 @@ fn subcommands_are_abbreviated_if_that_is_unambiguous() {
     for line in [&["vers"][..], &["lis"], &["ima", "li"], &["im", "g"]] {
         host.rkt(line).success();
     }
-    for (line, word) in [(&["ru", "x"][..], "ru"), (&["st", "x"], "st"), (&["image", "e", "x", "y"], "'e'")] {
+    for (line, word) in
+        [(&["ru", "x"][..], "rkt: "), (&["st", "x"], "st"), (&["image", "e", "x", "y"], "'e'")]
+    {
         host.rkt(line).refused(&[word]);
     }
 }

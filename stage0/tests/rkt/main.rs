@@ -24,3 +24,4 @@ mod status;
 mod stop;
 mod store;
 mod trust;
+mod users;

@@ -60,9 +60,23 @@ fn images_by_id_and_name() {
     let host = Host::new();
     let path = host.image("image", &Archive::good().end());
     let id = host.rkt(&["fetch", &path]).success().stdout;
-    for image in [id.trim(), &id[..20], "example.com/test"] {
+    // Of a SHA-512, an ID is the first half.
+    let whole = format!("{}{}", id.trim(), "0".repeat(64));
+    for image in [id.trim(), &id[..20], &id[..9], &whole, "example.com/test"] {
         assert_eq!(host.rkt(&["run", image]).code, 7, "{image}");
     }
+    for little in ["sha512-", &id[..8]] {
+        for command in [&["run", little][..], &["image", "rm", little], &["image", "cat-manifest", little]] {
+            host.rkt(command).refused(&["too little", "two of its digits"]);
+        }
+    }
+    for digit in ['1', '2'] {
+        let other = format!("sha512-ffff{}", digit.to_string().repeat(60));
+        std::fs::create_dir(host.data().join("cas/images").join(other)).unwrap();
+    }
+    host.rkt(&["image", "rm", "sha512-ffff"]).refused(&["2 images", "begin with sha512-ffff"]);
+    host.rkt(&["image", "rm", "sha512-ffff1"]).success();
+    host.rkt(&["fetch", id.trim()]).refused(&["ID", "rkt fetch takes files"]);
     host.rkt(&["run", &id[..10].replace(&id[7..10], "zzz")]).refused(&["rkt image list"]);
     host.rkt(&["run", "example.com/test:v9"]).refused(&["example.com/test:v9", "matches nothing"]);
     let list = host.rkt(&["image", "list", "--full", "--no-legend"]).success().stdout;

@@ -128,16 +128,24 @@ fn what_a_trusted_key_has_signed_needs_no_consent() {
     strict(&host, &["--insecure-options=image", "fetch", other]).success();
     strict(&host, &["fetch", other]).refused(&["copy.asc", "--signature=FILE", "--insecure-options=image"]);
 
-    // The signature may be anywhere.
+    // The signature may be anywhere, and each of several images has its own.
     gpg.sign(other, &plain, &[]);
     let elsewhere = format!("--signature={}", host.path("elsewhere").display());
     fs::rename(host.path("copy.asc"), host.path("elsewhere")).unwrap();
-    strict(&host, &["fetch", &elsewhere, other]).success();
-    strict(&host, &["fetch", &elsewhere, other, plain_image]).refused(&["one by one"]);
-    strict(&host, &["--insecure-options=image", "fetch", &elsewhere, other])
+    strict(&host, &["fetch", other, &elsewhere]).success();
+    strict(&host, &["fetch", &elsewhere, other]).refused(&["--signature must follow an image"]);
+    strict(&host, &["--insecure-options=image", "fetch", other, &elsewhere])
         .refused(&["leave one of them out"]);
-    let wrong = format!("--signature={}", host.path("rsa.asc").display());
-    strict(&host, &["fetch", &wrong, other]).refused(&["rsa.asc does not vouch", "example.com/test"]);
+    let moved = ["rsa", "nist"].map(|name| {
+        fs::rename(host.path(&format!("{name}.asc")), host.path(&format!("{name}.signature"))).unwrap();
+        format!("--signature={}", host.path(&format!("{name}.signature")).display())
+    });
+    let [rsa_image, nist_image] = ["rsa", "nist"].map(|name| host.path(name).to_str().unwrap().to_owned());
+    let ids = strict(&host, &["fetch", &rsa_image, &moved[0], plain_image, &nist_image, &moved[1], "--full"]);
+    assert_eq!(ids.success().stdout.lines().count(), 3);
+    strict(&host, &["fetch", &rsa_image, &moved[1], &nist_image, &moved[0]]).refused(&["does not vouch"]);
+    let wrong = moved[0].clone();
+    strict(&host, &["fetch", other, &wrong]).refused(&["rsa.signature does not vouch", "example.com/test"]);
     if is_root() {
         assert_eq!(strict(&host, &["run", other, &elsewhere]).code, 7);
         strict(&host, &["run", other, &wrong]).refused(&["does not vouch"]);
@@ -340,7 +348,7 @@ fn what_is_not_trusted_by_mistake() {
     let [big, text] = ["big", "text"].map(|name| host.path(name).to_str().unwrap().to_owned());
     for (arguments, word) in [
         (&["trust", &text][..], "--prefix=PREFIX"),
-        (&["trust", "--root"], "PUBKEY_FILE"),
+        (&["trust", "--root"], "discovery"),
         (&["trust", "--root", "--prefix=a", &text], "cannot be used with"),
         (&["trust", "--prefix=https://example.com", &text], "without a scheme"),
         (&["trust", "--prefix=../..", &text], "--prefix"),
