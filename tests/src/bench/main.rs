@@ -2,10 +2,11 @@
 //! the clock counts instructions, so that its figures repeat within a few percent on any machine.
 //!
 //!     bench fetch RKT WORK FETCH.json
-//!     bench RKT IMAGES WORK FETCH.json OUTPUT.json
+//!     bench RKT IMAGES WORK FETCH.json OUTPUT.json [PART...]
 //!
 //! The first is for where the clock is that of the machine, WORK a directory of the disk. Of the second IMAGES is what `tests/images` has
-//! built, WORK a directory on a tmpfs, and FETCH.json what the first has written.
+//! built, WORK a directory on a tmpfs, and FETCH.json what the first has written. A PART is one of namespaces, vm, reading, network, crowd
+//! and fetch; without any, it is all of them.
 
 mod aci;
 mod crowd;
@@ -36,15 +37,30 @@ struct Bench {
     work: PathBuf,
     fetch: PathBuf,
     output: PathBuf,
+    /// What is wanted; all of it, if this is nothing.
+    parts: Vec<PathBuf>,
 }
 
 impl Bench {
     fn from_arguments(arguments: &[PathBuf]) -> Result<Self, Error> {
-        let [rkt, images, work, fetch, output] = arguments else {
-            return Err("usage: bench RKT IMAGES WORK FETCH.json OUTPUT.json".into());
+        let [rkt, images, work, fetch, output, parts @ ..] = arguments else {
+            return Err("usage: bench RKT IMAGES WORK FETCH.json OUTPUT.json [PART...]".into());
         };
+        if let Some(unknown) = parts.iter().find(|part| PARTS.iter().all(|known| Path::new(known) != *part)) {
+            return Err(format!("no part \"{}\"; there are {}", unknown.display(), PARTS.join(", ")).into());
+        }
         let [rkt, images, work, fetch, output] = [rkt, images, work, fetch, output].map(PathBuf::clone);
-        Ok(Self { rkt, images, work, fetch, output })
+        Ok(Self { rkt, images, work, fetch, output, parts: parts.to_vec() })
+    }
+
+    /// Measures a part, if it is wanted.
+    fn part<T>(
+        &self,
+        name: &str,
+        measure: impl FnOnce(&Self) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let wanted = self.parts.is_empty() || self.parts.iter().any(|part| part == Path::new(name));
+        wanted.then(|| measure(self)).transpose()
     }
 
     fn rkt(&self) -> Command {
@@ -79,29 +95,34 @@ impl Bench {
 
     fn run(&self) -> Result<(), Error> {
         measure::become_real_time()?;
-        let namespaces = namespaces::compare(self)?;
-        let (idle, vm, reading) = (namespaces::idle(self)?, vm::measure(self)?, reading::measure(self)?);
-        let network = network::measure(self)?;
-        // What it makes is left, and would be in the others' way.
-        let crowd = crowd::measure(self)?;
-        let fetch = Fetch::read(&self.fetch)?;
-        let results = Results { namespaces, idle, crowd, fetch, vm, reading, network };
+        let results = Results {
+            namespaces: self
+                .part("namespaces", |bench| Ok((namespaces::compare(bench)?, namespaces::idle(bench)?)))?,
+            vm: self.part("vm", vm::measure)?,
+            reading: self.part("reading", reading::measure)?,
+            network: self.part("network", network::measure)?,
+            // What it makes is left, and would be in the others' way.
+            crowd: self.part("crowd", crowd::measure)?,
+            fetch: self.part("fetch", |bench| Fetch::read(&bench.fetch))?,
+        };
         print!("{}", report::table(&results));
         let json = serde_json::to_string_pretty(&report::json(&results))?;
         Ok(std::fs::write(&self.output, json + "\n")?)
     }
 }
 
-/// All that was measured.
-#[derive(Debug)]
+/// The parts, by name.
+const PARTS: [&str; 6] = ["namespaces", "vm", "reading", "network", "crowd", "fetch"];
+
+/// What was measured.
+#[derive(Debug, Default)]
 struct Results {
-    namespaces: namespaces::Rounds,
-    idle: sleeping::Idle,
-    crowd: crowd::Crowd,
-    fetch: Fetch,
-    vm: vm::Vm,
-    reading: reading::Reading,
-    network: network::Network,
+    namespaces: Option<(namespaces::Rounds, sleeping::Idle)>,
+    crowd: Option<crowd::Crowd>,
+    fetch: Option<Fetch>,
+    vm: Option<vm::Vm>,
+    reading: Option<reading::Reading>,
+    network: Option<network::Network>,
 }
 
 fn main() -> ExitCode {

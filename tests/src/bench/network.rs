@@ -2,7 +2,8 @@
 //! same bridge.
 
 use std::fs::{self, File};
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use serde_json::json;
@@ -17,6 +18,7 @@ const IMAGE: &str = "reading.aci";
 const SENDER: &str = "sender";
 const STREAM_BYTES: &str = "33554432";
 const ROUND_TRIPS: &str = "200";
+const QUESTIONS: &str = "20";
 const NAMESPACE: &str = "bench";
 /// Of the bridge: what it is asked for, and whom clients ask.
 const CONFIGURATION: &str = "10-lan.conf";
@@ -33,6 +35,8 @@ pub struct Network {
     pub beyond_plugin_ms: Vec<f64>,
     /// What goes through.
     pub ways: Vec<Way>,
+    /// The milliseconds of a question to the metadata service, by the isolation of the pod that asks.
+    pub metadata_ms: Vec<(&'static str, Vec<f64>)>,
 }
 
 /// From one end to the other.
@@ -72,6 +76,7 @@ pub fn measure(bench: &Bench) -> Result<Network, Error> {
     .into_iter()
     .map(|(name, from, to)| way(bench, name, from, to))
     .collect::<Result<_, _>>()?;
+    network.metadata_ms = metadata(bench)?;
     plugin(bench, "DEL")?;
     run(Command::new("ip").args(["netns", "del", NAMESPACE]))?;
     Ok(network)
@@ -89,7 +94,7 @@ fn configure(bench: &Bench) -> Result<(), Error> {
 fn starts(bench: &Bench) -> Result<Network, Error> {
     let mut network = Network::default();
     for round in 0..=RUNS {
-        let start = |net: &str| time_ms(&mut pod(bench, "nspawn", net, &["/bin/true"]));
+        let start = |net: &str| time_ms(&mut pod(bench, "nspawn", &[net], &["/bin/true"]));
         let (host, none, lan) = (start("--net=host")?, start("--net=none")?, start("--net=lan")?);
         let plugin_ms = plugin(bench, "ADD")? + plugin(bench, "DEL")?;
         bench.collect_garbage()?;
@@ -102,11 +107,11 @@ fn starts(bench: &Bench) -> Result<Network, Error> {
     Ok(network)
 }
 
-/// A program in a pod.
-fn pod(bench: &Bench, isolation: &str, net: &str, exec: &[&str]) -> Command {
+/// A program in a pod, with these options of `run`.
+fn pod(bench: &Bench, isolation: &str, options: &[&str], exec: &[&str]) -> Command {
     let mut command = bench.rkt();
     command.arg(format!("--local-config={}", bench.work.join("config").display()));
-    command.args(["run", "--stage1", isolation, net]).arg(bench.images.join(IMAGE));
+    command.args(["run", "--stage1", isolation]).args(options).arg(bench.images.join(IMAGE));
     if let Some((program, arguments)) = exec.split_first() {
         command.arg(format!("--exec={program}")).arg("--").args(arguments);
     }
@@ -139,7 +144,7 @@ fn sender(bench: &Bench, end: End, net: &str, arguments: &[&str]) -> Command {
             command.args(["netns", "exec", NAMESPACE]).arg(program);
             command
         }
-        End::Pod(isolation) => return pod(bench, isolation, net, &[&["/sender"], arguments].concat()),
+        End::Pod(isolation) => return pod(bench, isolation, &[net], &[&["/sender"], arguments].concat()),
     };
     command.args(arguments);
     command
@@ -181,6 +186,49 @@ fn through(bench: &Bench, name: &'static str, from: End, address: &str) -> Resul
         }
     }
     Ok(way)
+}
+
+/// What pods of both isolations wait for the metadata service, each question by a connection of its own.
+fn metadata(bench: &Bench) -> Result<Vec<(&'static str, Vec<f64>)>, Error> {
+    let mut service = Service::start(bench)?;
+    let asked = ["nspawn", "kvm"].map(|isolation| {
+        let mut waited = Vec::new();
+        for round in 0..=RUNS {
+            let options = ["--net=lan", "--mds-register"];
+            let mut asking = pod(bench, isolation, &options, &["/sender", "know", QUESTIONS]);
+            let (count, asked_ns) = told(&run(&mut asking)?.stdout)?;
+            if round > 0 {
+                waited.push(asked_ns / count / 1e6);
+            }
+        }
+        bench.collect_garbage()?;
+        Ok::<_, Error>((isolation, waited))
+    });
+    service.stop()?;
+    asked.into_iter().collect()
+}
+
+/// The metadata service of the machine that the benchmark runs on.
+struct Service(Child);
+
+impl Service {
+    /// It runs when it has said so.
+    fn start(bench: &Bench) -> Result<Self, Error> {
+        let mut service = bench.rkt().arg("metadata-service").stdout(Stdio::piped()).spawn()?;
+        let stdout = service.stdout.take().ok_or("no standard output")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        match line.contains("pods are registered") {
+            true => Ok(Self(service)),
+            false => Err(format!("the metadata service says: {line}").into()),
+        }
+    }
+
+    fn stop(&mut self) -> Result<(), Error> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
 }
 
 /// How much, and in how many nanoseconds.

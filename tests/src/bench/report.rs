@@ -2,65 +2,83 @@
 
 use std::fmt::Write;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::Results;
+use crate::crowd::Crowd;
+use crate::fetch::Fetch;
 use crate::measure::Summary;
 use crate::memory::Resident;
-use crate::namespaces::PEERS;
+use crate::namespaces::{PEERS, Rounds};
 use crate::network::Network;
-use crate::reading::Speeds;
+use crate::reading::{Reading, Speeds};
+use crate::sleeping::Idle;
+use crate::vm::Vm;
 
 /// The table.
 pub fn table(results: &Results) -> String {
-    let Results { namespaces, idle, crowd, fetch, vm, reading, network } = results;
-    let mut text = String::from("\nbusybox /bin/true, from start to exit\n");
-    heading(&mut text, "ms");
-    row(&mut text, "rkt run --stage1=nspawn", Summary::of(&namespaces.rkt));
-    row(&mut text, "  with --private-users", Summary::of(&namespaces.private_users));
-    for (peer, times) in PEERS.iter().zip(&namespaces.peers) {
-        row(&mut text, &format!("{peer} run"), Summary::of(times));
-        row(&mut text, &format!("  rkt / {peer}, pair by pair"), namespaces.ratio(times));
-        row(&mut text, "  the same with --private-users", namespaces.private_users_ratio(times));
+    let Results { namespaces, crowd, fetch, vm, reading, network } = results;
+    let mut text = String::new();
+    if let Some((rounds, idle)) = namespaces {
+        of_namespaces(&mut text, rounds, idle);
+    }
+    if let Some(crowd) = crowd {
+        text.push_str("\nrkt among 1,000 images and 10,000 pods that have ended\n");
+        heading(&mut text, "ms");
+        crowd.rows().for_each(|(name, time)| row(&mut text, &name, time));
+    }
+    if let Some(fetch) = fetch {
+        text.push_str("\nfetching an ACI of 500 MB, by this machine's clock\n");
+        heading(&mut text, "ms");
+        row(&mut text, "rkt fetch", Summary::of(&fetch.rkt));
+        row(&mut text, "sha512sum, and one write", Summary::of(&fetch.hash_and_write));
+        row(&mut text, "  rkt's speed of theirs, pair by pair", fetch.speed());
+    }
+    if let Some(vm) = vm {
+        text.push_str("\nrkt run --stage1=kvm of busybox /bin/true, since the start\n");
+        heading(&mut text, "ms");
+        vm.marks.iter().for_each(|(name, time)| row(&mut text, name, Some(*time)));
+        row(&mut text, "formatting its disk", Summary::of(&vm.format_ms));
+        text.push_str("\nthe memory of such a pod beyond its guest's, while it sleeps\n");
+        memory(&mut text, "VMM", vm.vmm);
+        memory(&mut text, "pod's parent", vm.parent);
+    }
+    if let Some(reading) = reading {
+        of_reading(&mut text, reading);
+    }
+    if let Some(network) = network {
+        networks(&mut text, network);
+    }
+    text
+}
+
+fn of_namespaces(text: &mut String, rounds: &Rounds, idle: &Idle) {
+    text.push_str("\nbusybox /bin/true, from start to exit\n");
+    heading(text, "ms");
+    row(text, "rkt run --stage1=nspawn", Summary::of(&rounds.rkt));
+    row(text, "  with --private-users", Summary::of(&rounds.private_users));
+    for (peer, times) in PEERS.iter().zip(&rounds.peers) {
+        row(text, &format!("{peer} run"), Summary::of(times));
+        row(text, &format!("  rkt / {peer}, pair by pair"), rounds.ratio(times));
+        row(text, "  the same with --private-users", rounds.private_users_ratio(times));
     }
     text.push_str("\na pod of namespaces that sleeps\n");
-    memory(&mut text, "supervisor", idle.supervisor);
+    memory(text, "supervisor", idle.supervisor);
     let _ = writeln!(text, "  {:<36}{:>10.2}", "wake-ups a second", idle.wake_ups_a_second);
-    text.push_str("\nrkt among 1,000 images and 10,000 pods that have ended\n");
-    heading(&mut text, "ms");
-    for (name, time) in crowd.rows() {
-        row(&mut text, &name, time);
-    }
-    text.push_str("\nfetching an ACI of 500 MB, by this machine's clock\n");
-    heading(&mut text, "ms");
-    row(&mut text, "rkt fetch", Summary::of(&fetch.rkt));
-    row(&mut text, "sha512sum, and one write", Summary::of(&fetch.hash_and_write));
-    row(&mut text, "  rkt's speed of theirs, pair by pair", fetch.speed());
-    text.push_str("\nrkt run --stage1=kvm of busybox /bin/true, since the start\n");
-    heading(&mut text, "ms");
-    for (name, time) in &vm.marks {
-        row(&mut text, name, Some(*time));
-    }
-    row(&mut text, "formatting its disk", Summary::of(&vm.format_ms));
-    text.push_str("\nthe memory of such a pod beyond its guest's, while it sleeps\n");
-    memory(&mut text, "VMM", vm.vmm);
-    memory(&mut text, "pod's parent", vm.parent);
+}
+
+fn of_reading(text: &mut String, reading: &Reading) {
     text.push_str("\nreading in a VM what the host has in its page cache\n");
-    heading(&mut text, "MiB/s");
+    heading(text, "MiB/s");
     for (what, speeds) in [("random 4 KiB", &reading.random), ("sequential 1 MiB", &reading.sequential)] {
-        row(&mut text, &format!("{what}, image"), Summary::of(&speeds.image));
-        row(&mut text, &format!("{what}, volume"), Summary::of(&speeds.volume));
-        row(&mut text, "  image / volume, pair by pair", speeds.ratio());
+        row(text, &format!("{what}, image"), Summary::of(&speeds.image));
+        row(text, &format!("{what}, volume"), Summary::of(&speeds.volume));
+        row(text, "  image / volume, pair by pair", speeds.ratio());
     }
     text.push_str("\na second pod of the same image: what it has mapped of its images\n");
-    memory(&mut text, "resident", reading.second.images);
-    let _ = writeln!(
-        text,
-        "  {:<36}{:>10} KiB",
-        "growth of the host's page cache", reading.second.page_cache_kib
-    );
-    networks(&mut text, network);
-    text
+    memory(text, "resident", reading.second.images);
+    let growth = reading.second.page_cache_kib;
+    let _ = writeln!(text, "  {:<36}{growth:>10} KiB", "growth of the host's page cache");
 }
 
 fn networks(text: &mut String, network: &Network) {
@@ -73,6 +91,10 @@ fn networks(text: &mut String, network: &Network) {
     text.push_str("\na byte there and back by TCP on a bridge\n");
     heading(text, "us");
     network.ways.iter().for_each(|way| row(text, way.name, Summary::of(&way.round_trip)));
+    text.push_str("\na question to the metadata service, by a connection of its own\n");
+    heading(text, "ms");
+    let waited = network.metadata_ms.iter();
+    waited.for_each(|(isolation, times)| row(text, &format!("from {isolation}"), Summary::of(times)));
 }
 
 fn memory(text: &mut String, name: &str, resident: Resident) {
@@ -94,64 +116,88 @@ fn row(text: &mut String, name: &str, summary: Option<Summary>) {
     }
 }
 
-/// The same for programs; times in milliseconds of the clock that `tests/bench` sets.
+/// The same for programs; times in milliseconds of the clock that `tests/bench` sets. What was not measured is not there.
 pub fn json(results: &Results) -> Value {
-    let Results { namespaces, idle, crowd, fetch, vm, reading, network } = results;
-    let summary = |values: &[f64]| Summary::of(values).map(Summary::json);
-    let peers = PEERS.iter().zip(&namespaces.peers);
-    let peers: serde_json::Map<String, Value> = peers
+    let Results { namespaces, crowd, fetch, vm, reading, network } = results;
+    let of_crowd = |crowd: &Crowd| {
+        let rows = crowd.rows().filter_map(|(name, time)| Some((name, time?.json())));
+        Value::Object(rows.collect())
+    };
+    let parts = [
+        ("nspawn", namespaces.as_ref().map(|(rounds, idle)| namespaces_json(rounds, idle))),
+        ("crowd_ms", crowd.as_ref().map(of_crowd)),
+        ("fetch", fetch.as_ref().map(fetch_json)),
+        ("kvm", vm.as_ref().map(vm_json)),
+        ("kvm_reading", reading.as_ref().map(reading_json)),
+        ("network", network.as_ref().map(networks_json)),
+    ];
+    let measured = parts.into_iter().filter_map(|(name, part)| Some((name.to_owned(), part?)));
+    Value::Object(measured.collect())
+}
+
+fn summary(values: &[f64]) -> Option<Value> {
+    Summary::of(values).map(Summary::json)
+}
+
+fn namespaces_json(rounds: &Rounds, idle: &Idle) -> Value {
+    let peers = PEERS.iter().zip(&rounds.peers);
+    let peers: Map<String, Value> = peers
         .map(|(peer, times)| {
-            let ratio = namespaces.ratio(times).map(Summary::json);
-            let private_users = namespaces.private_users_ratio(times).map(Summary::json);
+            let ratio = rounds.ratio(times).map(Summary::json);
+            let private_users = rounds.private_users_ratio(times).map(Summary::json);
             let row = json!({
                 "run_ms": summary(times), "rkt_ratio": ratio, "rkt_private_users_ratio": private_users,
             });
             ((*peer).to_owned(), row)
         })
         .collect();
+    json!({
+        "run_ms": summary(&rounds.rkt),
+        "private_users_run_ms": summary(&rounds.private_users),
+        "peers": peers,
+        "supervisor_rss_kib": idle.supervisor.rss_kib,
+        "supervisor_pss_kib": idle.supervisor.pss_kib,
+        "supervisor_private_kib": idle.supervisor.private_kib,
+        "idle_wake_ups_a_second": idle.wake_ups_a_second,
+    })
+}
+
+fn fetch_json(fetch: &Fetch) -> Value {
+    json!({
+        "rkt_wall_ms": summary(&fetch.rkt),
+        "hash_and_write_wall_ms": summary(&fetch.hash_and_write),
+        "speed": fetch.speed().map(Summary::json),
+    })
+}
+
+fn vm_json(vm: &Vm) -> Value {
     let marks: Vec<Value> =
         vm.marks.iter().map(|(name, time)| json!({ "mark": name, "since_start_ms": time.json() })).collect();
-    let crowd = crowd.rows().filter_map(|(name, time)| Some((name, time?.json())));
-    let crowd: serde_json::Map<String, Value> = crowd.collect();
     json!({
-        "nspawn": {
-            "run_ms": summary(&namespaces.rkt),
-            "private_users_run_ms": summary(&namespaces.private_users),
-            "peers": peers,
-            "supervisor_rss_kib": idle.supervisor.rss_kib,
-            "supervisor_pss_kib": idle.supervisor.pss_kib,
-            "supervisor_private_kib": idle.supervisor.private_kib,
-            "idle_wake_ups_a_second": idle.wake_ups_a_second,
+        "timeline": marks,
+        "format_disk_ms": summary(&vm.format_ms),
+        "vmm_rss_beyond_guest_kib": vm.vmm.rss_kib,
+        "vmm_pss_beyond_guest_kib": vm.vmm.pss_kib,
+        "vmm_private_beyond_guest_kib": vm.vmm.private_kib,
+        "parent_rss_kib": vm.parent.rss_kib,
+        "parent_pss_kib": vm.parent.pss_kib,
+        "parent_private_kib": vm.parent.private_kib,
+    })
+}
+
+fn reading_json(reading: &Reading) -> Value {
+    json!({
+        "random_4_kib_reads": speeds(&reading.random),
+        "sequential_1_mib_reads": speeds(&reading.sequential),
+        "second_pod": {
+            "mapped_images_rss_kib": reading.second.images.rss_kib,
+            "mapped_images_private_kib": reading.second.images.private_kib,
+            "page_cache_growth_kib": reading.second.page_cache_kib,
         },
-        "crowd_ms": crowd,
-        "fetch": {
-            "rkt_wall_ms": summary(&fetch.rkt),
-            "hash_and_write_wall_ms": summary(&fetch.hash_and_write),
-            "speed": fetch.speed().map(Summary::json),
-        },
-        "kvm": {
-            "timeline": marks,
-            "format_disk_ms": summary(&vm.format_ms),
-            "vmm_rss_beyond_guest_kib": vm.vmm.rss_kib,
-            "vmm_pss_beyond_guest_kib": vm.vmm.pss_kib,
-            "vmm_private_beyond_guest_kib": vm.vmm.private_kib,
-            "parent_rss_kib": vm.parent.rss_kib,
-            "parent_pss_kib": vm.parent.pss_kib,
-            "parent_private_kib": vm.parent.private_kib,
-            "random_4_kib_reads": speeds(&reading.random),
-            "sequential_1_mib_reads": speeds(&reading.sequential),
-            "second_pod": {
-                "mapped_images_rss_kib": reading.second.images.rss_kib,
-                "mapped_images_private_kib": reading.second.images.private_kib,
-                "page_cache_growth_kib": reading.second.page_cache_kib,
-            },
-        },
-        "network": networks_json(network),
     })
 }
 
 fn networks_json(network: &Network) -> Value {
-    let summary = |values: &[f64]| Summary::of(values).map(Summary::json);
     let ways = network.ways.iter().map(|way| {
         json!({
             "way": way.name,
@@ -160,13 +206,15 @@ fn networks_json(network: &Network) -> Value {
         })
     });
     let starts = network.starts().map(|(_, name, time)| (name.to_owned(), json!(time.map(Summary::json))));
-    let mut json = serde_json::Map::from_iter(starts);
+    let waited = network.metadata_ms.iter();
+    let waited = waited.map(|(isolation, times)| ((*isolation).to_owned(), json!(summary(times))));
+    let mut json = Map::from_iter(starts);
     json.insert("ways".into(), ways.collect());
+    json.insert("metadata_ms".into(), Value::Object(waited.collect()));
     json.into()
 }
 
 fn speeds(speeds: &Speeds) -> Value {
-    let summary = |values: &[f64]| Summary::of(values).map(Summary::json);
     json!({
         "image_mib_a_second": summary(&speeds.image),
         "volume_mib_a_second": summary(&speeds.volume),
@@ -177,13 +225,8 @@ fn speeds(speeds: &Speeds) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crowd::Crowd;
-    use crate::fetch::Fetch;
-    use crate::namespaces::Rounds;
     use crate::network::Way;
-    use crate::reading::{Reading, SecondPod};
-    use crate::sleeping::Idle;
-    use crate::vm::Vm;
+    use crate::reading::SecondPod;
 
     #[test]
     fn table_and_json_agree() {
@@ -212,8 +255,16 @@ mod tests {
             second: SecondPod { images, page_cache_kib: 0 },
         };
         let ways = vec![Way { name: "kvm to kvm", stream: vec![900.0], round_trip: vec![250.0] }];
-        let network = Network { none_ms: vec![0.75], ways, ..Network::default() };
-        let results = Results { namespaces, idle, crowd, fetch, vm, reading, network };
+        let metadata_ms = vec![("kvm", vec![3.5])];
+        let network = Network { none_ms: vec![0.75], ways, metadata_ms, ..Network::default() };
+        let results = Results {
+            namespaces: Some((namespaces, idle)),
+            crowd: Some(crowd),
+            fetch: Some(fetch),
+            vm: Some(vm),
+            reading: Some(reading),
+            network: Some(network),
+        };
         let text = table(&results);
         assert!(text.contains("0.50      0.25      0.50"), "{text}");
         assert!(text.contains("2.00 MiB"), "{text}");
@@ -225,11 +276,22 @@ mod tests {
         assert_eq!(json.pointer("/crowd_ms/version, from start to exit/median"), Some(&json!(1.0)));
         assert_eq!(json.pointer("/fetch/speed/median"), Some(&json!(0.9)));
         assert!(text.contains("7.00      7.00      7.00"), "{text}");
-        assert_eq!(json.pointer("/kvm/random_4_kib_reads/ratio/median"), Some(&json!(7.0)));
-        assert_eq!(json.pointer("/kvm/second_pod/mapped_images_rss_kib"), Some(&json!(3072)));
+        assert_eq!(json.pointer("/kvm_reading/random_4_kib_reads/ratio/median"), Some(&json!(7.0)));
+        assert_eq!(json.pointer("/kvm_reading/second_pod/mapped_images_rss_kib"), Some(&json!(3072)));
         assert!(text.contains("900.00    900.00"), "{text}");
         assert_eq!(json.pointer("/network/net_none_ms/median"), Some(&json!(0.75)));
         assert_eq!(json.pointer("/network/ways/0/round_trip_us/max"), Some(&json!(250.0)));
+        assert_eq!(json.pointer("/network/metadata_ms/kvm/min"), Some(&json!(3.5)));
+        assert!(text.contains("from kvm"), "{text}");
         assert_eq!(json.pointer("/kvm/timeline/0/since_start_ms/max"), Some(&json!(91.0)));
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_told() {
+        let network = Network { none_ms: vec![0.75], ..Network::default() };
+        let results = Results { network: Some(network), ..Results::default() };
+        let parts = json(&results);
+        assert_eq!(parts.as_object().unwrap().keys().collect::<Vec<_>>(), ["network"]);
+        assert!(!table(&results).contains("crun"));
     }
 }

@@ -1,11 +1,13 @@
-//! Both ends of what the benchmark measures of networks, in pods and beside them.
+//! Both ends of what the benchmark measures of networks, and some tests use, in pods and beside them.
 //!
 //!     sender serve                     on port 8000; prints "ready"
 //!     sender stream ADDRESS BYTES      one way; prints the bytes and the nanoseconds until all have been read there
 //!     sender ask ADDRESS COUNT         a byte there and back; prints the count and the nanoseconds
+//!     sender know COUNT                asks the metadata service who the pod is; prints the count and the nanoseconds
+//!     sender echo                      says again what it hears on port 8000 by TCP and by UDP, of both versions of IP; prints "ready"
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -78,12 +80,63 @@ fn ask(address: &str, count: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Where the pod's metadata is (appc spec, "App Container Metadata Service").
+const METADATA_URL: &str = "AC_METADATA_URL";
+/// The length of a UUID.
+const UUID_CHARACTERS: usize = 36;
+
+/// A connection for each request, as the service has it.
+fn know(count: u64) -> Result<(), Box<dyn std::error::Error>> {
+    let url = std::env::var(METADATA_URL)?;
+    let (address, path) =
+        url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).ok_or("no such URL")?;
+    let request = format!(
+        "GET /{path}/acMetadata/v1/pod/uuid HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    );
+    let ask = || -> Result<(), Box<dyn std::error::Error>> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.trim());
+        match body {
+            Some(body) if body.len() == UUID_CHARACTERS => Ok(()),
+            _ => Err(format!("the metadata service answers: {answer}").into()),
+        }
+    };
+    // The first one finds the way.
+    ask()?;
+    let begin = Instant::now();
+    (0..count).try_for_each(|_| ask())?;
+    println!("{count} {}", begin.elapsed().as_nanos());
+    Ok(())
+}
+
+fn echo() -> io::Result<()> {
+    let everywhere = (Ipv6Addr::UNSPECIFIED, PORT);
+    let (listener, socket) = (TcpListener::bind(everywhere)?, UdpSocket::bind(everywhere)?);
+    println!("ready");
+    std::thread::spawn(move || {
+        let mut packet = [0; BUFFER_BYTES];
+        while let Ok((length, from)) = socket.recv_from(&mut packet) {
+            let _gone = socket.send_to(packet.get(..length).unwrap_or_default(), from);
+        }
+    });
+    for stream in listener.incoming() {
+        let stream = stream?;
+        let _gone = io::copy(&mut &stream, &mut &stream);
+    }
+    Ok(())
+}
+
 fn run(arguments: &[&str]) -> Result<(), Box<dyn std::error::Error>> {
     match arguments {
         ["serve"] => Ok(serve()?),
         ["stream", address, bytes] => Ok(stream(address, bytes.parse()?)?),
         ["ask", address, count] => Ok(ask(address, count.parse()?)?),
-        _ => Err("usage: sender serve, sender stream ADDRESS BYTES or sender ask ADDRESS COUNT".into()),
+        ["know", count] => know(count.parse()?),
+        ["echo"] => Ok(echo()?),
+        _ => Err("usage: sender serve, stream ADDRESS BYTES, ask ADDRESS COUNT, know COUNT or echo".into()),
     }
 }
 
