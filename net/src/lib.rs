@@ -20,10 +20,12 @@ pub mod plan;
 pub mod pod_network;
 pub mod redirect;
 pub mod resolv_conf;
+pub mod wishes;
 
 pub use error::Error;
 pub use pod::guest_network::{GuestNetwork, Interface, InterfaceName, IpNetwork, MacAddress, Route};
 pub use pod_network::PodNetwork;
+pub use wishes::Wishes;
 
 use netlink::Netlink;
 

@@ -7,15 +7,13 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use pod::net::Net;
-use pod::ports::PortMapping;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 
 use crate::cni::{
-    Attachment, Cache, Cached, CniResult, Configuration, Error, PORT_MAPPINGS, Runtime, SYSTEM_CONFIG,
-    SearchPath, Selected,
+    Attachment, Cache, Cached, CniResult, Configuration, Error, Runtime, SYSTEM_CONFIG, SearchPath,
 };
 use crate::net_info::NetInfo;
+use crate::wishes::Wishes;
 use crate::{InterfaceName, namespace};
 
 /// The file that the namespace is bound to, in the directory of a pod's network.
@@ -49,39 +47,6 @@ impl Record {
     }
 }
 
-/// The attachments of a pod: `eth0`, `eth1`, ... in order. The first network that forwards ports gets `ports`; it is an
-/// error if there are some and no network does.
-pub fn attachments(
-    selected: Vec<Selected>,
-    container_id: &str,
-    ports: &[PortMapping],
-) -> Result<Vec<Attachment>, Error> {
-    let mut attachments = Vec::new();
-    for (index, Selected { config, arguments }) in selected.into_iter().enumerate() {
-        let interface = InterfaceName::ethernet(index);
-        let capabilities = capabilities(&arguments);
-        let attachment = Attachment::new(config, container_id, interface, arguments);
-        attachments.push(Attachment { capabilities, ..attachment });
-    }
-    if ports.is_empty() {
-        return Ok(attachments);
-    }
-    let mut forwarding = attachments.iter_mut().filter(|attachment| attachment.network.takes(PORT_MAPPINGS));
-    let first = forwarding.next().ok_or(Error::NoPorts)?;
-    first.capabilities.insert(PORT_MAPPINGS.into(), json!(ports));
-    Ok(attachments)
-}
-
-/// Arguments that some plugins take as a capability instead (CNI conventions, "Well-known Capabilities").
-fn capabilities(arguments: &[(String, String)]) -> Map<String, Value> {
-    let known = arguments.iter().filter_map(|(name, value)| match name.as_str() {
-        "IP" => Some(("ips".to_owned(), json!([value]))),
-        "MAC" => Some(("mac".to_owned(), json!(value))),
-        _ => None,
-    });
-    known.collect()
-}
-
 /// What a pod is to be attached to, and where the plugins for that are; computed without changing anything.
 #[derive(Clone, Debug)]
 pub struct Planned {
@@ -91,19 +56,18 @@ pub struct Planned {
     pub plugins: SearchPath,
 }
 
-/// The attachments that `net` asks for on this host, whose administrator's configuration is in `local_config`. Directories
-/// of plugins are also taken from the environment's CNI_PATH.
+/// The attachments that `net` asks for on a host with these plugins, whose administrator's configuration is in `local_config`.
 pub fn plan(
     net: &Net,
     local_config: &Path,
+    plugins: SearchPath,
     container_id: &str,
-    ports: &[PortMapping],
+    wishes: Wishes<'_>,
 ) -> Result<Planned, Error> {
     let configuration = Configuration::load(&[Path::new(SYSTEM_CONFIG), local_config])?;
-    let plugins = SearchPath::of_host(std::env::var_os("CNI_PATH").as_deref(), local_config);
     let selected = configuration.select(net)?;
     selected.iter().try_for_each(|network| plugins.check(&network.config))?;
-    Ok(Planned { attachments: attachments(selected, container_id, ports)?, plugins })
+    Ok(Planned { attachments: wishes.attachments(selected, container_id)?, plugins })
 }
 
 impl PodNetwork {
@@ -193,45 +157,4 @@ pub fn pod_of<'a>(cached: &'a Cached, pods: &Path) -> Option<&'a str> {
     let rest = namespace.strip_prefix(pods).ok()?;
     let id = rest.components().nth(1)?.as_os_str().to_str()?;
     (id == cached.attachment.container_id).then_some(id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cni::NetworkConfig;
-    use pod::ports::Protocol;
-
-    fn selected(name: &str, capabilities: &str, arguments: &[(&str, &str)]) -> Selected {
-        let json =
-            format!(r#"{{"name":"{name}","plugins":[{{"type":"x","capabilities":{{{capabilities}}}}}]}}"#);
-        let config = NetworkConfig::parse_list(json.as_bytes()).unwrap();
-        let arguments =
-            arguments.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Selected { config, arguments }
-    }
-
-    #[test]
-    fn interfaces_and_what_plugins_are_told() {
-        let two = vec![
-            selected("a", "", &[("IP", "192.0.2.7"), ("MAC", "02:00:00:00:00:01")]),
-            selected("b", r#""portMappings":true"#, &[]),
-            selected("c", r#""portMappings":true"#, &[]),
-        ];
-        let port =
-            PortMapping { host_port: 8080, container_port: 80, protocol: Protocol::Tcp, host_ip: None };
-        let attachments = attachments(two, "pod", &[port]).unwrap();
-        let names: Vec<&str> = attachments.iter().map(|a| a.interface.as_str()).collect();
-        assert_eq!(names, ["eth0", "eth1", "eth2"]);
-        let told: Vec<Value> = attachments.into_iter().map(|a| Value::Object(a.capabilities)).collect();
-        let ports = json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]});
-        assert_eq!(told, [json!({"ips": ["192.0.2.7"], "mac": "02:00:00:00:00:01"}), ports, json!({})]);
-    }
-
-    #[test]
-    fn ports_need_a_network_that_forwards_them() {
-        let port =
-            PortMapping { host_port: 8080, container_port: 80, protocol: Protocol::Tcp, host_ip: None };
-        let error = attachments(vec![selected("a", "", &[])], "pod", &[port]).unwrap_err();
-        assert!(error.to_string().contains("portMappings"), "{error}");
-    }
 }

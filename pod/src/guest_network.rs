@@ -1,7 +1,7 @@
 //! What a guest's network is to be; sent to it as it is.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -161,6 +161,22 @@ impl IpNetwork {
     pub fn prefix(&self) -> u8 {
         self.prefix
     }
+
+    /// The network by its first address.
+    pub fn network(&self) -> Self {
+        let prefix = u32::from(self.prefix);
+        let address = match self.address {
+            IpAddr::V4(ip) => (ip & Ipv4Addr::from(u32::MAX.checked_shl(32 - prefix).unwrap_or(0))).into(),
+            IpAddr::V6(ip) => (ip & Ipv6Addr::from(u128::MAX.checked_shl(128 - prefix).unwrap_or(0))).into(),
+        };
+        Self { address, ..*self }
+    }
+
+    /// Whether an address is in the network.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let there = Self { address, ..*self };
+        address.is_ipv4() == self.address.is_ipv4() && there.network() == self.network()
+    }
 }
 
 impl fmt::Display for IpNetwork {
@@ -196,6 +212,24 @@ mod tests {
         assert_eq!("02:00:0a:ff:00:01".parse::<MacAddress>().unwrap().to_string(), "02:00:0a:ff:00:01");
         for bad in ["", "02:00:0a:ff:00", "02:00:0a:ff:00:01:02", "2:0:a:f:0:1", "0g:00:00:00:00:00"] {
             assert!(bad.parse::<MacAddress>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn networks() {
+        let network = |text: &str| text.parse::<IpNetwork>().unwrap().network().to_string();
+        for (text, first) in [
+            ("192.0.2.77/26", "192.0.2.64/26"),
+            ("192.0.2.77/32", "192.0.2.77/32"),
+            ("192.0.2.77/0", "0.0.0.0/0"),
+            ("2001:db8::5/64", "2001:db8::/64"),
+            ("2001:db8::5/0", "::/0"),
+        ] {
+            assert_eq!(network(text), first);
+        }
+        let lan: IpNetwork = "192.0.2.1/26".parse().unwrap();
+        for (address, inside) in [("192.0.2.63", true), ("192.0.2.64", false), ("::1", false)] {
+            assert_eq!(lan.contains(address.parse().unwrap()), inside, "{address}");
         }
     }
 

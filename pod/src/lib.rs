@@ -14,6 +14,7 @@ pub mod forward;
 pub mod guest_network;
 pub mod hosts;
 pub mod image_manifest;
+pub mod ip_ranges;
 pub mod isolator;
 pub mod landlock;
 pub mod life;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::Error;
+use crate::ip_ranges::IpRanges;
 use crate::types::NetworkName;
 
 /// What the pod's network is to be.
@@ -27,7 +28,12 @@ pub struct NetworkRequest {
     pub name: NetworkName,
     /// Arguments for its plugins (`CNI_ARGS`), in the order given.
     pub arguments: Vec<(String, String)>,
+    /// Where its addresses are to be from.
+    pub ip_ranges: Option<IpRanges>,
 }
+
+/// The argument that is for no plugin but for rkt, which tells plugins of it in another way.
+const IP_RANGES: &str = "ipRanges";
 
 /// What stands alone, never in a list.
 const WHOLE: [&str; 3] = ["none", "host", "all"];
@@ -69,7 +75,15 @@ impl FromStr for NetworkRequest {
             )));
         }
         let arguments = arguments.map(|text| text.split(';').map(argument).collect());
-        Ok(Self { name: name.parse()?, arguments: arguments.transpose()?.unwrap_or_default() })
+        let arguments: Vec<(String, String)> = arguments.transpose()?.unwrap_or_default();
+        let (ranges, arguments): (Vec<_>, Vec<_>) =
+            arguments.into_iter().partition(|(key, _)| key == IP_RANGES);
+        let ip_ranges = match ranges.as_slice() {
+            [] => None,
+            [(_, ranges)] => Some(ranges.parse()?),
+            _ => return Err(Error::Invalid(format!("{IP_RANGES} stands twice for the network \"{name}\""))),
+        };
+        Ok(Self { name: name.parse()?, arguments, ip_ranges })
     }
 }
 
@@ -99,9 +113,11 @@ impl fmt::Display for Net {
 impl fmt::Display for NetworkRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name.as_str())?;
-        self.arguments.iter().enumerate().try_for_each(|(index, (key, value))| {
+        let arguments = self.arguments.iter().map(|(key, value)| format!("{key}={value}"));
+        let ranges = self.ip_ranges.iter().map(|ranges| format!("{IP_RANGES}={ranges}"));
+        arguments.chain(ranges).enumerate().try_for_each(|(index, argument)| {
             let joint = if index == 0 { ':' } else { ';' };
-            write!(f, "{joint}{key}={value}")
+            write!(f, "{joint}{argument}")
         })
     }
 }
@@ -112,7 +128,16 @@ mod tests {
 
     #[test]
     fn every_form_survives() {
-        for text in ["none", "host", "all", "default", "a,b", "a:IP=192.0.2.7;K=V,b", "a:IP=2001:db8::7"] {
+        for text in [
+            "none",
+            "host",
+            "all",
+            "default",
+            "a,b",
+            "a:IP=192.0.2.7;K=V,b",
+            "a:IP=2001:db8::7",
+            "a:K=V;ipRanges=10.9.0.0/25+fd00:9::/64,b:ipRanges=10.8.0.0/16@10.8.0.5-10.8.0.9",
+        ] {
             assert_eq!(text.parse::<Net>().unwrap().to_string(), text);
         }
         let Net::Networks(networks) = "a,b.c:IP=192.0.2.7;MAC=".parse().unwrap() else { panic!() };
@@ -137,6 +162,8 @@ mod tests {
             ("a:IP", "NAME=VALUE"),
             ("a:=1", "NAME=VALUE"),
             ("a:IP=1;", "NAME=VALUE"),
+            ("a:ipRanges=10.9.0.7", "SUBNET@FIRST-LAST"),
+            ("a:ipRanges=10.9.0.0/25;ipRanges=10.8.0.0/25", "stands twice for the network \"a\""),
         ] {
             let error = bad.parse::<Net>().unwrap_err().to_string();
             assert!(error.contains(expected), "{bad}: {error}");

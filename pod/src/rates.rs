@@ -1,6 +1,7 @@
 //! Rates of input and output (appc spec, `resource/block-bandwidth`, `resource/block-iops`, `resource/network-bandwidth`). A machine
 //! has a disk and cards of its own, which its monitor limits; the limits are those of the machine as a whole, since only its own
-//! kernel, which is not to be trusted, knows the apps apart. On the host's kernel there is nothing that keeps them.
+//! kernel, which is not to be trusted, knows the apps apart. In namespaces a network's plugins may limit the pod as a whole, too; nothing
+//! limits what it does to the host's disks.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -55,7 +56,7 @@ impl RateKind {
     }
 }
 
-/// The rates of a machine, where somebody asked for some.
+/// The rates of a machine, or of what a pod has of one, where somebody asked for some.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineRates(BTreeMap<RateKind, NonZeroU64>);
 
@@ -90,7 +91,7 @@ impl MachineRates {
             if self.get(kind).is_none_or(|machines| machines > rate) {
                 let (app, name) = (&app.name, kind.name());
                 return Err(Error::Invalid(format!(
-                    "app \"{app}\" asks for isolator {name} with {rate}, and a micro-VM of several apps has limits of that as a \
+                    "app \"{app}\" asks for isolator {name} with {rate}, and a pod of several apps has limits of that as a \
                     whole only: give the pod one of at most {rate} (in its manifest), or the app a pod of its own"
                 )));
             }
@@ -99,14 +100,16 @@ impl MachineRates {
     }
 }
 
-/// Refuses a pod that asks for rates where it has no machine.
-pub(crate) fn refuse(manifest: &PodManifest) -> Result<(), Error> {
-    check_none("the pod", &manifest.isolators)?;
-    manifest.apps.iter().try_for_each(|app| check_none(&format!("app \"{}\"", app.name), app.isolators()))
+/// Refuses a pod that asks for these rates, where it has nothing of its own that could keep them.
+pub(crate) fn refuse(kinds: &[RateKind], manifest: &PodManifest) -> Result<(), Error> {
+    check_none(kinds, "the pod", &manifest.isolators)?;
+    let apps = &manifest.apps;
+    apps.iter().try_for_each(|app| check_none(kinds, &format!("app \"{}\"", app.name), app.isolators()))
 }
 
-fn check_none(who: &str, isolators: &[RawIsolator]) -> Result<(), Error> {
-    match isolators.iter().find(|raw| RateKind::of_name(&raw.name).is_some()) {
+fn check_none(kinds: &[RateKind], who: &str, isolators: &[RawIsolator]) -> Result<(), Error> {
+    match isolators.iter().find(|raw| RateKind::of_name(&raw.name).is_some_and(|kind| kinds.contains(&kind)))
+    {
         None => Ok(()),
         Some(raw) => Err(Error::Invalid(format!(
             "{who} asks for isolator {}, which takes a disk and network cards of its own: use --stage1=kvm, or leave it out",
@@ -174,12 +177,14 @@ mod tests {
 
     #[test]
     fn without_a_machine_they_are_refused_by_name() {
+        let refuse = |manifest: &PodManifest| refuse(&RateKind::ALL, manifest);
         assert!(refuse(&manifest("", &["", ""])).is_ok());
         let network = rate("network-bandwidth", "1M");
         let error = refuse(&manifest("", &["", &network])).unwrap_err().to_string();
         assert!(error.contains("app \"a1\"") && error.contains("resource/network-bandwidth"), "{error}");
         let error = refuse(&manifest(&network, &[""])).unwrap_err().to_string();
         assert!(error.starts_with("the pod asks for isolator resource/network-bandwidth"), "{error}");
+        assert!(super::refuse(&[RateKind::BlockIops], &manifest(&network, &[""])).is_ok());
     }
 
     #[test]

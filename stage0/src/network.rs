@@ -6,13 +6,14 @@ use std::io;
 use std::path::Path;
 
 use net::cni::{self, Cache, Configuration, DEFAULT_DIRECTORY, Runtime, SYSTEM_CONFIG, SearchPath};
-use net::{pod_network, redirect};
+use net::{Wishes, pod_network, redirect};
 use pod::net::Net;
 use pod::ports::PortMapping;
 use uuid::Uuid;
 use vmm::virtio::net::tap::TUN_DEVICE;
 
 use crate::pods::{Place, Pods};
+use crate::stage1;
 
 /// Why a network cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -27,13 +28,20 @@ pub enum Refused {
     NoTap(#[source] io::Error),
 }
 
-/// Whether the networks are configured and their plugins installed, and can forward these ports.
-pub fn check(net: &Net, local_config: &Path, ports: &[PortMapping]) -> Result<(), Box<dyn Error>> {
+/// Whether the networks are configured and their plugins installed, and can do what the pod wants of them.
+pub fn check(net: &Net, local_config: &Path, wishes: Wishes<'_>) -> Result<(), Box<dyn Error>> {
     match net {
-        Net::None | Net::Host if ports.is_empty() => Ok(()),
-        Net::None | Net::Host => Err(Refused::NoNetwork(net.clone()).into()),
-        net => Ok(pod_network::plan(net, local_config, "", ports).map(drop)?),
+        Net::None | Net::Host if !wishes.ports.is_empty() => Err(Refused::NoNetwork(net.clone()).into()),
+        Net::None => Ok(()),
+        Net::Host => Ok(wishes.check_for_hosts_network()?),
+        net => Ok(pod_network::plan(net, local_config, plugins(local_config), "", wishes).map(drop)?),
     }
+}
+
+/// Where CNI plugins are.
+pub fn plugins(local_config: &Path) -> SearchPath {
+    let stage1s = stage1::directory();
+    SearchPath::of_host(std::env::var_os("CNI_PATH").as_deref(), local_config, stage1s.as_deref())
 }
 
 /// Whether this host can attach a VM to a network; what it lacks is said before plugins make anything.
@@ -50,8 +58,7 @@ pub fn collect(pods: &Pods, local_config: &Path) -> Result<Vec<cni::Error>, cni:
         let pod = pod_network::pod_of(cached, &root).and_then(|id| id.parse().ok());
         pod.is_some_and(|uuid: Uuid| Place::ALL.iter().all(|place| !pods.path(*place, uuid).exists()))
     };
-    let plugins = SearchPath::of_host(std::env::var_os("CNI_PATH").as_deref(), local_config);
-    let runtime = Runtime::new(plugins, Cache::new(DEFAULT_DIRECTORY));
+    let runtime = Runtime::new(plugins(local_config), Cache::new(DEFAULT_DIRECTORY));
     // A configuration that is wrong keeps nobody from collecting what the cache knows by itself.
     match Configuration::load(&[Path::new(SYSTEM_CONFIG), local_config]) {
         Ok(configuration) => runtime.collect(&configuration.networks(), &is_garbage),

@@ -198,6 +198,11 @@ impl Stage1 {
     }
 }
 
+/// The directory of this installation's stage1s.
+pub fn directory() -> Option<PathBuf> {
+    Some(Stage1::Nspawn.find().ok()?.binary.parent()?.to_owned())
+}
+
 /// What a guest is made of, and what it is for.
 pub fn guest_files(installed: &Installed) -> [(PathBuf, &'static str); 3] {
     GUEST_FILES.map(|(name, what)| (installed.binary.with_file_name(name), what))

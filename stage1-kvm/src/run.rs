@@ -57,7 +57,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     // Whether it runs a guest shows soon: rkt has tried that before it made the pod, and `Running::explain` does if the
     // guest does not get far.
     let kvm = probe::open_checked().map_err(Error::Kvm)?;
-    let network = match Network::set_up(&mut pod, &signals) {
+    let network = match Network::set_up(&mut pod, None, &signals) {
         Err(error) if error.is_interruption() => return Ok(ExitCode::from(ENDED_BEFORE_ITS_START.code())),
         network => network?,
     };
@@ -103,7 +103,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     let running = Running::start(config, ends, pod.arguments.debug)?;
     status::write_flavor(&pod.directory, FLAVOR)?;
     status::write_vmm_pid(&pod.directory, running.pid())?;
-    let site = plan.mutable.then(|| Box::new(GuestSite::new(&pod, rates, kinds)) as Box<dyn Site>);
+    let site = plan.mutable.then(|| Box::new(GuestSite::new(&pod, kinds)) as Box<dyn Site>);
     let caller = Caller { signals: &signals, terminal: terminal.as_ref() };
     let machine = Machine { running: &running, doors, alarm: image_writes.alarm()? };
     let result = accompany(&pod, &plan, site, machine, caller, &mut timeline);

@@ -8,7 +8,6 @@ use pod::guest_network::GuestNetwork;
 use pod::limits::PodLimits;
 use pod::plan::{Addition, Layers, OpenedVolume, VM_SCRATCH, addition, vm_late_image};
 use pod::pod_manifest::PodManifest;
-use pod::rates::MachineRates;
 use pod::session::SessionId;
 use pod::types::AcName;
 use pod::volumes::assign;
@@ -21,16 +20,14 @@ use crate::{machine, sessions};
 /// The host's side of a pod whose apps come and go.
 pub struct GuestSite<'a> {
     pod: &'a Pod,
-    /// Those of the machine.
-    rates: MachineRates,
     /// What the volumes are that the machine has.
     kinds: Vec<OpenedVolume>,
 }
 
 impl<'a> GuestSite<'a> {
     /// Of a machine with these volumes.
-    pub fn new(pod: &'a Pod, rates: MachineRates, kinds: Vec<OpenedVolume>) -> Self {
-        Self { pod, rates, kinds }
+    pub fn new(pod: &'a Pod, kinds: Vec<OpenedVolume>) -> Self {
+        Self { pod, kinds }
     }
 
     fn try_add(&self, session: SessionId, before: &PodManifest, after: &PodManifest) -> Result<Added, Error> {
@@ -44,7 +41,6 @@ impl<'a> GuestSite<'a> {
         let limits = PodLimits::of(after).map_err(Error::Limits)?;
         disk_space::of(after).map_err(Error::App)?;
         limits.apps.last().map_or(Ok(()), |limits| machine.admit(limits)).map_err(Error::Limits)?;
-        self.rates.admit(app).map_err(Error::Limits)?;
         // Whatever comes with an app is made in the guest.
         let mut kinds = self.kinds.clone();
         let volumes = assign(after).map_err(Error::Volumes)?.volumes;

@@ -10,6 +10,7 @@ use pod::abi::{CpuTemplate, Ipc};
 use pod::limits::PodLimits;
 use pod::net::Net;
 use pod::plan::{Isolation, Plan, PrivateUsers};
+use pod::rates::{MachineRates, RateKind};
 use stage1::attend::{Connection, Control, Site, Streams as CarriedStreams, attend};
 use stage1::cgroup::{AppCgroup, CONTROLLERS, Cgroups};
 use stage1::entrance::Entrance;
@@ -60,7 +61,9 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     if let Some((_, namespaces)) = &users {
         pod.network_namespace = Some(namespaces.new_network()?);
     }
-    let network = match Network::set_up(&mut pod, &signals) {
+    let rates = MachineRates::of(&pod.manifest).map_err(Error::Limits)?;
+    let bandwidth = rates.get(RateKind::NetworkBandwidth);
+    let network = match Network::set_up(&mut pod, bandwidth, &signals) {
         Err(error) if error.is_interruption() => return Ok(ExitCode::from(ENDED_BEFORE_ITS_START.code())),
         network => network?,
     };

@@ -5,7 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use pod::net::Net;
+use pod::ip_ranges::IpRanges;
+use pod::net::{Net, NetworkRequest};
 use pod::types::NetworkName;
 
 use super::config::NetworkConfig;
@@ -37,6 +38,8 @@ pub struct Selected {
     pub config: NetworkConfig,
     /// Arguments for its plugins.
     pub arguments: Vec<(String, String)>,
+    /// Where the pod's addresses are to be from.
+    pub ip_ranges: Option<IpRanges>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -83,7 +86,8 @@ impl Configuration {
         }
         let selected = self.networks.iter().filter_map(|network| {
             let request = requests.iter().find(|request| request.name == network.config.name)?;
-            Some(Selected { config: network.config.clone(), arguments: request.arguments.clone() })
+            let NetworkRequest { arguments, ip_ranges, .. } = request.clone();
+            Some(Selected { config: network.config.clone(), arguments, ip_ranges })
         });
         Ok(selected.collect())
     }
@@ -97,8 +101,11 @@ impl Configuration {
     /// Every network of an administrator, and the default one.
     fn all(&self) -> Vec<Selected> {
         let wanted = |network: &&Configured| !network.built_in || network.config.name.as_str() == DEFAULT;
-        let select =
-            |network: &Configured| Selected { config: network.config.clone(), arguments: Vec::new() };
+        let select = |network: &Configured| Selected {
+            config: network.config.clone(),
+            arguments: Vec::new(),
+            ip_ranges: None,
+        };
         self.networks.iter().filter(wanted).map(select).collect()
     }
 

@@ -100,6 +100,29 @@ pub enum Error {
         \"portMappings\", as portmap in the default network"
     )]
     NoPorts,
+    /// Ranges of addresses for a network whose plugins take none.
+    #[error(
+        "network \"{0}\" takes no ipRanges: its configuration needs a plugin that has the capability \"ipRanges\", and whose \
+        addresses are host-local's"
+    )]
+    NoIpRanges(String),
+    /// A rate that nobody keeps the pod to.
+    #[error(
+        "network \"{0}\" keeps no pod to its resource/network-bandwidth: its configuration needs a plugin that has the capability \
+        \"bandwidth\", as the plugin bandwidth; or use --stage1=kvm, whose network cards have limits of their own"
+    )]
+    NoBandwidth(String),
+    /// A rate for the host's network.
+    #[error(
+        "resource/network-bandwidth takes a network of the pod's own, which --net=host is not: leave it out, or attach the pod to a network"
+    )]
+    HostsNetwork,
+    /// A rate that several would keep the pod to, each by itself.
+    #[error(
+        "resource/network-bandwidth is for all of a pod's networks together, and plugins limit each by itself: attach the pod to one, not to \
+        {0} networks, or use --stage1=kvm"
+    )]
+    SharedBandwidth(usize),
     /// The pod's network namespace.
     #[error("cannot {action} the network namespace {}", path.display())]
     Namespace {

@@ -25,8 +25,5 @@ pub use configuration::{Configuration, NET_D, SYSTEM_CONFIG, Selected};
 pub use error::{ConfigError, Error, Failure};
 pub use result::{Address, CniResult, Dns, PluginInterface};
 pub use runtime::{PLUGIN_TIME_LIMIT, Runtime};
-pub use search::{PLUGIN_DIRECTORIES, SearchPath};
-pub use version::SpecVersion;
-
-/// The capability by which plugins take the ports that are to be reached from outside (CNI conventions).
-pub const PORT_MAPPINGS: &str = "portMappings";
+pub use search::{OWN_PLUGINS, PLUGIN_DIRECTORIES, SearchPath};
+pub use version::{SpecVersion, UnknownVersion};

@@ -12,6 +12,8 @@ use super::error::Error;
 /// Where upstream rkt and distributions put plugins: rkt's own, Debian's, the CNI project's, Fedora's.
 pub const PLUGIN_DIRECTORIES: [&str; 4] =
     ["/usr/lib/rkt/plugins/net", "/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"];
+/// rkt's own plugins, in a directory beside its stage1s: for what a host may lack.
+pub const OWN_PLUGINS: &str = "cni";
 /// Bits of which one makes a file a program.
 const EXECUTE: u32 = 0o111;
 
@@ -26,11 +28,12 @@ impl SearchPath {
     }
 
     /// The directories of `cni_path` (as libcni's tools have it in CNI_PATH), then `net.d` of the administrator's
-    /// configuration, then those of [`PLUGIN_DIRECTORIES`].
-    pub fn of_host(cni_path: Option<&OsStr>, local_config: &Path) -> Self {
+    /// configuration, then those of [`PLUGIN_DIRECTORIES`], and at last that of rkt's own plugins beside the `stage1s`.
+    pub fn of_host(cni_path: Option<&OsStr>, local_config: &Path, stage1s: Option<&Path>) -> Self {
         let first = cni_path.map(std::env::split_paths).into_iter().flatten();
         let usual = PLUGIN_DIRECTORIES.into_iter().map(PathBuf::from);
-        Self::new(first.chain([local_config.join(NET_D)]).chain(usual))
+        let own = stage1s.map(|directory| directory.join(OWN_PLUGINS));
+        Self::new(first.chain([local_config.join(NET_D)]).chain(usual).chain(own))
     }
 
     /// The directories.
@@ -90,10 +93,12 @@ mod tests {
 
     #[test]
     fn the_order_of_a_host() {
-        let path = SearchPath::of_host(Some(OsStr::new("/a:/b")), Path::new("/etc/rkt"));
+        let stage1s = Path::new("/usr/lib/rkt");
+        let path = SearchPath::of_host(Some(OsStr::new("/a:/b")), Path::new("/etc/rkt"), Some(stage1s));
         assert_eq!(
             path.directories()[..4],
             ["/a", "/b", "/etc/rkt/net.d", "/usr/lib/rkt/plugins/net"].map(PathBuf::from)
         );
+        assert_eq!(path.directories().last(), Some(&PathBuf::from("/usr/lib/rkt/cni")));
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use net::cni::{CniResult, Selected};
-use net::{PodNetwork, pod_network};
+use net::{PodNetwork, Wishes};
 use pod::ports::{PortMapping, Protocol};
 use serde_json::{Value, json};
 
@@ -39,8 +39,8 @@ impl Attached {
         ports: &[PortMapping],
     ) -> Self {
         let one = attachment(config, id, arguments);
-        let selected = vec![Selected { config: one.network, arguments: one.arguments }];
-        let attachments = pod_network::attachments(selected, id, ports).unwrap();
+        let selected = vec![Selected { config: one.network, arguments: one.arguments, ip_ranges: None }];
+        let attachments = Wishes { ports, ..Wishes::default() }.attachments(selected, id).unwrap();
         let directory = world.path("pods").join(id);
         let network = PodNetwork::create(&directory, world.planned(attachments), None).unwrap();
         let mut results = match network.attach(world.cache(), &|| false) {

@@ -13,6 +13,7 @@ use super::{
 use crate::Error;
 use crate::limits::PodLimits;
 use crate::pod_manifest::{PodManifest, RuntimeApp};
+use crate::rates::MachineRates;
 use crate::streams::InputMode;
 use crate::types::AcName;
 use crate::volumes::{PodVolume, VolumeSource, assign};
@@ -55,6 +56,8 @@ pub fn addition(before: &PodManifest, after: &PodManifest, world: &World) -> Res
     };
     let index = after.apps.len() - 1;
     world.check_rates(after)?;
+    // What keeps them was made for those that were there.
+    MachineRates::of(before)?.admit(app)?;
     let (limits, volumes) = (PodLimits::of(after)?, Volumes::of(after, world)?);
     let limits =
         limits.apps.get(index).ok_or_else(|| Error::Invalid(format!("no limits of app \"{}\"", app.name)))?;

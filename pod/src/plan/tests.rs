@@ -125,11 +125,17 @@ fn only_a_guest_sets_its_network_up() {
 
 #[test]
 fn rates_are_planned_where_there_is_a_machine_to_keep_them() {
-    let rate = r#"[{"name":"resource/network-bandwidth","value":{"default":true,"limit":"1M"}}]"#;
-    let manifest = PodManifest { isolators: serde_json::from_str(rate).unwrap(), ..manifest() };
-    assert!(compute(&manifest, &vm()).is_ok());
-    let error = compute(&manifest, &namespaces()).unwrap_err().to_string();
-    assert!(error.contains("resource/network-bandwidth") && error.contains("--stage1=kvm"), "{error}");
+    let with = |name: &str| {
+        let rate = format!(r#"[{{"name":"{name}","value":{{"default":true,"limit":"1M"}}}}]"#);
+        PodManifest { isolators: serde_json::from_str(&rate).unwrap(), ..manifest() }
+    };
+    for name in ["resource/block-bandwidth", "resource/block-iops"] {
+        assert!(compute(&with(name), &vm()).is_ok());
+        let error = compute(&with(name), &namespaces()).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("--stage1=kvm"), "{error}");
+    }
+    // Its networks may keep a pod to it.
+    assert!(compute(&with("resource/network-bandwidth"), &namespaces()).is_ok());
 }
 
 #[test]

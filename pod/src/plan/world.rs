@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use super::{OpenedVolume, PrivateUsers};
+use crate::Error;
 use crate::abi::{Insecure, Ipc};
 use crate::guest_network::GuestNetwork;
 use crate::pod_manifest::PodManifest;
-use crate::{Error, rates};
+use crate::rates::{self, RateKind};
 
 /// What the plan depends on beside the manifest.
 #[derive(Clone, Debug)]
@@ -56,9 +57,16 @@ impl World {
         matches!(self.isolation, Isolation::Vm { .. })
     }
 
-    /// Refuses rates where there is no machine of the pod's own to keep them.
+    /// Refuses rates where the pod has nothing of its own that keeps them: a machine, or networks. Whether those do is for who knows them
+    /// to say.
     pub(super) fn check_rates(&self, manifest: &PodManifest) -> Result<(), Error> {
-        if self.is_vm() { Ok(()) } else { rates::refuse(manifest) }
+        match &self.isolation {
+            Isolation::Vm { .. } => Ok(()),
+            Isolation::Namespaces { .. } => {
+                rates::refuse(&[RateKind::BlockBandwidth, RateKind::BlockIops], manifest)
+            }
+            Isolation::Fly { .. } => rates::refuse(&RateKind::ALL, manifest),
+        }
     }
 }
 

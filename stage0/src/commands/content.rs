@@ -259,9 +259,9 @@ pub fn check(
         limits.check_for_vm()?;
         limits.vcpus()?;
         limits.guest_memory_bytes(0)?;
-        MachineRates::of(manifest)?;
     }
     let plan = plan_of(manifest, stage1, private_users, running)?;
+    MachineRates::of(manifest)?;
     let label = check_labels(&plan, stage1)?;
     volumes::check(manifest, stage1, private_users, images)?;
     check_programs(manifest, &plan, images)?;

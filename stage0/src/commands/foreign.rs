@@ -6,6 +6,7 @@ use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
+use net::Wishes;
 use pod::abi::{CpuTemplate, Interface, RunArguments, default_hostname};
 use pod::net::Net;
 use pod::pod_manifest::PodManifest;
@@ -162,7 +163,7 @@ impl Start {
         let ports = ports::mappings(manifest)?;
         // Others may be the image's own networks, with its own plugins.
         if matches!(net, Net::None | Net::Host) {
-            network::check(&net, &globals.local_config, &ports)?;
+            network::check(&net, &globals.local_config, Wishes { ports: &ports, ..Wishes::default() })?;
         }
         let hostname = flags.hostname.clone().unwrap_or_else(|| default_hostname(uuid));
         let words = interface.run_arguments(&RunArguments {

@@ -8,10 +8,12 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use net::Wishes;
 use pod::abi::{CpuTemplate, Insecure, Ipc, PodDirectory, RunArguments, default_hostname};
 use pod::net::Net;
 use pod::pod_manifest::PodManifest;
 use pod::ports::{self, PortMapping};
+use pod::rates::{MachineRates, RateKind};
 use pod::selinux::Context;
 use pod::sockets::Passed;
 use uuid::Uuid;
@@ -217,7 +219,7 @@ fn check(globals: &Globals, flags: &RunFlags, stage1: Stage1) -> Result<Checked,
     if flags.mds_register && net == Net::None {
         return Err(Refused::NoMetadata.into());
     }
-    network::check(&net, &globals.local_config, &[])?;
+    network::check(&net, &globals.local_config, Wishes::default())?;
     if stage1 == Stage1::Kvm && net != Net::None {
         network::check_for_vm()?;
     }
@@ -255,7 +257,7 @@ fn check_stage1(stage1: Stage1, installed: &Installed, private_users: bool) -> R
     Ok(())
 }
 
-/// The ports of the host that a pod wants, which its network can forward.
+/// The ports of the host that a pod wants, whose networks can do what it wants of them.
 fn ports_of(
     globals: &Globals,
     flags: &RunFlags,
@@ -263,7 +265,13 @@ fn ports_of(
     manifest: &PodManifest,
 ) -> Result<Vec<PortMapping>, Box<dyn Error>> {
     let ports = ports::mappings(manifest)?;
-    network::check(&flags.net(stage1), &globals.local_config, &ports)?;
+    let bandwidth = match stage1 {
+        // A VM's cards have limits of their own.
+        Stage1::Nspawn => MachineRates::of(manifest)?.get(RateKind::NetworkBandwidth),
+        Stage1::Kvm | Stage1::Fly => None,
+    };
+    let wishes = Wishes { ports: &ports, dns: None, bandwidth };
+    network::check(&flags.net(stage1), &globals.local_config, wishes)?;
     Ok(ports)
 }
 

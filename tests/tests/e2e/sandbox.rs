@@ -148,8 +148,8 @@ fn what_is_wrong_leaves_the_pod_as_it_was() {
     let app = json!({ "exec": ["/bin/true"], "user": "0", "group": "0", "isolators": isolators });
     let rates = sandbox.rkt(&["app", "add", &uuid, &Aci::new(app, &[]).path(), "--name=a"]);
     let as_a_whole =
-        "\"a\" asks for isolator resource/network-bandwidth with 2000000, and a micro-VM of several apps";
-    refused(rates, if stage1() == "kvm" { as_a_whole } else { "use --stage1=kvm" });
+        "\"a\" asks for isolator resource/network-bandwidth with 2000000, and a pod of several apps";
+    refused(rates, as_a_whole);
     refused(sandbox.app("start", "other"), "no app \"other\"");
     refused(sandbox.app("rm", "other"), "no app \"other\"");
     // Its image has a file where a volume belongs: that shows when it starts.

@@ -1,5 +1,6 @@
 //! Networks by CNI plugins, in network namespaces that the tests make themselves: what a test takes for the host is none.
 
+mod capabilities;
 mod kinds;
 mod leftovers;
 mod many;
