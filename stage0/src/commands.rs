@@ -52,7 +52,7 @@ pub fn version() -> Outcome {
 
 /// `rkt doctor`.
 pub fn doctor(globals: &Globals, format: Format) -> Outcome {
-    let report = doctor::examine(&globals.directory);
+    let report = doctor::examine(&globals.directory, &globals.local_config);
     let text = match format {
         Format::Table => report.to_table(),
         Format::Json => serde_json::to_string_pretty(&report)? + "\n",

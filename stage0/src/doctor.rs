@@ -5,6 +5,7 @@ mod cgroups;
 mod kvm;
 mod namespaces;
 mod network;
+mod plugins;
 mod space;
 
 use std::path::Path;
@@ -70,10 +71,12 @@ pub struct Report {
     pub rows: Vec<Row>,
 }
 
-/// Examines this host and the data directory.
-pub fn examine(data: &Path) -> Report {
+/// Examines this host, the data directory, and what an administrator has configured.
+pub fn examine(data: &Path, local_config: &Path) -> Report {
     let kernel = Kernel::running();
-    let rows = [kvm::rows(), namespaces::rows(&kernel), cgroups::rows(), network::rows(), space::rows(data)];
+    let (networks, configured) = (network::rows(), plugins::rows(local_config));
+    let rows =
+        [kvm::rows(), namespaces::rows(&kernel), cgroups::rows(), networks, configured, space::rows(data)];
     Report::of(rows.concat())
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::version::UnknownVersion;
+use super::version::{SpecVersion, UnknownVersion};
 use crate::InterfaceName;
 
 /// Why a network cannot be had, or not be let go.
@@ -90,6 +90,33 @@ pub enum Error {
         /// What went wrong.
         #[source]
         source: Box<Failure>,
+    },
+    /// A plugin that is asked about no attachment.
+    #[error("network \"{network}\": the CNI plugin {} failed to {verb}", plugin.display())]
+    Asked {
+        /// The network.
+        network: String,
+        /// The program.
+        plugin: PathBuf,
+        /// What it was to do.
+        verb: &'static str,
+        /// What went wrong.
+        #[source]
+        source: Box<Failure>,
+    },
+    /// A plugin that does not speak the configuration's version.
+    #[error(
+        "network \"{network}\": the CNI plugin {} does not speak the configuration's version {version}, but {spoken}", plugin.display()
+    )]
+    OtherVersion {
+        /// The network.
+        network: String,
+        /// The program.
+        plugin: PathBuf,
+        /// The configuration's.
+        version: SpecVersion,
+        /// The plugin's.
+        spoken: String,
     },
     /// CHECK where the configuration's version has none.
     #[error("network \"{0}\" cannot be checked: its configuration's cniVersion is below 0.4.0")]

@@ -20,6 +20,8 @@ pub enum Verb {
     Del,
     Check,
     Gc,
+    Status,
+    Version,
 }
 
 impl Verb {
@@ -29,16 +31,20 @@ impl Verb {
             Self::Del => "DEL",
             Self::Check => "CHECK",
             Self::Gc => "GC",
+            Self::Status => "STATUS",
+            Self::Version => "VERSION",
         }
     }
 
-    /// For errors: "failed to ... eth0".
+    /// For errors: "failed to ... eth0", or without an interface.
     pub fn in_words(self) -> &'static str {
         match self {
             Self::Add => "add",
             Self::Del => "remove",
             Self::Check => "check",
             Self::Gc => "collect what is left of",
+            Self::Status => "be ready",
+            Self::Version => "tell its versions",
         }
     }
 }

@@ -37,6 +37,11 @@ pub fn for_gc(
     request
 }
 
+/// The configuration of one plugin for what is about nobody's attachment.
+pub fn for_network(plugin: &PluginConfig, network: &NetworkConfig) -> Map<String, Value> {
+    derive(plugin, network)
+}
+
 fn derive(plugin: &PluginConfig, network: &NetworkConfig) -> Map<String, Value> {
     let mut request = plugin.json.clone();
     request.remove("capabilities");

@@ -149,7 +149,16 @@ impl<'a> Runtime<'a> {
         })
     }
 
-    fn parameters<'b>(
+    /// Where plugins are.
+    pub(super) fn plugins(&self) -> &SearchPath {
+        &self.plugins
+    }
+
+    pub(super) fn patience(&self) -> Patience<'a> {
+        self.patience
+    }
+
+    pub(super) fn parameters<'b>(
         &'b self,
         verb: Verb,
         container_id: &'b str,

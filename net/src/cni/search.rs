@@ -13,7 +13,7 @@ use super::error::Error;
 pub const PLUGIN_DIRECTORIES: [&str; 4] =
     ["/usr/lib/rkt/plugins/net", "/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"];
 /// rkt's own plugins, in a directory beside its stage1s: for what a host may lack.
-pub const OWN_PLUGINS: &str = "cni";
+const OWN_PLUGINS: &str = "cni";
 /// Bits of which one makes a file a program.
 const EXECUTE: u32 = 0o111;
 

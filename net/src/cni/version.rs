@@ -25,7 +25,10 @@ pub enum SpecVersion {
 use SpecVersion::{V0_1_0, V0_2_0, V0_3_0, V0_3_1, V0_4_0, V1_0_0, V1_1_0};
 
 impl SpecVersion {
-    const ALL: [Self; 7] = [V0_1_0, V0_2_0, V0_3_0, V0_3_1, V0_4_0, V1_0_0, V1_1_0];
+    /// All of them, in order.
+    pub const ALL: [Self; 7] = [V0_1_0, V0_2_0, V0_3_0, V0_3_1, V0_4_0, V1_0_0, V1_1_0];
+    /// The last of them.
+    pub const NEWEST: Self = V1_1_0;
 
     /// As configurations and results write it.
     pub fn as_str(self) -> &'static str {

@@ -159,3 +159,10 @@ fn what_a_crash_has_left_is_undone() {
     network.detach(world.cache()).unwrap();
     assert!(world.leases("line").is_empty() && world.cached().is_empty());
 }
+
+#[test]
+fn debians_plugins_speak_what_they_are_configured_for() {
+    let world = World::new();
+    let network = attachment(&bridge(&world, "10.9.0.0/24"), "pod", &[]).network;
+    world.runtime().validate(&network).unwrap();
+}

@@ -248,3 +248,39 @@ fn a_damaged_record_is_no_obstacle() {
     PodNetwork::open(&directory).unwrap().unwrap().detach(world.cache()).unwrap();
     assert!(names(&directory).is_empty());
 }
+
+/// What is wrong with a network of this version whose only plugin is a script; nothing, if it is empty.
+fn invalid(version: &str, script: &str) -> String {
+    let world = World::new();
+    world.script("plugin", script);
+    let mut network = network(&["plugin"]);
+    network["cniVersion"] = version.into();
+    let network = attachment(&network, "pod", &[]).network;
+    world.runtime().validate(&network).err().map(|error| text(&error)).unwrap_or_default()
+}
+
+#[test]
+fn plugins_are_asked_what_they_speak_and_whether_they_are_ready() {
+    const SPEAKS: &str = r#"
+        [ $CNI_COMMAND = VERSION ] && echo '{"cniVersion":"1.1.0","supportedVersions":["0.4.0","1.0.0","1.1.0"]}' && exit
+        [ $CNI_COMMAND = STATUS ] && grep -q '"name":"lan"' || exit 9
+        [ -e /no/such/file ] || { echo '{"cniVersion":"1.1.0","code":50,"msg":"no addresses left"}'; exit 1; }"#;
+    assert_eq!(invalid("1.0.0", SPEAKS), "");
+    let error = invalid("0.3.1", SPEAKS);
+    assert!(error.contains("does not speak the configuration's version 0.3.1, but 0.4.0, 1.0.0"), "{error}");
+    let error = invalid("1.1.0", SPEAKS);
+    assert!(error.contains("failed to be ready: no addresses left (code 50)"), "{error}");
+
+    const OLD: &str = r#"echo '{"code":4,"msg":"unknown CNI_COMMAND: VERSION"}'; exit 1"#;
+    assert_eq!(invalid("0.1.0", OLD), "");
+    assert!(invalid("0.2.0", OLD).contains("but 0.1.0"));
+    for (script, expected) in
+        [("exit 3", "exit status 3"), ("echo '{}'", "supportedVersions"), ("echo no", "supportedVersions")]
+    {
+        let error = invalid("1.0.0", script);
+        assert!(error.contains("failed to tell its versions") && error.contains(expected), "{error}");
+    }
+    let world = World::new();
+    let missing = attachment(&network(&["nobody"]), "pod", &[]).network;
+    assert!(world.runtime().validate(&missing).unwrap_err().to_string().contains("\"nobody\""));
+}

@@ -199,3 +199,29 @@ fn what_cannot_be_had_is_said_before_anything_is_made() {
         std::fs::remove_file(world.net_d().join("20-bad.conf")).unwrap();
     });
 }
+
+#[test]
+fn the_doctor_asks_the_plugins_of_every_network() {
+    World::run(|world| {
+        world.configure("10-lan.conf", &bridge("lan", "10.9.0.0/24"));
+        world.configure("20-none.conf", &serde_json::json!({"name": "none", "type": "no-such-plugin"}));
+        world.plugin("old", r#"echo '{"cniVersion":"0.2.0","supportedVersions":["0.1.0","0.2.0"]}'"#);
+        let old = serde_json::json!({"cniVersion": "1.0.0", "name": "old", "type": "old"});
+        world.configure("30-old.conf", &old);
+        let output = world.finish(world.rkt().args(["doctor", "--format=json"])).text();
+        let report: serde_json::Value = serde_json::from_str(&output).unwrap();
+        let row = |name: &str| {
+            let mut rows = report["rows"].as_array().unwrap().iter();
+            rows.find(|row| row["name"] == name).unwrap_or_else(|| panic!("no {name} in {output}")).clone()
+        };
+        assert_eq!(row("network lan")["found"], "version 0.4.0 by bridge, host-local");
+        for (name, expected) in [
+            ("network none", "no-such-plugin"),
+            ("network old", "does not speak the configuration's version 1.0.0, but 0.1.0, 0.2.0"),
+        ] {
+            let row = row(name);
+            assert!(row["ok"] == false && row["found"].as_str().unwrap().contains(expected), "{row}");
+        }
+        assert_eq!(row("ports of pods")["found"], "by /usr/lib/cni/portmap and iptables");
+    });
+}
