@@ -6,19 +6,11 @@ use std::net::{Shutdown, UdpSocket};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::world::{World, bridge, ptp};
+use super::world::{World, both_versions, bridge, ptp};
 use super::{ADDRESS, connect};
 use crate::harness::{Aci, LIMIT, Process, is_throw_away_host, stage1};
-
-/// A bridge with addresses of both versions.
-fn both_versions() -> Value {
-    let mut config = bridge("lan", "10.9.0.0/24");
-    config["ipam"] = json!({"type": "host-local",
-        "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00:9::/64"}]]});
-    config
-}
 
 #[test]
 fn both_versions_of_ip() {

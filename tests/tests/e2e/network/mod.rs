@@ -8,6 +8,7 @@ mod metadata;
 mod parts;
 mod port_forward;
 mod ports;
+mod rules;
 mod servers;
 mod taps;
 mod vhost;

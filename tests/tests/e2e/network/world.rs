@@ -48,6 +48,12 @@ impl World {
         fs::write(self.net_d().join(file), config.to_string()).unwrap();
     }
 
+    /// Takes a program of the host's away, as long as this world is.
+    pub fn hide(&self, program: &str) {
+        let none = None::<&str>;
+        mount(Some("/dev/null"), program, none, MsFlags::MS_BIND, none).unwrap();
+    }
+
     /// A plugin that is a script, in the place that upstream has for an administrator's.
     pub fn plugin(&self, name: &str, script: &str) {
         let path = self.net_d().join(name);
@@ -99,6 +105,14 @@ pub fn bridge(name: &str, subnet: &str) -> Value {
         "ipam": {"type": "host-local", "subnet": subnet}})
 }
 
+/// The network `lan` on a bridge of its name, with addresses of both versions of IP.
+pub fn both_versions() -> Value {
+    let mut config = bridge("lan", "10.9.0.0/24");
+    config["ipam"] = json!({"type": "host-local",
+        "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00:9::/64"}]]});
+    config
+}
+
 /// The network `name` of lines from pods to the host.
 pub fn ptp(name: &str, subnet: &str) -> Value {
     json!({"cniVersion": "1.0.0", "name": name, "type": "ptp", "ipam": {"type": "host-local", "subnet": subnet}})
@@ -118,6 +132,10 @@ pub fn left() -> Vec<String> {
     let rules = String::from_utf8_lossy(&rules).into_owned();
     let of_pods = |rule: &&str| rule.contains("CNI-DN-") || rule.contains("name: \"");
     left.extend(rules.lines().filter(of_pods).map(str::to_owned));
+    let tables = Command::new("nft").args(["list", "tables"]).output();
+    let tables =
+        tables.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    left.extend(tables.lines().filter(|table| table.contains(" rkt/")).map(str::to_owned));
     left
 }
 

@@ -1,0 +1,233 @@
+//! Ports of the host that lead to pods by rkt's own rules, where the host has no plugin `portmap`.
+
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use super::world::{World, both_versions, left};
+use super::{assert_echoed, connect};
+use crate::harness::{Aci, Entry, Process, image, stage1};
+
+/// Says again what it hears by TCP and by UDP.
+const ECHO: &str = env!("CARGO_BIN_EXE_sender");
+const PLUGIN: &str = "/usr/lib/cni/portmap";
+
+/// A bridge that forwards ports, on a host without the CNI project's plugin for that. Packets of a pod to itself come back, too.
+fn without_plugin(test: impl FnOnce(&World)) {
+    World::run(|world| {
+        world.hide(PLUGIN);
+        let mut bridge = both_versions();
+        bridge["hairpinMode"] = true.into();
+        world.configure("10-lan.conflist", &forwarding(bridge));
+        test(world);
+    });
+}
+
+fn forwarding(plugin: Value) -> Value {
+    let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
+    json!({"name": "lan", "cniVersion": "1.0.0", "plugins": [plugin, portmap]})
+}
+
+fn echo() -> Aci {
+    let ports = json!([{"name": "tcp", "protocol": "tcp", "port": 8000}, {"name": "udp", "protocol": "udp", "port": 8000}]);
+    let app = json!({"exec": ["/echo", "echo"], "user": "0", "group": "0", "ports": ports});
+    Aci::new(app, &[Entry::program("echo", &std::fs::read(ECHO).unwrap())])
+}
+
+fn start(world: &World, net: &str, ports: &[&str]) -> Process {
+    let aci = echo();
+    let mut command = world.command(net, &aci.path());
+    let mut pod = Process::start(command.args(ports));
+    pod.wait_for_line("ready");
+    pod
+}
+
+/// A datagram to `address` comes back.
+fn datagram(address: &str) {
+    let any = if address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+    let socket = UdpSocket::bind(any).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut packet = [0; 16];
+    let answered = (0..60).any(|_| {
+        socket.send_to(b"hello", address).unwrap();
+        socket.recv_from(&mut packet).is_ok_and(|(length, _)| packet[..length] == *b"hello")
+    });
+    assert!(answered, "no datagram comes back from {address}");
+}
+
+#[test]
+fn both_protocols_and_both_versions_of_ip() {
+    without_plugin(|world| {
+        let pod = start(world, "--net=lan:IP=10.9.0.77", &["--port=tcp:8080", "--port=udp:8080"]);
+        for address in ["127.0.0.1:8080", "127.1.2.3:8080", "10.9.0.1:8080", "[fd00:9::1]:8080"] {
+            assert_echoed(connect(address), &vec![7; 1 << 20]);
+            datagram(address);
+        }
+        // Whoever is told "localhost" tries the other version at once.
+        let begin = Instant::now();
+        let refused = TcpStream::connect("[::1]:8080").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        assert!(begin.elapsed() < Duration::from_secs(5));
+        // Other ports are nobody's.
+        assert!(TcpStream::connect("127.0.0.1:8081").is_err());
+
+        let aci = echo();
+        let mut conflict = world.command("--net=lan", &aci.path());
+        let conflict = world.finish(conflict.arg("--port=tcp:127.0.0.1:8080"));
+        let uuid = world.host.pods()[0].file_name().unwrap().to_string_lossy().into_owned();
+        assert!(conflict.exited(254).stderr.contains(&uuid));
+        pod.signal(Signal::SIGTERM);
+        pod.finish();
+    });
+}
+
+/// Also by the pod itself, and by its neighbours.
+#[test]
+fn pods_reach_ports_of_the_host() {
+    without_plugin(|world| {
+        let aci = echo();
+        let mut pod = world.command("--net=lan:IP=10.9.0.77", &aci.path());
+        let script = "echo ready; /echo echo & until nc -w5 10.9.0.1 8080 </etc/hostname | grep -q rkt; do sleep 0.1; done; echo itself; wait";
+        pod.args(["--port=tcp:8080", "--exec=/bin/sh", "--", "-c", script]);
+        let mut pod = Process::start(&mut pod);
+        pod.wait_for_line("itself");
+        let ask =
+            "for at in 10.9.0.1 fd00:9::1; do until echo hello | nc -w5 $at 8080; do sleep 0.1; done; done";
+        assert_eq!(world.sh("--net=lan", ask).success().text(), "hello\nhello\n");
+        pod.signal(Signal::SIGTERM);
+        pod.finish();
+    });
+}
+
+#[test]
+fn at_one_address_of_the_host() {
+    without_plugin(|world| {
+        let pod = start(world, "--net=lan", &["--port=tcp:127.0.0.2:8081", "--port=udp:fd00:9::1:8081"]);
+        assert_echoed(connect("127.0.0.2:8081"), b"hello");
+        datagram("[fd00:9::1]:8081");
+        assert!(TcpStream::connect("127.0.0.1:8081").is_err());
+        assert!(TcpStream::connect("10.9.0.1:8081").is_err());
+        pod.signal(Signal::SIGTERM);
+        pod.finish();
+    });
+}
+
+/// Somebody else at the bridge, who is no pod.
+struct Neighbour(Child);
+
+impl Neighbour {
+    fn new() -> Self {
+        let mut child = Command::new("unshare");
+        child.args(["-n", "sh", "-c", "echo; exec sleep 1000"]).stdout(Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let pid = child.id();
+        let commands = format!(
+            "ip link add near type veth peer name eth0 netns {pid} && ip link set near master lan up && \
+             nsenter -t {pid} -n sh -c 'ip link set eth0 up && ip addr add 10.9.0.200/24 dev eth0 && \
+             echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet && \
+             ip route add 192.0.2.0/24 via 10.9.0.1 && ip route add 127.0.0.0/8 via 10.9.0.1 src 10.9.0.200'"
+        );
+        assert!(Command::new("sh").args(["-c", &commands]).status().unwrap().success());
+        Self(child)
+    }
+
+    /// Whether a connection is answered.
+    fn reaches(&self, address: &str, port: &str) -> bool {
+        let pid = self.0.id().to_string();
+        let script = format!("echo hello | timeout 3 busybox nc -w2 {address} {port} | grep -q hello");
+        Command::new("nsenter").args(["-t", &pid, "-n", "sh", "-c", &script]).status().unwrap().success()
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+        assert!(Command::new("ip").args(["link", "del", "near"]).status().unwrap().success());
+    }
+}
+
+/// What lets answers come back to the host's loopback lets nobody in.
+#[test]
+fn neighbours_do_not_reach_the_hosts_loopback() {
+    without_plugin(|world| {
+        let pod = start(world, "--net=lan", &["--port=tcp:8080"]);
+        assert_echoed(connect("127.0.0.1:8080"), b"hello");
+        let own = TcpListener::bind("127.0.0.1:9000").unwrap();
+        std::thread::spawn(move || {
+            for mut stream in own.incoming().flatten() {
+                let _ = std::io::Write::write_all(&mut stream, b"hello\n");
+            }
+        });
+        let neighbour = Neighbour::new();
+        assert!(neighbour.reaches("10.9.0.1", "8080"));
+        assert!(!neighbour.reaches("127.0.0.1", "9000"));
+        assert!(!neighbour.reaches("127.0.0.1", "8080"));
+        // Without the rule against it, it would.
+        let list = "nft list tables | grep rkt/lan/ | while read -r table; do nft flush chain ${table#table } received; done";
+        assert!(Command::new("sh").args(["-c", list]).status().unwrap().success());
+        assert!(neighbour.reaches("127.0.0.1", "9000"), "this test cannot fail");
+        drop(neighbour);
+        pod.signal(Signal::SIGTERM);
+        pod.finish();
+    });
+}
+
+/// CHECK finds out, and whatever becomes of the pod, its rules go.
+#[test]
+fn rules_are_checked_and_collected() {
+    without_plugin(|world| {
+        let pod = start(world, "--net=lan", &["--port=tcp:8080"]);
+        let uuid = world.host.uuid();
+        let check = || world.finish(world.rkt().args(["status", "--check-networks", &uuid]));
+        if stage1() == "nspawn" {
+            assert_eq!(check().success().text(), "network-lan=ok\n");
+        }
+        assert!(Command::new("nft").args(["flush", "ruleset"]).status().unwrap().success());
+        if stage1() == "nspawn" {
+            let broken = check().exited(254).stderr;
+            assert!(broken.contains("\"lan\"") && broken.contains("not as it was made"), "{broken}");
+        }
+        pod.signal(Signal::SIGTERM);
+        pod.finish();
+
+        let pod = start(world, "--net=lan", &["--port=tcp:8080"]);
+        pod.signal(Signal::SIGKILL);
+        pod.finish();
+        assert!(left().iter().any(|what| what.contains("rkt/lan/")), "{:?}", left());
+        world.gc().success();
+        assert_eq!(left(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_host_that_has_neither_says_so() {
+    without_plugin(|world| {
+        let doctor = || world.finish(world.rkt().arg("doctor")).text();
+        assert!(doctor().contains("by rkt's own"), "{}", doctor());
+        for place in ["/usr/sbin/nft", "/sbin/nft"] {
+            if std::path::Path::new(place).is_file() {
+                world.hide(place);
+            }
+        }
+        let told = doctor();
+        assert!(told.contains("ports are led to pods by nft") && told.contains("nftables"), "{told}");
+        let aci = echo();
+        let mut command = world.command("--net=lan", &aci.path());
+        let finished = world.finish(command.arg("--port=tcp:8080")).exited(254);
+        assert!(
+            finished.stderr.contains("nft") && finished.stderr.contains("Debian: nftables"),
+            "{}",
+            finished.stderr
+        );
+        world.gc().success();
+        // Who wants no port needs none of it.
+        let mut without = world.command("--net=lan", &image(crate::harness::BUSYBOX));
+        world.finish(without.arg("--exec=/bin/true")).success();
+    });
+}
