@@ -10,6 +10,7 @@
 //! a network needs. What is to be done is computed as a list of [`plan::Request`]s, which one small executor sends.
 
 pub mod cni;
+pub mod conntrack;
 pub mod error;
 pub mod handover;
 pub mod line;

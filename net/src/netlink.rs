@@ -28,8 +28,12 @@ pub(crate) struct Netlink {
 
 impl Netlink {
     pub(crate) fn open() -> Result<Self, Error> {
-        let kind = SockType::Raw;
-        let socket = socket(AddressFamily::Netlink, kind, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)
+        Self::open_for(SockProtocol::NetlinkRoute)
+    }
+
+    /// To another part of the kernel.
+    pub(crate) fn open_for(part: SockProtocol) -> Result<Self, Error> {
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, part)
             .map_err(failed("open a socket"))?;
         Ok(Self { socket, sequence: 0 })
     }

@@ -62,6 +62,9 @@ pub enum Error {
     /// A setting of the kernel's.
     #[error("cannot write {}", .0.display())]
     Setting(PathBuf, #[source] io::Error),
+    /// Flows that go on as before.
+    #[error("cannot forget what was sent to the ports before")]
+    Flows(#[from] net::Error),
     /// CHECK has found something else than ADD has left.
     #[error("the table \"{table}\" is not as it was made: {what}")]
     Changed {
@@ -83,7 +86,7 @@ impl Error {
             Self::Configuration(_) | Self::Previous(_) => 6,
             Self::First | Self::Nowhere(_) => 7,
             Self::NoNft(_) => 50,
-            Self::Execute(..) | Self::Failed { .. } | Self::Setting(..) => 100,
+            Self::Execute(..) | Self::Failed { .. } | Self::Setting(..) | Self::Flows(_) => 100,
             Self::Changed { .. } => 101,
         }
     }

@@ -2,6 +2,7 @@
 
 use net::IpNetwork;
 use net::cni::{CniResult, SpecVersion};
+use pod::ports::Protocol;
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -43,6 +44,7 @@ fn add(call: &Call) -> Result<String, Error> {
             interface_to(pod, &routes).map_or(Ok(()), let_loopback_pass)?;
         }
         nft.apply(&script)?;
+        forget_flows(configuration)?;
     }
     Ok(previous.to_string())
 }
@@ -53,10 +55,20 @@ fn del(call: &Call) -> Result<String, Error> {
         let table = call.table()?;
         match find_nft() {
             Err(Error::NoNft(_)) => {}
-            found => found?.apply(&table.removal())?,
+            found => {
+                found?.apply(&table.removal())?;
+                forget_flows(&call.configuration)?;
+            }
         }
     }
     Ok(String::new())
+}
+
+/// What was sent to the ports of UDP before does not go on as before.
+fn forget_flows(configuration: &Configuration) -> Result<(), Error> {
+    let udp = configuration.ports().iter().filter(|port| port.protocol == Protocol::Udp);
+    let ports: Vec<u16> = udp.map(|port| port.host_port).collect();
+    if ports.is_empty() { Ok(()) } else { Ok(net::conntrack::forget_udp(&ports)?) }
 }
 
 fn check(call: &Call) -> Result<String, Error> {

@@ -26,5 +26,5 @@ pub use configuration::{Configuration, NET_D, SYSTEM_CONFIG, Selected};
 pub use error::{ConfigError, Error, Failure};
 pub use result::{Address, CniResult, Dns, PluginInterface};
 pub use runtime::{PLUGIN_TIME_LIMIT, Runtime};
-pub use search::{PLUGIN_DIRECTORIES, SearchPath};
+pub use search::SearchPath;
 pub use version::{SpecVersion, UnknownVersion};

@@ -10,7 +10,7 @@ use super::configuration::NET_D;
 use super::error::Error;
 
 /// Where upstream rkt and distributions put plugins: rkt's own, Debian's, the CNI project's, Fedora's.
-pub const PLUGIN_DIRECTORIES: [&str; 4] =
+const PLUGIN_DIRECTORIES: [&str; 4] =
     ["/usr/lib/rkt/plugins/net", "/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"];
 /// rkt's own plugins, in a directory beside its stage1s: for what a host may lack.
 const OWN_PLUGINS: &str = "cni";
@@ -28,7 +28,7 @@ impl SearchPath {
     }
 
     /// The directories of `cni_path` (as libcni's tools have it in CNI_PATH), then `net.d` of the administrator's
-    /// configuration, then those of [`PLUGIN_DIRECTORIES`], and at last that of rkt's own plugins beside the `stage1s`.
+    /// configuration, then the usual ones, and at last that of rkt's own plugins beside the `stage1s`.
     pub fn of_host(cni_path: Option<&OsStr>, local_config: &Path, stage1s: Option<&Path>) -> Self {
         let first = cni_path.map(std::env::split_paths).into_iter().flatten();
         let usual = PLUGIN_DIRECTORIES.into_iter().map(PathBuf::from);

@@ -1,6 +1,6 @@
 //! Ports of the host that lead to pods by rkt's own rules, where the host has no plugin `portmap`.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::world::{World, both_versions, left};
 use super::{assert_echoed, connect};
-use crate::harness::{Aci, Entry, Process, image, stage1};
+use crate::harness::{Aci, BUSYBOX, Entry, Process, image, rkt, stage1};
 
 /// Says again what it hears by TCP and by UDP.
 const ECHO: &str = env!("CARGO_BIN_EXE_sender");
@@ -49,14 +49,18 @@ fn start(world: &World, net: &str, ports: &[&str]) -> Process {
 /// A datagram to `address` comes back.
 fn datagram(address: &str) {
     let any = if address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
-    let socket = UdpSocket::bind(any).unwrap();
+    assert!(reaches(&UdpSocket::bind(any).unwrap(), address), "no datagram comes back from {address}");
+}
+
+/// Whether one of several datagrams comes back.
+fn reaches(socket: &UdpSocket, address: &str) -> bool {
     socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let mut packet = [0; 16];
-    let answered = (0..60).any(|_| {
-        socket.send_to(b"hello", address).unwrap();
+    (0..20).any(|_| {
+        // Refused is what was sent before.
+        let _ = socket.send_to(b"hello", address);
         socket.recv_from(&mut packet).is_ok_and(|(length, _)| packet[..length] == *b"hello")
-    });
-    assert!(answered, "no datagram comes back from {address}");
+    })
 }
 
 #[test]
@@ -124,7 +128,7 @@ impl Neighbour {
         let mut child = Command::new("unshare");
         child.args(["-n", "sh", "-c", "echo; exec sleep 1000"]).stdout(Stdio::piped());
         let mut child = child.spawn().unwrap();
-        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let pid = child.id();
         let commands = format!(
             "ip link add near type veth peer name eth0 netns {pid} && ip link set near master lan up && \
@@ -146,10 +150,28 @@ impl Neighbour {
 
 impl Drop for Neighbour {
     fn drop(&mut self) {
+        assert!(Command::new("ip").args(["link", "del", "near"]).status().unwrap().success());
         self.0.kill().unwrap();
         self.0.wait().unwrap();
-        assert!(Command::new("ip").args(["link", "del", "near"]).status().unwrap().success());
     }
+}
+
+/// A flow of UDP goes where the rules lead now, and never to the address of a pod that is gone.
+#[test]
+fn a_flow_of_udp_goes_on_with_the_next_pod() {
+    without_plugin(|world| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let reaches = || reaches(&socket, "10.9.0.1:8080");
+        // There is the bridge, and no rule.
+        world.sh("--net=lan", "true").success();
+        socket.send_to(b"hello", "10.9.0.1:8080").unwrap();
+        for ip in ["10.9.0.77", "10.9.0.78"] {
+            let pod = start(world, &format!("--net=lan:IP={ip}"), &["--port=udp:8080"]);
+            assert!(reaches(), "{ip}");
+            pod.signal(Signal::SIGTERM);
+            pod.finish();
+        }
+    });
 }
 
 /// What lets answers come back to the host's loopback lets nobody in.
@@ -161,7 +183,7 @@ fn neighbours_do_not_reach_the_hosts_loopback() {
         let own = TcpListener::bind("127.0.0.1:9000").unwrap();
         std::thread::spawn(move || {
             for mut stream in own.incoming().flatten() {
-                let _ = std::io::Write::write_all(&mut stream, b"hello\n");
+                let _ = stream.write_all(b"hello\n");
             }
         });
         let neighbour = Neighbour::new();
@@ -205,6 +227,51 @@ fn rules_are_checked_and_collected() {
     });
 }
 
+/// rkt's own plugin by itself: its exit status, and what it prints.
+fn plugin(verb: &str, container: &str, configuration: &Value) -> (bool, String) {
+    let mut command = Command::new(rkt().with_file_name("cni/portmap"));
+    command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", container).env("CNI_IFNAME", "eth0");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(configuration.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
+/// rkt has DEL called for whatever is left, and so needs no GC; others may.
+#[test]
+fn the_plugin_collects_what_is_of_nobody() {
+    World::run(|_| {
+        let asked = |port: u16| {
+            json!({"cniVersion": "1.1.0", "name": "lan", "type": "portmap",
+                "prevResult": {"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.2/24"}]},
+                "runtimeConfig": {"portMappings": [{"hostPort": port, "containerPort": 80, "protocol": "tcp"}]}})
+        };
+        let done = (true, String::new());
+        for (container, port) in [("one", 8081), ("two", 8082)] {
+            // What is there is made again.
+            for _ in 0..2 {
+                let (success, result) = plugin("ADD", container, &asked(port));
+                assert!(success && result.contains("10.9.0.2/24"), "{result}");
+            }
+            assert_eq!(plugin("CHECK", container, &asked(port)), done);
+        }
+        let (success, changed) = plugin("CHECK", "one", &asked(8082));
+        assert!(!success && changed.contains("no rule \\\"tcp port 8082"), "{changed}");
+        let valid = json!([{"containerID": "two", "ifname": "eth0"}]);
+        let gc = json!({"cniVersion": "1.1.0", "name": "lan", "type": "portmap", "cni.dev/valid-attachments": valid});
+        assert_eq!(plugin("GC", "", &gc), done);
+        assert_eq!(left(), ["table inet rkt/lan/two/eth0"]);
+        for _ in 0..2 {
+            assert_eq!(plugin("DEL", "two", &asked(8082)), done);
+        }
+        assert_eq!(plugin("STATUS", "", &gc), done);
+        let (success, versions) = plugin("VERSION", "", &json!({"cniVersion": "1.0.0"}));
+        assert!(success && versions.contains("\"0.1.0\"") && versions.contains("\"1.1.0\""), "{versions}");
+        let (success, error) = plugin("ADD", "one", &json!({"cniVersion": "1.0.0", "name": "lan"}));
+        assert!(!success && error.contains("\"code\":7"), "{error}");
+    });
+}
+
 #[test]
 fn a_host_that_has_neither_says_so() {
     without_plugin(|world| {
@@ -227,7 +294,7 @@ fn a_host_that_has_neither_says_so() {
         );
         world.gc().success();
         // Who wants no port needs none of it.
-        let mut without = world.command("--net=lan", &image(crate::harness::BUSYBOX));
+        let mut without = world.command("--net=lan", &image(BUSYBOX));
         world.finish(without.arg("--exec=/bin/true")).success();
     });
 }
