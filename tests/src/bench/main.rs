@@ -15,6 +15,7 @@ mod measure;
 mod memory;
 mod namespaces;
 mod network;
+mod patience;
 mod reading;
 mod report;
 mod sleeping;

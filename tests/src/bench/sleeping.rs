@@ -1,7 +1,6 @@
 //! A pod that sleeps, for what is measured of idle pods.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::memory::{Resident, of_process};
+use crate::patience::{REPEATS, first_line};
 use crate::{Bench, Error};
 
 /// How long an idle pod is watched.
@@ -39,17 +39,19 @@ impl SleepingPod {
 
     /// The same of any program that says "ready".
     pub fn of(command: &mut Command) -> Result<Self, Error> {
-        let mut pod = Self { parent: command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()? };
-        let mut line = String::new();
-        let stdout = pod.parent.stdout.take().ok_or("no standard output")?;
-        BufReader::new(stdout).read_line(&mut line)?;
-        match line.as_str() {
-            "ready\n" => Ok(pod),
-            _ => {
-                pod.stop()?;
-                Err("the pod that was to be measured did not start".into())
+        for _ in 0..REPEATS {
+            let mut pod = Self { parent: command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()? };
+            let mut stdout = pod.parent.stdout.take().ok_or("no standard output")?;
+            match first_line(&mut stdout)?.as_deref() {
+                Some("ready\n") => return Ok(pod),
+                None => pod.kill()?,
+                Some(_) => {
+                    pod.kill()?;
+                    break;
+                }
             }
         }
+        Err("the pod that was to be measured did not start".into())
     }
 
     /// The process that was started, which rkt's stage1 became by exec.
@@ -77,6 +79,13 @@ impl SleepingPod {
         sleep(WATCHED);
         let wake_ups_a_second = (runs()? - before) as f64 / WATCHED.as_secs_f64();
         Ok(Idle { supervisor: of_process(supervisor)?, wake_ups_a_second })
+    }
+
+    /// Ends it at once, as one has to be that stands still.
+    pub fn kill(mut self) -> Result<(), Error> {
+        self.parent.kill()?;
+        self.parent.wait()?;
+        Ok(())
     }
 
     /// Ends it, and waits for its end.
