@@ -1,7 +1,8 @@
-//! What networks cost pods at their start, and what goes through them, beside a network namespace with nothing around it that is on the
-//! same bridge.
+//! What networks cost pods at their start, and what goes through them, beside network namespaces with nothing around them that are on the
+//! same bridge: one without limits, and one with those of a pod, which cost the kernel something for each packet and each wake-up.
 
 use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -20,6 +21,8 @@ const STREAM_BYTES: &str = "16777216";
 const ROUND_TRIPS: &str = "200";
 const QUESTIONS: &str = "20";
 const NAMESPACE: &str = "bench";
+/// Of the machine that the benchmark runs on, version 2.
+const CGROUPS: &str = "/sys/fs/cgroup";
 /// Of the bridge: what it is asked for, and whom clients ask.
 const CONFIGURATION: &str = "10-lan.conf";
 const SERVER: &str = "10.9.0.77";
@@ -29,6 +32,8 @@ const SERVER: &str = "10.9.0.77";
 pub struct Network {
     /// The milliseconds that a pod of namespaces takes more with `--net=none` than with `--net=host`, each time.
     pub none_ms: Vec<f64>,
+    /// Those that a program takes more in a network namespace of its own, in which it takes loopback into operation.
+    pub namespace_ms: Vec<f64>,
     /// Those of the plugin by itself: ADD and DEL.
     pub plugin_ms: Vec<f64>,
     /// Those that a network takes beyond them and `--net=none`.
@@ -55,31 +60,74 @@ pub struct Way {
 enum End {
     Host,
     Namespace,
+    /// The same, with the limits of a pod.
+    Limited,
     Pod(&'static str),
 }
 
-/// Measures all of it.
+/// Measures what needs no VM.
 pub fn measure(bench: &Bench) -> Result<Network, Error> {
-    configure(bench)?;
-    run(Command::new("ip").args(["netns", "add", NAMESPACE]))?;
-    let mut network = starts(bench)?;
-    plugin(bench, "ADD")?;
-    let (nspawn, kvm) = (End::Pod("nspawn"), End::Pod("kvm"));
-    network.ways = [
+    let (limited, nspawn) = (End::Limited, End::Pod("nspawn"));
+    let ways = [
         ("host to namespace", End::Host, End::Namespace),
+        ("host to limited namespace", End::Host, limited),
+        ("host to nspawn", End::Host, nspawn),
+        ("limited namespace to nspawn", limited, nspawn),
+        ("nspawn to nspawn", nspawn, nspawn),
+    ];
+    on_a_bridge(bench, || {
+        let starts = starts(bench)?;
+        Ok(Network {
+            ways: measure_ways(bench, &ways)?,
+            metadata_ms: metadata(bench, &["nspawn"])?,
+            ..starts
+        })
+    })
+}
+
+/// Measures the same of VMs, and of some of the rest to compare them with. Where the emulation's clock counts instructions, guests take
+/// some interrupts twice, and the more there are the sooner they stand still for good.
+pub fn measure_vms(bench: &Bench) -> Result<Network, Error> {
+    let (nspawn, kvm) = (End::Pod("nspawn"), End::Pod("kvm"));
+    let ways = [
+        ("host to limited namespace", End::Host, End::Limited),
         ("host to nspawn", End::Host, nspawn),
         ("host to kvm", End::Host, kvm),
-        ("namespace to nspawn", End::Namespace, nspawn),
-        ("nspawn to nspawn", nspawn, nspawn),
         ("kvm to kvm", kvm, kvm),
-    ]
-    .into_iter()
-    .map(|(name, from, to)| way(bench, name, from, to))
-    .collect::<Result<_, _>>()?;
-    network.metadata_ms = metadata(bench)?;
+    ];
+    on_a_bridge(bench, || {
+        let ways = measure_ways(bench, &ways)?;
+        Ok(Network { ways, metadata_ms: metadata(bench, &["nspawn", "kvm"])?, ..Network::default() })
+    })
+}
+
+/// Does that on a bridge with a namespace.
+fn on_a_bridge(bench: &Bench, measure: impl FnOnce() -> Result<Network, Error>) -> Result<Network, Error> {
+    configure(bench)?;
+    let cgroup = make_cgroup()?;
+    run(Command::new("ip").args(["netns", "add", NAMESPACE]))?;
+    plugin(bench, "ADD")?;
+    let network = measure()?;
     plugin(bench, "DEL")?;
     run(Command::new("ip").args(["netns", "del", NAMESPACE]))?;
+    cgroup.ancestors().take(2).try_for_each(fs::remove_dir)?;
     Ok(network)
+}
+
+fn measure_ways(bench: &Bench, ways: &[(&'static str, End, End)]) -> Result<Vec<Way>, Error> {
+    ways.iter().map(|(name, from, to)| way(bench, name, *from, *to)).collect()
+}
+
+/// A cgroup as deep as that of a pod's app, with the limits that apps have by default.
+fn make_cgroup() -> Result<PathBuf, Error> {
+    let cgroup = Path::new(CGROUPS).join(NAMESPACE).join("app");
+    fs::create_dir_all(&cgroup)?;
+    let outer = cgroup.parent().ok_or("no cgroup")?;
+    fs::write(outer.join("cgroup.subtree_control"), "+cpu +memory +pids")?;
+    for (file, limit) in [("memory.max", "512M"), ("cpu.max", "100000 100000"), ("pids.max", "2048")] {
+        fs::write(cgroup.join(file), limit)?;
+    }
+    Ok(cgroup)
 }
 
 fn configure(bench: &Bench) -> Result<(), Error> {
@@ -96,19 +144,21 @@ fn starts(bench: &Bench) -> Result<Network, Error> {
     for round in 0..=RUNS {
         let start = |net: &str| time_ms(&mut pod(bench, "nspawn", &[net], &["/bin/true"]));
         let (host, none, lan) = (start("--net=host")?, start("--net=none")?, start("--net=lan")?);
-        let plugin_ms = plugin(bench, "ADD")? + plugin(bench, "DEL")?;
+        let plugin_ms = plugin(bench, "DEL")? + plugin(bench, "ADD")?;
+        let loopback =
+            |own: &str| time_ms(Command::new("unshare").args([own, "ip", "link", "set", "lo", "up"]));
+        let namespace_ms = loopback("--net")? - loopback("--uts")?;
         bench.collect_garbage()?;
         if round > 0 {
+            network.namespace_ms.push(namespace_ms);
             network.none_ms.push(none - host);
             network.plugin_ms.push(plugin_ms);
             network.beyond_plugin_ms.push(lan - none - plugin_ms);
         }
     }
-    let Network { none_ms, plugin_ms, beyond_plugin_ms, .. } = &network;
-    tell(
-        "--net=none, plugin, beyond both",
-        &format!("{none_ms:.2?} {plugin_ms:.2?} {beyond_plugin_ms:.2?} ms"),
-    );
+    let Network { none_ms, namespace_ms, plugin_ms, beyond_plugin_ms, .. } = &network;
+    tell("--net=none, a namespace", &format!("{none_ms:.2?}, {namespace_ms:.2?} ms"));
+    tell("the plugin, beyond both", &format!("{plugin_ms:.2?}, {beyond_plugin_ms:.2?} ms"));
     Ok(network)
 }
 
@@ -149,6 +199,13 @@ fn sender(bench: &Bench, end: End, net: &str, arguments: &[&str]) -> Command {
             command.args(["netns", "exec", NAMESPACE]).arg(program);
             command
         }
+        End::Limited => {
+            let cgroup = Path::new(CGROUPS).join(NAMESPACE).join("app/cgroup.procs");
+            let mut command = Command::new("sh");
+            command.args(["-c", "echo $$ >\"$0\" && exec ip netns exec \"$@\""]).arg(cgroup);
+            command.arg(NAMESPACE).arg(program);
+            command
+        }
         End::Pod(isolation) => return pod(bench, isolation, &[net], &[&["/sender"], arguments].concat()),
     };
     command.args(arguments);
@@ -159,7 +216,7 @@ fn sender(bench: &Bench, end: End, net: &str, arguments: &[&str]) -> Command {
 fn way(bench: &Bench, name: &'static str, from: End, to: End) -> Result<Way, Error> {
     let serve = || SleepingPod::of(&mut sender(bench, to, &format!("--net=lan:IP={SERVER}"), &["serve"]));
     let address = match to {
-        End::Namespace => namespace_address()?,
+        End::Namespace | End::Limited => namespace_address()?,
         End::Host | End::Pod(_) => SERVER.to_owned(),
     };
     let (mut way, mut server) = (Way { name, stream: Vec::new(), round_trip: Vec::new() }, serve()?);
@@ -209,12 +266,12 @@ fn namespace_address() -> Result<String, Error> {
     Ok(address.ok_or_else(|| format!("the namespace has no address: {told}"))?.to_owned())
 }
 
-/// What pods of both isolations wait for the metadata service, each question by a connection of its own.
-fn metadata(bench: &Bench) -> Result<Vec<(&'static str, Vec<f64>)>, Error> {
+/// What pods wait for the metadata service, each question by a connection of its own.
+fn metadata(bench: &Bench, isolations: &[&'static str]) -> Result<Vec<(&'static str, Vec<f64>)>, Error> {
     let mut service = Service::start(bench)?;
-    let asked = ["nspawn", "kvm"].map(|isolation| Ok::<_, Error>((isolation, waited(bench, isolation)?)));
+    let asked = isolations.iter().map(|isolation| Ok((*isolation, waited(bench, isolation)?))).collect();
     service.stop()?;
-    asked.into_iter().collect()
+    asked
 }
 
 fn waited(bench: &Bench, isolation: &'static str) -> Result<Vec<f64>, Error> {
@@ -269,9 +326,10 @@ fn told(stdout: &[u8]) -> Result<(f64, f64), Error> {
 
 impl Network {
     /// What was measured of starts: what it is called, for people and for programs.
-    pub fn starts(&self) -> [(&'static str, &'static str, Option<Summary>); 3] {
+    pub fn starts(&self) -> [(&'static str, &'static str, Option<Summary>); 4] {
         [
             ("--net=none, beyond --net=host", "net_none_ms", Summary::of(&self.none_ms)),
+            ("  a namespace with loopback by itself", "namespace_ms", Summary::of(&self.namespace_ms)),
             ("plugin by itself, ADD and DEL", "plugin_ms", Summary::of(&self.plugin_ms)),
             ("--net=lan, beyond both", "beyond_plugin_ms", Summary::of(&self.beyond_plugin_ms)),
         ]

@@ -17,7 +17,7 @@ use crate::vm::Vm;
 
 /// The table.
 pub fn table(results: &Results) -> String {
-    let Results { namespaces, crowd, fetch, vm, reading, network } = results;
+    let Results { namespaces, crowd, fetch, vm, reading, network, network_vm } = results;
     let mut text = String::new();
     if let Some((rounds, idle)) = namespaces {
         of_namespaces(&mut text, rounds, idle);
@@ -47,6 +47,13 @@ pub fn table(results: &Results) -> String {
         of_reading(&mut text, reading);
     }
     if let Some(network) = network {
+        text.push_str("\nnetworks of pods of namespaces, from start to exit\n");
+        heading(&mut text, "ms");
+        network.starts().into_iter().for_each(|(name, _, time)| row(&mut text, name, time));
+        networks(&mut text, network);
+    }
+    if let Some(network) = network_vm {
+        text.push_str("\nnetworks of VMs and others, by the emulated machine's clock\n");
         networks(&mut text, network);
     }
     text
@@ -82,9 +89,6 @@ fn of_reading(text: &mut String, reading: &Reading) {
 }
 
 fn networks(text: &mut String, network: &Network) {
-    text.push_str("\nnetworks of pods of namespaces, from start to exit\n");
-    heading(text, "ms");
-    network.starts().into_iter().for_each(|(name, _, time)| row(text, name, time));
     text.push_str("\none stream of TCP on a bridge\n");
     heading(text, "MiB/s");
     network.ways.iter().for_each(|way| row(text, way.name, Summary::of(&way.stream)));
@@ -118,7 +122,7 @@ fn row(text: &mut String, name: &str, summary: Option<Summary>) {
 
 /// The same for programs; times in milliseconds of the clock that `tests/bench` sets. What was not measured is not there.
 pub fn json(results: &Results) -> Value {
-    let Results { namespaces, crowd, fetch, vm, reading, network } = results;
+    let Results { namespaces, crowd, fetch, vm, reading, network, network_vm } = results;
     let of_crowd = |crowd: &Crowd| {
         let rows = crowd.rows().filter_map(|(name, time)| Some((name, time?.json())));
         Value::Object(rows.collect())
@@ -130,6 +134,7 @@ pub fn json(results: &Results) -> Value {
         ("kvm", vm.as_ref().map(vm_json)),
         ("kvm_reading", reading.as_ref().map(reading_json)),
         ("network", network.as_ref().map(networks_json)),
+        ("network_vm", network_vm.as_ref().map(networks_json)),
     ];
     let measured = parts.into_iter().filter_map(|(name, part)| Some((name.to_owned(), part?)));
     Value::Object(measured.collect())
@@ -264,6 +269,7 @@ mod tests {
             vm: Some(vm),
             reading: Some(reading),
             network: Some(network),
+            network_vm: None,
         };
         let text = table(&results);
         assert!(text.contains("0.50      0.25      0.50"), "{text}");
