@@ -22,8 +22,10 @@ pub const OUTPUT_LIMIT_BYTES: usize = 1 << 20;
 const ERRORS_LIMIT_BYTES: usize = 8 << 10;
 /// How often it is asked whether the user still wants it.
 const ASK_INTERVAL: Duration = Duration::from_millis(100);
-/// How often the end of a program is looked for that has closed its output.
-const END_INTERVAL: Duration = Duration::from_millis(2);
+/// How soon the end of a program is looked for that has closed its output, which it mostly does by ending; then half as often each time.
+const END_INTERVAL: Duration = Duration::from_micros(50);
+/// How often at least.
+const LONGEST_END_INTERVAL: Duration = Duration::from_millis(50);
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// For how long a program may run.
@@ -101,12 +103,14 @@ impl Group {
             }
             stderr.truncate(ERRORS_LIMIT_BYTES);
         }
+        let mut interval = END_INTERVAL;
         let status = loop {
             if let Some(status) = self.child.try_wait().map_err(Failure::Io)? {
                 break status;
             }
             self.check(patience)?;
-            std::thread::sleep(END_INTERVAL);
+            std::thread::sleep(interval);
+            interval = (interval * 2).min(LONGEST_END_INTERVAL);
         };
         Ok(Finished { status, stdout, stderr })
     }
