@@ -8,7 +8,6 @@ use std::path::Path;
 use net::cni::{self, Cache, Configuration, DEFAULT_DIRECTORY, Runtime, SYSTEM_CONFIG, SearchPath};
 use net::{Wishes, pod_network, redirect};
 use pod::net::Net;
-use pod::ports::PortMapping;
 use uuid::Uuid;
 use vmm::virtio::net::tap::TUN_DEVICE;
 
