@@ -80,7 +80,7 @@ fn to_exec(command: &mut Command) -> Result<f64, Error> {
     exec.ok_or_else(|| "the timeline has no exec".into())
 }
 
-/// Fetches the images, runs a pod, and has it there many times over.
+/// Fetches the images and makes the pods.
 fn make(bench: &Bench, data: &Path) -> Result<Named, Error> {
     let archives = bench.work.join("crowd-images");
     fs::create_dir(&archives)?;
@@ -91,13 +91,20 @@ fn make(bench: &Bench, data: &Path) -> Result<Named, Error> {
     let id = run(Bench::rkt_in(&bench.rkt, data).arg("fetch").arg(&file))?.stdout;
     let named =
         [file.display().to_string(), String::from_utf8(id)?.trim().into(), "example.com/busybox".into()];
-    run(&mut busybox(bench, data, &named[0]))?;
+    make_pods(&bench.rkt, &file, data)?;
+    Ok(named)
+}
+
+/// Runs a pod, and has it there many times over.
+pub fn make_pods(rkt: &Path, image: &Path, data: &Path) -> Result<(), Error> {
+    let mut command = Bench::rkt_in(rkt, data);
+    run(command.args(["run", "--stage1=nspawn"]).arg(image).arg("--exec=/bin/true"))?;
     let pods = data.join("pods/run");
     let first = fs::read_dir(&pods)?.next().ok_or("the pod is not there")??.path();
     for number in 1..PODS {
         copy(&first, &pods.join(uuid(number)))?;
     }
-    Ok(named)
+    Ok(())
 }
 
 fn uuid(number: u32) -> String {

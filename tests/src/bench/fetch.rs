@@ -33,17 +33,6 @@ impl Fetch {
         Summary::of(&speeds)
     }
 
-    /// What [`Fetch::write`] has written.
-    pub fn read(path: &Path) -> Result<Self, Error> {
-        let (rkt, hash_and_write) = serde_json::from_slice(&fs::read(path)?)?;
-        Ok(Self { rkt, hash_and_write })
-    }
-
-    /// Writes the figures down for the report, which is made elsewhere.
-    pub fn write(&self, path: &Path) -> Result<(), Error> {
-        Ok(fs::write(path, serde_json::to_vec(&(&self.rkt, &self.hash_and_write))?)?)
-    }
-
     /// Fetches in a directory of the disk.
     pub fn measure(rkt: &Path, work: &Path) -> Result<Self, Error> {
         let (image, copy, data) = (work.join("large.aci"), work.join("copy"), work.join("rkt"));
@@ -85,19 +74,4 @@ fn make(path: &Path) -> Result<(), Error> {
     archive.add(b"data", node)?;
     archive.finish()?.sync_all()?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn figures_survive_the_way() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let fetch = Fetch { rkt: vec![4.0, 5.0], hash_and_write: vec![4.0, 4.0] };
-        fetch.write(file.path()).unwrap();
-        let read = Fetch::read(file.path()).unwrap();
-        assert_eq!(read.rkt, fetch.rkt);
-        assert_eq!(read.speed().unwrap(), Summary { median: 0.8, min: 0.8, max: 1.0 });
-    }
 }

@@ -1,14 +1,15 @@
 //! The benchmark: `rkt` beside other runtimes, and where the time and memory of a VM pod go. `tests/bench` runs it where
 //! the clock counts instructions, so that its figures repeat within a few percent on any machine.
 //!
-//!     bench fetch RKT WORK FETCH.json
-//!     bench RKT IMAGES WORK FETCH.json OUTPUT.json [PART...]
+//!     bench by-clock RKT IMAGES WORK CLOCK.json
+//!     bench RKT IMAGES WORK CLOCK.json OUTPUT.json [PART...]
 //!
-//! The first is for where the clock is that of the machine, WORK a directory of the disk. Of the second IMAGES is what `tests/images` has
-//! built, WORK a directory on a tmpfs, and FETCH.json what the first has written. A PART is one of namespaces, vm, reading, network, crowd
-//! and fetch; without any, it is all of them. network-vm is another, for where the clock does not count instructions.
+//! IMAGES is what `tests/images` has built. The first is for where the clock is that of the machine, WORK a directory of the disk. Of the
+//! second WORK is a directory on a tmpfs, and CLOCK.json what the first has written. A PART is one of namespaces, vm, reading, network, crowd
+//! and by-clock; without any, it is all of them. network-vm is another, for where the clock does not count instructions.
 
 mod aci;
+mod by_clock;
 mod crowd;
 mod fetch;
 mod measure;
@@ -25,7 +26,7 @@ mod vm;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use fetch::Fetch;
+use by_clock::ByClock;
 
 /// What goes wrong here is for a person to read.
 type Error = Box<dyn std::error::Error>;
@@ -36,7 +37,7 @@ struct Bench {
     rkt: PathBuf,
     images: PathBuf,
     work: PathBuf,
-    fetch: PathBuf,
+    by_clock: PathBuf,
     output: PathBuf,
     /// What is wanted; all of it, if this is nothing.
     parts: Vec<PathBuf>,
@@ -44,14 +45,14 @@ struct Bench {
 
 impl Bench {
     fn from_arguments(arguments: &[PathBuf]) -> Result<Self, Error> {
-        let [rkt, images, work, fetch, output, parts @ ..] = arguments else {
-            return Err("usage: bench RKT IMAGES WORK FETCH.json OUTPUT.json [PART...]".into());
+        let [rkt, images, work, by_clock, output, parts @ ..] = arguments else {
+            return Err("usage: bench RKT IMAGES WORK CLOCK.json OUTPUT.json [PART...]".into());
         };
         if let Some(unknown) = parts.iter().find(|part| PARTS.iter().all(|known| Path::new(known) != *part)) {
             return Err(format!("no part \"{}\"; there are {}", unknown.display(), PARTS.join(", ")).into());
         }
-        let [rkt, images, work, fetch, output] = [rkt, images, work, fetch, output].map(PathBuf::clone);
-        Ok(Self { rkt, images, work, fetch, output, parts: parts.to_vec() })
+        let [rkt, images, work, by_clock, output] = [rkt, images, work, by_clock, output].map(PathBuf::clone);
+        Ok(Self { rkt, images, work, by_clock, output, parts: parts.to_vec() })
     }
 
     /// Measures a part, if it is wanted.
@@ -106,7 +107,7 @@ impl Bench {
             network_vm: self.part(NETWORK_VM, network::measure_vms)?,
             // What it makes is left, and would be in the others' way.
             crowd: self.part("crowd", crowd::measure)?,
-            fetch: self.part("fetch", |bench| Fetch::read(&bench.fetch))?,
+            by_clock: self.part(BY_CLOCK, |bench| ByClock::read(&bench.by_clock))?,
         };
         print!("{}", report::table(&results));
         let json = serde_json::to_string_pretty(&report::json(&results))?;
@@ -115,15 +116,16 @@ impl Bench {
 }
 
 /// The parts, by name.
-const PARTS: [&str; 7] = ["namespaces", "vm", "reading", "network", NETWORK_VM, "crowd", "fetch"];
+const PARTS: [&str; 7] = ["namespaces", "vm", "reading", "network", NETWORK_VM, "crowd", BY_CLOCK];
 const NETWORK_VM: &str = "network-vm";
+const BY_CLOCK: &str = "by-clock";
 
 /// What was measured.
 #[derive(Debug, Default)]
 struct Results {
     namespaces: Option<(namespaces::Rounds, sleeping::Idle)>,
     crowd: Option<crowd::Crowd>,
-    fetch: Option<Fetch>,
+    by_clock: Option<ByClock>,
     vm: Option<vm::Vm>,
     reading: Option<reading::Reading>,
     network: Option<network::Network>,
@@ -133,8 +135,8 @@ struct Results {
 fn main() -> ExitCode {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     let result = match arguments.as_slice() {
-        [word, rkt, work, result] if word == Path::new("fetch") => {
-            Fetch::measure(rkt, work).and_then(|fetch| fetch.write(result))
+        [word, rkt, images, work, result] if word == Path::new(BY_CLOCK) => {
+            ByClock::measure(rkt, images, work).and_then(|measured| measured.write(result))
         }
         arguments => Bench::from_arguments(arguments).and_then(|bench| bench.run()),
     };

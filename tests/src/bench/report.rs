@@ -5,8 +5,8 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 
 use crate::Results;
+use crate::by_clock::ByClock;
 use crate::crowd::Crowd;
-use crate::fetch::Fetch;
 use crate::measure::Summary;
 use crate::memory::Resident;
 use crate::namespaces::{PEERS, Rounds};
@@ -17,7 +17,7 @@ use crate::vm::Vm;
 
 /// The table.
 pub fn table(results: &Results) -> String {
-    let Results { namespaces, crowd, fetch, vm, reading, network, network_vm } = results;
+    let Results { namespaces, crowd, by_clock, vm, reading, network, network_vm } = results;
     let mut text = String::new();
     if let Some((rounds, idle)) = namespaces {
         of_namespaces(&mut text, rounds, idle);
@@ -27,12 +27,16 @@ pub fn table(results: &Results) -> String {
         heading(&mut text, "ms");
         crowd.rows().for_each(|(name, time)| row(&mut text, &name, time));
     }
-    if let Some(fetch) = fetch {
+    if let Some(by_clock) = by_clock {
+        let fetch = &by_clock.fetch;
         text.push_str("\nfetching an ACI of 500 MB, by this machine's clock\n");
         heading(&mut text, "ms");
         row(&mut text, "rkt fetch", Summary::of(&fetch.rkt));
         row(&mut text, "sha512sum, and one write", Summary::of(&fetch.hash_and_write));
         row(&mut text, "  rkt's speed of theirs, pair by pair", fetch.speed());
+        text.push_str("\n10,000 pods that have ended, by this machine's clock\n");
+        heading(&mut text, "ms");
+        by_clock.lists().for_each(|(name, time)| row(&mut text, name, time));
     }
     if let Some(vm) = vm {
         text.push_str("\nrkt run --stage1=kvm of busybox /bin/true, since the start\n");
@@ -122,7 +126,7 @@ fn row(text: &mut String, name: &str, summary: Option<Summary>) {
 
 /// The same for programs; times in milliseconds of the clock that `tests/bench` sets. What was not measured is not there.
 pub fn json(results: &Results) -> Value {
-    let Results { namespaces, crowd, fetch, vm, reading, network, network_vm } = results;
+    let Results { namespaces, crowd, by_clock, vm, reading, network, network_vm } = results;
     let of_crowd = |crowd: &Crowd| {
         let rows = crowd.rows().filter_map(|(name, time)| Some((name, time?.json())));
         Value::Object(rows.collect())
@@ -130,7 +134,7 @@ pub fn json(results: &Results) -> Value {
     let parts = [
         ("nspawn", namespaces.as_ref().map(|(rounds, idle)| namespaces_json(rounds, idle))),
         ("crowd_ms", crowd.as_ref().map(of_crowd)),
-        ("fetch", fetch.as_ref().map(fetch_json)),
+        ("by_clock", by_clock.as_ref().map(by_clock_json)),
         ("kvm", vm.as_ref().map(vm_json)),
         ("kvm_reading", reading.as_ref().map(reading_json)),
         ("network", network.as_ref().map(networks_json)),
@@ -167,11 +171,16 @@ fn namespaces_json(rounds: &Rounds, idle: &Idle) -> Value {
     })
 }
 
-fn fetch_json(fetch: &Fetch) -> Value {
+fn by_clock_json(by_clock: &ByClock) -> Value {
+    let fetch = &by_clock.fetch;
+    let lists = by_clock.lists().map(|(name, time)| (name.to_owned(), json!(time.map(Summary::json))));
     json!({
-        "rkt_wall_ms": summary(&fetch.rkt),
-        "hash_and_write_wall_ms": summary(&fetch.hash_and_write),
-        "speed": fetch.speed().map(Summary::json),
+        "fetch": {
+            "rkt_ms": summary(&fetch.rkt),
+            "hash_and_write_ms": summary(&fetch.hash_and_write),
+            "speed": fetch.speed().map(Summary::json),
+        },
+        "of_10000_pods_ms": serde_json::Map::from_iter(lists),
     })
 }
 
@@ -230,6 +239,7 @@ fn speeds(speeds: &Speeds) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fetch::Fetch;
     use crate::network::Way;
     use crate::reading::SecondPod;
 
@@ -253,6 +263,7 @@ mod tests {
         };
         let crowd = Crowd { start_up: vec![1.0], ..Crowd::default() };
         let fetch = Fetch { rkt: vec![4000.0], hash_and_write: vec![3600.0] };
+        let by_clock = ByClock { fetch, lists: [vec![90.0], vec![250.0], vec![3.0]] };
         let images = Resident { rss_kib: 3072, pss_kib: 1536, private_kib: 0 };
         let reading = Reading {
             random: Speeds { image: vec![700.0], volume: vec![100.0] },
@@ -265,7 +276,7 @@ mod tests {
         let results = Results {
             namespaces: Some((namespaces, idle)),
             crowd: Some(crowd),
-            fetch: Some(fetch),
+            by_clock: Some(by_clock),
             vm: Some(vm),
             reading: Some(reading),
             network: Some(network),
@@ -280,7 +291,7 @@ mod tests {
         assert_eq!(json.pointer("/nspawn/supervisor_private_kib"), Some(&json!(512)));
         assert_eq!(json.pointer("/kvm/format_disk_ms/median"), Some(&json!(0.5)));
         assert_eq!(json.pointer("/crowd_ms/version, from start to exit/median"), Some(&json!(1.0)));
-        assert_eq!(json.pointer("/fetch/speed/median"), Some(&json!(0.9)));
+        assert_eq!(json.pointer("/by_clock/fetch/speed/median"), Some(&json!(0.9)));
         assert!(text.contains("7.00      7.00      7.00"), "{text}");
         assert_eq!(json.pointer("/kvm_reading/random_4_kib_reads/ratio/median"), Some(&json!(7.0)));
         assert_eq!(json.pointer("/kvm_reading/second_pod/mapped_images_rss_kib"), Some(&json!(3072)));

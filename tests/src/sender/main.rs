@@ -60,8 +60,15 @@ fn connect(address: &str, purpose: u8) -> io::Result<TcpStream> {
 
 fn stream(address: &str, bytes: u64) -> io::Result<()> {
     let mut stream = connect(address, STREAM)?;
+    // As iperf3 does: large writes, which the kernel may join. Each of them by itself would measure how fast small packets go.
+    stream.set_nodelay(false)?;
+    let buffer = vec![0; BUFFER_BYTES];
     let begin = Instant::now();
-    io::copy(&mut io::repeat(0).take(bytes), &mut stream)?;
+    let mut left = bytes;
+    while left > 0 {
+        let count = usize::try_from(left).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
+        left -= stream.write(buffer.get(..count).unwrap_or_default())? as u64;
+    }
     stream.shutdown(Shutdown::Write)?;
     stream.read_exact(&mut [0])?;
     println!("{bytes} {}", begin.elapsed().as_nanos());
