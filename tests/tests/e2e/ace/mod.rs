@@ -31,7 +31,7 @@
 //! | what exceeds a limit is ended or throttled; quantities in every form | [`isolators`]`::quantities_of_a_limit`, `limits::` |
 //! | SELinux | refused where there is none: `confinement::an_selinux_context_is_refused_where_there_is_none` |
 //! | block devices | in a VM `kvm::a_disk_moves_no_more_than_its_bandwidth`; elsewhere refused: `limits::rates_take_a_machine_of_ones_own` |
-//! | network bandwidth | in a VM `network::kinds::a_card_moves_no_more_than_its_bandwidth`; by a plugin `network::capabilities::a_network_moves_no_more_than_the_pods_bandwidth` |
+//! | network bandwidth | `network::capabilities::a_pod_moves_no_more_than_its_bandwidth` |
 //! | sysctl | refused: [`isolators`]`::what_is_not_carried_out_is_refused` |
 //! | devices and file systems of Linux (OS-SPEC) | [`files`]`::devices_and_file_systems_of_linux` |
 
