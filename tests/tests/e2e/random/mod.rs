@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use action::{Action, World};
 use dice::Dice;
 
-use crate::harness::{Finished, Process, stage1};
+use crate::harness::{Finished, Process, is_throw_away_host, stage1};
 
 const SECONDS: u64 = 20;
 
-/// VMs are larger, and where they are tested, everything is emulated.
+/// VMs are larger, and one emulated processor has enough to do with a few.
 fn processes() -> u64 {
-    if stage1() == "kvm" { 4 } else { 32 }
+    if stage1() == "kvm" || is_throw_away_host() { 4 } else { 32 }
 }
 
 fn variable(name: &str) -> Option<u64> {
