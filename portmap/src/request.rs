@@ -1,9 +1,7 @@
 //! What the plugin is asked for: the environment and the configuration (CNI spec, "Section 2: Execution Protocol").
 
-use std::str::FromStr;
-
 use net::InterfaceName;
-use net::cni::SpecVersion;
+use net::cni::{SpecVersion, Verb};
 use pod::ports::PortMapping;
 use pod::types::NetworkName;
 use serde::Deserialize;
@@ -11,39 +9,6 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::table::TableName;
-
-/// What to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// Lead ports to a pod.
-    Add,
-    /// Lead them nowhere.
-    Del,
-    /// Tell whether they are led there.
-    Check,
-    /// Forget what is of nobody.
-    Gc,
-    /// Tell whether ADD can be carried out.
-    Status,
-    /// Tell the versions that are spoken.
-    Version,
-}
-
-impl FromStr for Verb {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        match text {
-            "ADD" => Ok(Self::Add),
-            "DEL" => Ok(Self::Del),
-            "CHECK" => Ok(Self::Check),
-            "GC" => Ok(Self::Gc),
-            "STATUS" => Ok(Self::Status),
-            "VERSION" => Ok(Self::Version),
-            other => Err(Error::Verb(other.to_owned())),
-        }
-    }
-}
 
 /// A call of the plugin.
 #[derive(Debug)]
@@ -109,7 +74,8 @@ impl Call {
     /// The call that these variables and this standard input are.
     pub fn of(variable: impl Fn(&str) -> Option<String>, input: &[u8]) -> Result<Self, Error> {
         let variable = |name| variable(name).filter(|value| !value.is_empty());
-        let verb: Verb = variable("CNI_COMMAND").ok_or(Error::Parameter("CNI_COMMAND"))?.parse()?;
+        let command = variable("CNI_COMMAND").ok_or(Error::Parameter("CNI_COMMAND"))?;
+        let verb = Verb::of_command(&command).ok_or(Error::Verb(command))?;
         let configuration: Configuration = serde_json::from_slice(input).map_err(Error::Configuration)?;
         let version = match (&configuration.cni_version, verb) {
             // Which versions are spoken may be asked in any.

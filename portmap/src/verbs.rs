@@ -1,14 +1,14 @@
 //! The verbs (CNI spec, "Section 2: Execution Protocol").
 
 use net::IpNetwork;
-use net::cni::{CniResult, SpecVersion};
+use net::cni::{CniResult, SpecVersion, Verb};
 use pod::ports::Protocol;
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::nft::{Nft, let_loopback_pass};
 use crate::plan::{Forwarding, Masquerade};
-use crate::request::{Call, Configuration, Verb};
+use crate::request::{Call, Configuration};
 use crate::route::interface_to;
 use crate::table::TableName;
 

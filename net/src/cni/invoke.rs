@@ -16,15 +16,28 @@ const EXCERPT_CHARACTERS: usize = 400;
 /// What a plugin is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
+    /// Attach a pod.
     Add,
+    /// Detach it.
     Del,
+    /// Tell whether it is attached as ADD has left it.
     Check,
+    /// Forget what is of nobody.
     Gc,
+    /// Tell whether ADD can be carried out.
     Status,
+    /// Tell the versions that are spoken.
     Version,
 }
 
 impl Verb {
+    const ALL: [Self; 6] = [Self::Add, Self::Del, Self::Check, Self::Gc, Self::Status, Self::Version];
+
+    /// What `CNI_COMMAND` says, if it is any.
+    pub fn of_command(command: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verb| verb.as_str() == command)
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Add => "ADD",

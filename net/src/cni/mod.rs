@@ -24,6 +24,7 @@ pub use cache::{Cache, Cached, DEFAULT_DIRECTORY};
 pub use config::{NetworkConfig, PluginConfig};
 pub use configuration::{Configuration, NET_D, SYSTEM_CONFIG, Selected};
 pub use error::{ConfigError, Error, Failure};
+pub use invoke::Verb;
 pub use result::{Address, CniResult, Dns, PluginInterface};
 pub use runtime::{PLUGIN_TIME_LIMIT, Runtime};
 pub use search::SearchPath;
