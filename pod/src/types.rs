@@ -71,7 +71,7 @@ checked_string!(
 checked_string!(
     /// The name of a network (CNI spec, "Section 1: Network configuration format").
     NetworkName,
-    is_network_name,
+    is_cni_identifier,
     "the name of a network (a letter or digit, then letters, digits, '.', '_' and '-')"
 );
 
@@ -113,7 +113,9 @@ fn is_image_id(text: &str) -> bool {
         .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
-fn is_network_name(text: &str) -> bool {
+/// Whether CNI takes it as the name of a network, or as the ID of a container: it starts with a letter or digit, and so does no path
+/// (CNI spec, "Network configuration objects" and "Parameters").
+pub fn is_cni_identifier(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     text.starts_with(|first: char| first.is_ascii_alphanumeric()) && text.bytes().all(inner)
 }

@@ -3,7 +3,7 @@
 use net::InterfaceName;
 use net::cni::{SpecVersion, Verb};
 use pod::ports::PortMapping;
-use pod::types::NetworkName;
+use pod::types::{NetworkName, is_cni_identifier};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -89,7 +89,7 @@ impl Call {
         let interface = variable("CNI_IFNAME").map(|name| name.parse()).transpose();
         let interface = interface.map_err(|_| Error::Parameter("CNI_IFNAME"))?;
         let container = variable("CNI_CONTAINERID");
-        if container.as_deref().is_some_and(|id| !is_container_id(id)) {
+        if container.as_deref().is_some_and(|id| !is_cni_identifier(id)) {
             return Err(Error::Parameter("CNI_CONTAINERID"));
         }
         Ok(Self { verb, container, interface, configuration, version })
@@ -135,12 +135,6 @@ impl Configuration {
         let given = for_iptables.into_iter().find(|(value, _)| value.is_some());
         given.map_or(Ok(()), |(_, name)| Err(Error::ForIptables(name)))
     }
-}
-
-/// CNI spec, "Parameters": it starts with a letter or digit, and so does no path.
-fn is_container_id(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
 #[cfg(test)]
