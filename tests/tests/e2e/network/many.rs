@@ -14,6 +14,7 @@ const WARM_UP: u64 = 10;
 /// What a pod would have to leave so that it shows: an open file, or a part of the memory that the smallest VM takes.
 const FILES_EACH: u64 = 1;
 const KIB_EACH: u64 = 256;
+const PAGE_KIB: u64 = 4;
 
 /// What the whole machine has in use.
 #[derive(Debug)]
@@ -32,11 +33,18 @@ impl InUse {
         let field = |name: &str| number(meminfo.lines().find_map(|line| line.strip_prefix(name)).unwrap());
         Self {
             files: number(&fs::read_to_string("/proc/sys/fs/file-nr").unwrap()),
-            kib: field("MemTotal:") - field("MemAvailable:"),
+            kib: field("MemTotal:") - field("MemAvailable:") - free_beside_kib(),
             cgroups: folders(Path::new("/sys/fs/cgroup")),
             processes: fs::read_dir("/proc").unwrap().flatten().filter(is_process).count(),
         }
     }
+}
+
+/// What the kernel keeps free for each processor by itself, up to some tens of MiB, and does not count as available.
+fn free_beside_kib() -> u64 {
+    let zones = fs::read_to_string("/proc/zoneinfo").unwrap();
+    let pages = zones.lines().filter_map(|line| line.trim().strip_prefix("count:"));
+    pages.map(|count| count.trim().parse::<u64>().unwrap() * PAGE_KIB).sum()
 }
 
 /// Kernel threads come and go with the work.
