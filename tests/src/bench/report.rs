@@ -37,6 +37,9 @@ pub fn table(results: &Results) -> String {
         text.push_str("\n10,000 pods that have ended, by this machine's clock\n");
         heading(&mut text, "ms");
         by_clock.lists().for_each(|(name, time)| row(&mut text, name, time));
+        text.push_str("\npods of namespaces, by this machine's clock\n");
+        heading(&mut text, "ms");
+        row(&mut text, "--net=none, beyond --net=host", Summary::of(&by_clock.net_none_ms));
     }
     if let Some(vm) = vm {
         text.push_str("\nrkt run --stage1=kvm of busybox /bin/true, since the start\n");
@@ -181,6 +184,7 @@ fn by_clock_json(by_clock: &ByClock) -> Value {
             "speed": fetch.speed().map(Summary::json),
         },
         "of_10000_pods_ms": serde_json::Map::from_iter(lists),
+        "net_none_ms": summary(&by_clock.net_none_ms),
     })
 }
 
@@ -263,7 +267,8 @@ mod tests {
         };
         let crowd = Crowd { start_up: vec![1.0], ..Crowd::default() };
         let fetch = Fetch { rkt: vec![4000.0], hash_and_write: vec![3600.0] };
-        let by_clock = ByClock { fetch, lists: [vec![90.0], vec![250.0], vec![3.0]] };
+        let by_clock =
+            ByClock { fetch, lists: [vec![90.0], vec![250.0], vec![3.0]], net_none_ms: vec![0.25] };
         let images = Resident { rss_kib: 3072, pss_kib: 1536, private_kib: 0 };
         let reading = Reading {
             random: Speeds { image: vec![700.0], volume: vec![100.0] },
@@ -297,6 +302,7 @@ mod tests {
         assert_eq!(json.pointer("/kvm_reading/second_pod/mapped_images_rss_kib"), Some(&json!(3072)));
         assert!(text.contains("900.00    900.00"), "{text}");
         assert_eq!(json.pointer("/network/net_none_ms/median"), Some(&json!(0.75)));
+        assert_eq!(json.pointer("/by_clock/net_none_ms/median"), Some(&json!(0.25)));
         assert_eq!(json.pointer("/network/ways/0/round_trip_us/max"), Some(&json!(250.0)));
         assert_eq!(json.pointer("/network/metadata_ms/kvm/min"), Some(&json!(3.5)));
         assert!(text.contains("from kvm"), "{text}");
