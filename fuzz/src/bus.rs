@@ -25,7 +25,6 @@ enum Where {
 
 #[derive(Arbitrary, Debug)]
 enum Access {
-    Read(Where, u8),
     Write(Where, [u8; 8], u8),
     PortRead(u16, u8),
     PortWrite(u16, Vec<u8>),
@@ -64,9 +63,6 @@ pub fn run(data: &[u8]) {
     );
     for access in accesses {
         match access {
-            Access::Read(place, width) => {
-                bus.mmio_read(address(&place), &mut [0; 8][..usize::from(width) % 9]);
-            }
             Access::Write(place, bytes, width) => {
                 bus.mmio_write(address(&place), &bytes[..usize::from(width) % 9]);
                 let counted = u64::from(pmem.contains(&address(&place)));

@@ -15,6 +15,7 @@ use vmm::event_loop::{EventHandler, EventLoop, HandlerError, OnFailure, Registry
 use vmm::memory::{DeviceMemory, Mapping, Region};
 use vmm::virtio::device::VirtioDevice;
 use vmm::virtio::mmio::MmioTransport;
+use vmm::virtio::window::{Window, Windows};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -262,21 +263,26 @@ pub fn memory() -> DeviceMemory {
     DeviceMemory::new(vec![ram], vec![region(ROM_START, ROM_BYTES, ProtFlags::PROT_READ)]).expect("regions")
 }
 
-/// A transport for `device` whose worker runs on `bench`, and the descriptors by which its queues are notified.
+/// A transport for `device` whose worker runs on `bench`, what a driver reads of it, and the descriptors by which its queues are notified.
 pub(crate) fn transport(
     device: Box<dyn VirtioDevice>,
     memory: &DeviceMemory,
     bench: &Bench,
-) -> (MmioTransport, Vec<EventFd>) {
+) -> (MmioTransport, Window, Vec<EventFd>) {
     let event = || EventFd::new(EFD_NONBLOCK).expect("an eventfd");
     let notify: Vec<EventFd> = device.queue_sizes().iter().map(|_| event()).collect();
     let given = notify.iter().map(|fd| fd.try_clone().expect("a duplicate")).collect();
     let bench = Box::new(bench.clone());
-    (MmioTransport::new(device, given, event(), memory.clone(), bench, ConsoleLog::new(None)), notify)
+    let window = Windows::new().expect("windows").window(0);
+    let console = ConsoleLog::new(None);
+    let transport =
+        MmioTransport::new(device, window.clone(), given, event(), memory.clone(), bench, console);
+    (transport, window, notify)
 }
 
 struct Machine {
     transport: MmioTransport,
+    window: Window,
     memory: DeviceMemory,
     bench: Bench,
     notify: Vec<EventFd>,
@@ -300,9 +306,10 @@ fn base(queue: u64) -> u64 {
 pub fn run(program: Program, device: Box<dyn VirtioDevice>, host: HostEnd) {
     let bench = Bench::default();
     let memory = memory();
-    let (transport, notify) = transport(device, &memory, &bench);
+    let (transport, window, notify) = transport(device, &memory, &bench);
     let queues = vec![Ring::default(); notify.len()];
-    let mut machine = Machine { transport, memory, bench, notify, host, queues, next_buffer: BUFFERS };
+    let mut machine =
+        Machine { transport, window, memory, bench, notify, host, queues, next_buffer: BUFFERS };
     for operation in program.0 {
         machine.carry_out(operation);
         machine.bench.settle();
@@ -316,9 +323,9 @@ impl Machine {
         self.transport.write(offset, &value.to_le_bytes());
     }
 
-    fn read(&mut self, offset: u64) -> u32 {
+    fn read(&self, offset: u64) -> u32 {
         let mut word = [0; 4];
-        self.transport.read(offset, &mut word);
+        self.window.read(offset, &mut word);
         u32::from_le_bytes(word)
     }
 
@@ -338,7 +345,7 @@ impl Machine {
                 self.transport.write(u64::from(offset) % 0x1000, &bytes[..usize::from(width) % 9]);
             }
             Operation::ReadRegister { offset, width } => {
-                self.transport.read(u64::from(offset) % 0x1000, &mut [0; 8][..usize::from(width) % 9]);
+                self.window.read(u64::from(offset) % 0x1000, &mut [0; 8][..usize::from(width) % 9]);
             }
             Operation::Start { without, order } => self.start(without, order, None),
             Operation::StartWith { queue, rings, size } => {

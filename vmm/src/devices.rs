@@ -9,13 +9,15 @@ use crate::error::Error;
 use crate::event_loop::LoopHandle;
 use crate::layout::{self, MAX_DEVICES, MMIO_WINDOW};
 use crate::memory::DeviceMemory;
-use crate::virtio::device::VirtioDevice;
-use crate::virtio::mmio::{MmioTransport, QUEUE_NOTIFY};
+use crate::virtio::device::{INTERRUPT_VRING, VirtioDevice};
+use crate::virtio::mmio::{INTERRUPT_ACK, MmioTransport, QUEUE_NOTIFY};
+use crate::virtio::window::Windows;
 use crate::vm::Vm;
 
 /// The devices of a machine, in the order in which the guest finds them.
 pub struct Devices<'a, E> {
     vm: &'a Vm,
+    windows: &'a Windows,
     memory: &'a DeviceMemory,
     workers: LoopHandle<E>,
     console: &'a ConsoleLog,
@@ -23,14 +25,15 @@ pub struct Devices<'a, E> {
 }
 
 impl<'a, E: Send + 'static> Devices<'a, E> {
-    /// No devices yet. Their workers will run where `workers` says, in `memory`.
+    /// No devices yet. The guest will read them in `windows`; their workers will run where `workers` says, in `memory`.
     pub fn new(
         vm: &'a Vm,
+        windows: &'a Windows,
         memory: &'a DeviceMemory,
         workers: LoopHandle<E>,
         console: &'a ConsoleLog,
     ) -> Self {
-        Self { vm, memory, workers, console, transports: Vec::new() }
+        Self { vm, windows, memory, workers, console, transports: Vec::new() }
     }
 
     /// Adds `device` in the next window.
@@ -41,6 +44,12 @@ impl<'a, E: Send + 'static> Devices<'a, E> {
         }
         let irqfd = new_eventfd()?;
         self.vm.add_interrupt(&irqfd, layout::gsi(index))?;
+        // KVM keeps it, and nobody reads it.
+        self.vm.add_notification(
+            &new_eventfd()?,
+            layout::mmio_window(index) + INTERRUPT_ACK,
+            INTERRUPT_VRING,
+        )?;
         let mut notify = Vec::new();
         for queue in 0..device.queue_sizes().len() {
             let fd = new_eventfd()?;
@@ -49,6 +58,7 @@ impl<'a, E: Send + 'static> Devices<'a, E> {
         }
         self.transports.push(MmioTransport::new(
             Box::new(device),
+            self.windows.window(index),
             notify,
             irqfd,
             self.memory.clone(),

@@ -33,6 +33,7 @@ use crate::virtio::net::{Net, NetConfig};
 use crate::virtio::pmem::{Files, Pmem};
 use crate::virtio::rng::Rng;
 use crate::virtio::vsock::{Vsock, VsockConfig};
+use crate::virtio::window::Windows;
 use crate::vm::{Access, Vm};
 
 /// What the thread that creates the virtual machine needs for its stack.
@@ -221,7 +222,9 @@ impl Machine {
         }
 
         let events = EventLoop::new().map_err(Error::host("create the event loop"))?;
-        let mut devices = Devices::new(&vm, &memory, events.handle(), &console);
+        let windows = Windows::new()?;
+        vm.add_memory(windows.region(), Access::ReadOnly)?;
+        let mut devices = Devices::new(&vm, &windows, &memory, events.handle(), &console);
         devices.attach(Console::new(console.clone()))?;
         devices.attach(Rng)?;
         devices.attach(Balloon)?;

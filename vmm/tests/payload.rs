@@ -19,6 +19,7 @@ use vmm::memory::{DeviceMemory, Mapping, Region};
 use vmm::purpose::Answer;
 use vmm::virtio::mmio::MmioTransport;
 use vmm::virtio::rng::Rng;
+use vmm::virtio::window::Windows;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 const RAM_BYTES: u64 = 4 << 20;
@@ -122,7 +123,9 @@ impl Guest {
         };
         let ram = region(0, RAM_BYTES, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE);
         let rom = region(ROM_START, ROM_BYTES, ProtFlags::PROT_READ);
-        for (slot, (region, flags)) in (0..).zip([(&ram, 0), (&rom, KVM_MEM_READONLY)]) {
+        let windows = Windows::new().unwrap();
+        let slots = [(&ram, 0), (&rom, KVM_MEM_READONLY), (windows.region(), KVM_MEM_READONLY)];
+        for (slot, (region, flags)) in (0..).zip(slots) {
             let region = kvm_userspace_memory_region {
                 slot,
                 flags,
@@ -152,6 +155,7 @@ impl Guest {
         let workers = Box::new(events.handle());
         let transport = MmioTransport::new(
             Box::new(Rng),
+            windows.window(0),
             vec![notify],
             event(),
             memory.clone(),
@@ -170,7 +174,7 @@ impl Guest {
         let mut values = Vec::new();
         for _ in 0..EXITS_MAX {
             match self.vcpu.run().unwrap() {
-                VcpuExit::MmioRead(address, data) => self.bus.mmio_read(address, data),
+                VcpuExit::MmioRead(_, data) => self.bus.mmio_read(data),
                 VcpuExit::MmioWrite(address, data) => self.bus.mmio_write(address, data),
                 VcpuExit::IoOut(VALUE_PORT, data) => {
                     values.push(u32::from_le_bytes(data.try_into().unwrap()))
@@ -236,7 +240,7 @@ fn run(program: &Program, look: impl FnOnce(&[u32], &Guest)) {
 }
 
 #[test]
-fn registers_are_words_and_every_other_access_is_without_effect() {
+fn registers_are_written_in_words_and_every_other_access_is_without_effect() {
     let mut program = Program::default();
     program.register(0x70, 0).register(0x70, 1);
     for offset in (0..0x100).filter(|offset| *offset != 0x50) {
@@ -246,9 +250,8 @@ fn registers_are_words_and_every_other_access_is_without_effect() {
     }
     program.read(MMIO_START, 4).read(STATUS, 4);
     run(&program, |values, _| {
-        let (last, others) = values.split_last_chunk::<2>().map(|(others, last)| (last, others)).unwrap();
+        let last = values.last_chunk::<2>().unwrap();
         assert_eq!(last, &[0x7472_6976, 1], "the magic number, and the status as it was");
-        assert!(others.iter().all(|value| *value == 0), "{others:x?}");
     });
 }
 

@@ -230,7 +230,7 @@ pub(crate) fn run(
 
 fn enter(vcpu: &mut VcpuFd, bus: &Bus) -> Next {
     match vcpu.run() {
-        Ok(VcpuExit::MmioRead(address, data)) => bus.mmio_read(address, data),
+        Ok(VcpuExit::MmioRead(_, data)) => bus.mmio_read(data),
         Ok(VcpuExit::MmioWrite(address, data)) => bus.mmio_write(address, data),
         Ok(VcpuExit::IoIn(port, data)) => bus.port_read(port, data),
         Ok(VcpuExit::IoOut(port, data)) => bus.port_write(port, data),

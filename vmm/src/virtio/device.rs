@@ -3,13 +3,14 @@
 //! while the device runs (virtio 1.2, section 3.1.1).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::event_loop::EventHandler;
 use crate::memory::DeviceMemory;
+use crate::virtio::mmio::INTERRUPT_STATUS;
+use crate::virtio::window::Window;
 
 /// Virtio device IDs (virtio 1.2, section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,52 +39,42 @@ pub const INTERRUPT_VRING: u32 = 1;
 /// `VIRTIO_MMIO_INT_CONFIG`: the device's configuration has changed, or it needs a reset.
 pub const INTERRUPT_CONFIG: u32 = 2;
 
-/// In the register, but not for the driver: that the interrupt is raised by somebody who does not write it.
-const HANDED_OVER: u32 = 1 << 31;
-
-/// What the driver reads of the register.
-pub fn shown(status: u32) -> u32 {
-    if status & HANDED_OVER != 0 { status & !HANDED_OVER | INTERRUPT_VRING } else { status }
-}
-
-/// What is left of the register when the driver acknowledges `reasons`.
-pub fn acknowledged(reasons: u32) -> u32 {
-    !reasons | HANDED_OVER
-}
-
 /// How a device interrupts the guest: an irqfd, and the InterruptStatus register that the driver reads afterwards.
+///
+/// The driver reads there at any time that a buffer was used, and finds out by itself whether that is so. So nobody has to write it
+/// who uses buffers, which may be the kernel, and nobody has to be told that the driver has read it.
 #[derive(Clone, Debug)]
 pub struct Interrupt {
-    status: Arc<AtomicU32>,
+    window: Window,
     irqfd: Arc<EventFd>,
 }
 
 impl Interrupt {
-    /// An interrupt line with the register `status` that the transport shows to the driver.
-    pub fn new(status: Arc<AtomicU32>, irqfd: Arc<EventFd>) -> Self {
-        Self { status, irqfd }
+    /// An interrupt line of the device with this window.
+    pub fn new(window: Window, irqfd: Arc<EventFd>) -> Self {
+        window.set(INTERRUPT_STATUS, INTERRUPT_VRING);
+        Self { window, irqfd }
     }
 
     /// Tells the driver that a buffer was used.
     pub fn signal_queue(&self) -> std::io::Result<()> {
-        self.signal(INTERRUPT_VRING)
+        self.irqfd.write(1)
     }
 
     /// Tells the driver that the configuration changed.
     pub fn signal_config(&self) -> std::io::Result<()> {
-        self.signal(INTERRUPT_CONFIG)
-    }
-
-    /// Leaves the line to somebody who cannot write the register, until the device is reset. The driver reads there that a buffer
-    /// was used whenever it is interrupted; it finds out by itself whether that is so.
-    pub fn hand_over(&self) -> std::io::Result<EventFd> {
-        self.status.fetch_or(HANDED_OVER, Ordering::SeqCst);
-        self.irqfd.try_clone()
-    }
-
-    fn signal(&self, reason: u32) -> std::io::Result<()> {
-        self.status.fetch_or(reason, Ordering::SeqCst);
+        self.window.add(INTERRUPT_STATUS, INTERRUPT_CONFIG);
         self.irqfd.write(1)
+    }
+
+    /// The driver has seen these reasons.
+    pub fn acknowledge(&self, reasons: u32) {
+        self.window.remove(INTERRUPT_STATUS, reasons & INTERRUPT_CONFIG);
+    }
+
+    /// The line, for somebody else who uses buffers.
+    pub fn line(&self) -> std::io::Result<EventFd> {
+        self.irqfd.try_clone()
     }
 }
 
@@ -149,18 +140,27 @@ mod tests {
     use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
     use super::*;
+    use crate::virtio::window::Windows;
 
     #[test]
-    fn a_line_that_is_handed_over_says_that_a_buffer_was_used_whatever_is_acknowledged() {
-        let status = Arc::new(AtomicU32::new(0));
-        let irqfd = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
-        let interrupt = Interrupt::new(Arc::clone(&status), Arc::clone(&irqfd));
-        assert_eq!(shown(status.load(Ordering::SeqCst)), 0);
-        interrupt.hand_over().unwrap().write(1).unwrap();
-        assert_eq!(irqfd.read().unwrap(), 1);
+    fn it_always_says_that_a_buffer_was_used_and_a_change_until_that_is_acknowledged() {
+        let (window, irqfd) =
+            (Windows::new().unwrap().window(0), Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()));
+        let interrupt = Interrupt::new(window.clone(), Arc::clone(&irqfd));
+        let status = || {
+            let mut word = [0; 4];
+            window.read(INTERRUPT_STATUS, &mut word);
+            u32::from_le_bytes(word)
+        };
+        assert_eq!(status(), INTERRUPT_VRING);
+        interrupt.line().unwrap().write(1).unwrap();
+        interrupt.signal_queue().unwrap();
+        assert_eq!(irqfd.read().unwrap(), 2);
         interrupt.signal_config().unwrap();
-        assert_eq!(shown(status.load(Ordering::SeqCst)), INTERRUPT_VRING | INTERRUPT_CONFIG);
-        status.fetch_and(acknowledged(u32::MAX), Ordering::SeqCst);
-        assert_eq!(shown(status.load(Ordering::SeqCst)), INTERRUPT_VRING);
+        assert_eq!(status(), INTERRUPT_VRING | INTERRUPT_CONFIG);
+        interrupt.acknowledge(INTERRUPT_VRING);
+        assert_eq!(status(), INTERRUPT_VRING | INTERRUPT_CONFIG);
+        interrupt.acknowledge(u32::MAX);
+        assert_eq!(status(), INTERRUPT_VRING);
     }
 }

@@ -14,10 +14,17 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::console::ConsoleLog;
 use crate::event_loop::{WorkerId, Workers};
 use crate::memory::DeviceMemory;
-use crate::virtio::device::{self, ActivateError, Activation, ActiveQueue, Interrupt, VirtioDevice};
+use crate::virtio::device::{
+    ActivateError, Activation, ActiveQueue, INTERRUPT_CONFIG, Interrupt, VirtioDevice,
+};
+use crate::virtio::window::Window;
 
 /// Where the driver announces new buffers: an ioeventfd for each queue, so that this never reaches the transport.
 pub const QUEUE_NOTIFY: u64 = 0x50;
+/// Where the driver reads what it was interrupted for.
+pub const INTERRUPT_STATUS: u64 = 0x60;
+/// Where it says that it has read that. If all of it is that buffers were used, nobody needs to know ([`Interrupt`]).
+pub const INTERRUPT_ACK: u64 = 0x64;
 
 /// "virt".
 const MAGIC: u32 = 0x7472_6976;
@@ -26,6 +33,13 @@ const VERSION: u32 = 2;
 const VENDOR: u32 = 0x0074_6b72;
 /// Where the configuration space starts.
 const CONFIG: u64 = 0x100;
+/// The registers that change.
+const DEVICE_FEATURES: u64 = 0x10;
+const QUEUE_SIZE_MAX: u64 = 0x34;
+const QUEUE_READY: u64 = 0x44;
+const STATUS: u64 = 0x70;
+/// SHMLen and SHMBase: a region that does not exist has all ones (section 4.2.2).
+const SHARED_MEMORY: [u64; 4] = [0xb0, 0xb4, 0xb8, 0xbc];
 
 /// `VIRTIO_F_VERSION_1`: the driver knows virtio 1.x; there is no legacy interface here.
 const FEATURE_VERSION_1: u64 = 1 << 32;
@@ -87,8 +101,9 @@ impl QueueSetup {
     }
 }
 
-/// A device's window.
+/// A device's window, and what is behind it.
 pub struct MmioTransport {
+    window: Window,
     device: Box<dyn VirtioDevice>,
     memory: DeviceMemory,
     workers: Box<dyn Workers>,
@@ -98,7 +113,6 @@ pub struct MmioTransport {
     /// NEEDS_RESET or nothing; the I/O thread sets it when the worker fails.
     trouble: Arc<AtomicU32>,
     interrupt: Interrupt,
-    interrupt_status: Arc<AtomicU32>,
     features_select: u32,
     driver_features_select: u32,
     driver_features: u64,
@@ -108,10 +122,11 @@ pub struct MmioTransport {
 }
 
 impl MmioTransport {
-    /// A window for `device`, whose queues are notified through `notify`, one each, and which interrupts by `irqfd`.
+    /// Shows `device` in `window`. Its queues are notified through `notify`, one each, and it interrupts by `irqfd`.
     /// What goes wrong with the device later is noted on `console`.
     pub fn new(
         device: Box<dyn VirtioDevice>,
+        window: Window,
         notify: Vec<EventFd>,
         irqfd: EventFd,
         memory: DeviceMemory,
@@ -120,61 +135,48 @@ impl MmioTransport {
     ) -> Self {
         let sizes = device.queue_sizes();
         let queues = sizes.iter().zip(notify).map(|(size, notify)| QueueSetup::new(*size, notify)).collect();
-        let interrupt_status = Arc::new(AtomicU32::new(0));
-        Self {
+        let constant = [(0, MAGIC), (4, VERSION), (8, device.kind() as u32), (0xc, VENDOR)];
+        let no_memory = SHARED_MEMORY.map(|register| (register, u32::MAX));
+        constant.into_iter().chain(no_memory).for_each(|(register, value)| window.set(register, value));
+        // No configuration here changes while the machine runs, and so ConfigGeneration is 0.
+        window.fill(CONFIG, device.config());
+        let transport = Self {
             device,
             memory,
             workers,
             console,
             status: 0,
             trouble: Arc::default(),
-            interrupt: Interrupt::new(Arc::clone(&interrupt_status), Arc::new(irqfd)),
-            interrupt_status,
+            interrupt: Interrupt::new(window.clone(), Arc::new(irqfd)),
+            window,
             features_select: 0,
             driver_features_select: 0,
             driver_features: 0,
             queue_select: 0,
             queues,
             worker: None,
-        }
-    }
-
-    /// The driver reads `data.len()` bytes at `offset` of the window. Registers are read as aligned words of 32 bits;
-    /// any other access to them, and what lies past the configuration's end, reads as zeros.
-    pub fn read(&mut self, offset: u64, data: &mut [u8]) {
-        data.fill(0);
-        if offset >= CONFIG {
-            let start = usize::try_from(offset - CONFIG).unwrap_or(usize::MAX);
-            let rest = self.device.config().get(start..).unwrap_or_default();
-            data.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-        } else if let Ok(word) = <&mut [u8; 4]>::try_from(data) {
-            *word = self.read_register(offset).to_le_bytes();
-        }
+        };
+        transport.show();
+        transport
     }
 
     /// The driver writes `data` at `offset` of the window. The configuration spaces here have no writable field.
     pub fn write(&mut self, offset: u64, data: &[u8]) {
         if let (true, Ok(word)) = (offset < CONFIG, <[u8; 4]>::try_from(data)) {
             self.write_register(offset, u32::from_le_bytes(word));
+            self.show();
         }
     }
 
-    fn read_register(&self, offset: u64) -> u32 {
-        match offset {
-            0x00 => MAGIC,
-            0x04 => VERSION,
-            0x08 => self.device.kind() as u32,
-            0x0c => VENDOR,
-            0x10 => word_of(self.offered(), self.features_select),
-            0x34 => self.selected().map_or(0, |queue| queue.size_max.into()),
-            0x44 => self.selected().map_or(0, |queue| queue.ready.into()),
-            0x60 => device::shown(self.interrupt_status.load(Ordering::SeqCst)),
-            0x70 => self.status | self.trouble.load(Ordering::SeqCst),
-            // SHMLen and SHMBase: a region that does not exist has all ones (section 4.2.2).
-            0xb0 | 0xb4 | 0xb8 | 0xbc => u32::MAX,
-            // ConfigGeneration: no configuration here changes while the machine runs.
-            _ => 0,
-        }
+    /// Lets the driver read how far it has come.
+    fn show(&self) {
+        let selected = self.queues.get(self.queue_select as usize);
+        self.window.set(DEVICE_FEATURES, word_of(self.offered(), self.features_select));
+        self.window.set(QUEUE_SIZE_MAX, selected.map_or(0, |queue| queue.size_max.into()));
+        self.window.set(QUEUE_READY, selected.map_or(0, |queue| queue.ready.into()));
+        self.window.set(STATUS, self.status);
+        // After the status: trouble that comes between both is added by who has it.
+        self.window.add(STATUS, self.trouble.load(Ordering::SeqCst));
     }
 
     fn write_register(&mut self, offset: u64, value: u32) {
@@ -184,11 +186,9 @@ impl MmioTransport {
             0x24 => self.driver_features_select = value,
             0x30 => self.queue_select = value,
             0x38 => self.configure(|queue| queue.size = u16::try_from(value).unwrap_or(0)),
-            0x44 => self.set_ready(value == 1),
-            0x64 => {
-                self.interrupt_status.fetch_and(device::acknowledged(value), Ordering::SeqCst);
-            }
-            0x70 => self.set_status(value),
+            QUEUE_READY => self.set_ready(value == 1),
+            INTERRUPT_ACK => self.interrupt.acknowledge(value),
+            STATUS => self.set_status(value),
             0x80 => self.configure(|queue| set_low(&mut queue.descriptors, value)),
             0x84 => self.configure(|queue| set_high(&mut queue.descriptors, value)),
             0x90 => self.configure(|queue| set_low(&mut queue.driver_ring, value)),
@@ -201,10 +201,6 @@ impl MmioTransport {
 
     fn offered(&self) -> u64 {
         self.device.features() | FEATURE_VERSION_1
-    }
-
-    fn selected(&self) -> Option<&QueueSetup> {
-        self.queues.get(self.queue_select as usize)
     }
 
     fn set_driver_features(&mut self, value: u32) {
@@ -263,7 +259,7 @@ impl MmioTransport {
         if let Err(error) = self.start_worker() {
             let name = self.device.kind();
             self.console.note(&format!("the {name:?} device cannot start: {}", chain_of(&error)));
-            ask_for_reset(&self.trouble, &self.interrupt);
+            ask_for_reset(&self.trouble, &self.window, &self.interrupt);
         }
     }
 
@@ -280,11 +276,12 @@ impl MmioTransport {
             queues,
             features: self.driver_features,
         })?;
-        let (trouble, interrupt) = (Arc::clone(&self.trouble), self.interrupt.clone());
+        let (trouble, window) = (Arc::clone(&self.trouble), self.window.clone());
+        let interrupt = self.interrupt.clone();
         let (console, name) = (self.console.clone(), self.device.kind());
         let on_failure = Box::new(move |error| {
             console.note(&format!("the {name:?} device has stopped: {}", chain_of(&error)));
-            ask_for_reset(&trouble, &interrupt);
+            ask_for_reset(&trouble, &window, &interrupt);
         });
         let ended = || ActivateError::Host(std::io::Error::other("the I/O thread takes no more handlers"));
         self.worker = Some(self.workers.add(handler, on_failure).ok_or_else(ended)?);
@@ -298,7 +295,7 @@ impl MmioTransport {
         }
         self.status = 0;
         self.trouble.store(0, Ordering::SeqCst);
-        self.interrupt_status.store(0, Ordering::SeqCst);
+        self.interrupt.acknowledge(INTERRUPT_CONFIG);
         (self.features_select, self.driver_features_select, self.queue_select) = (0, 0, 0);
         self.driver_features = 0;
         self.queues.iter_mut().for_each(QueueSetup::reset);
@@ -306,8 +303,9 @@ impl MmioTransport {
 }
 
 /// Tells the driver that the device has failed (section 2.1.2): it reads NEEDS_RESET when the interrupt reaches it.
-fn ask_for_reset(trouble: &AtomicU32, interrupt: &Interrupt) {
+fn ask_for_reset(trouble: &AtomicU32, window: &Window, interrupt: &Interrupt) {
     trouble.store(status::NEEDS_RESET, Ordering::SeqCst);
+    window.add(STATUS, status::NEEDS_RESET);
     // Without the interrupt the driver finds out when it next reads the status.
     let _late_news = interrupt.signal_config();
 }

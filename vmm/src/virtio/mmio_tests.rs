@@ -8,7 +8,8 @@ use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
 use super::*;
 use crate::event_loop::{EventHandler, EventLoop, HandlerError, OnFailure, Registry};
-use crate::virtio::device::{DeviceKind, INTERRUPT_CONFIG};
+use crate::virtio::device::{DeviceKind, INTERRUPT_VRING};
+use crate::virtio::window::Windows;
 
 const DEVICE_FEATURE: u64 = 1 << 5;
 const QUEUES: usize = 2;
@@ -89,6 +90,7 @@ fn a_worker_id() -> WorkerId {
 
 struct Driver {
     transport: MmioTransport,
+    window: Window,
     log: Log,
     seen: Activations,
     bench: Bench,
@@ -101,20 +103,22 @@ impl Driver {
         let event = || EventFd::new(EFD_NONBLOCK).unwrap();
         let irq = event();
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
+        let window = Windows::new().unwrap().window(0);
         let transport = MmioTransport::new(
             Box::new(Device { log: Arc::clone(&log), seen: Arc::clone(&seen) }),
+            window.clone(),
             (0..QUEUES).map(|_| event()).collect(),
             irq.try_clone().unwrap(),
             memory.into(),
             Box::new(bench.clone()),
             ConsoleLog::new(None),
         );
-        Self { transport, log, seen, bench, irq }
+        Self { transport, window, log, seen, bench, irq }
     }
 
-    fn read(&mut self, offset: u64) -> u32 {
+    fn read(&self, offset: u64) -> u32 {
         let mut word = [0; 4];
-        self.transport.read(offset, &mut word);
+        self.window.read(offset, &mut word);
         u32::from_le_bytes(word)
     }
 
@@ -280,7 +284,7 @@ fn bad_queues_mean_needs_reset_not_activation() {
         assert_eq!(driver.status(15), 15 | status::NEEDS_RESET);
         assert_eq!(driver.log(), [""; 0]);
         assert_eq!(driver.irq.read().unwrap(), 1);
-        assert_eq!(driver.read(0x60), INTERRUPT_CONFIG);
+        assert_eq!(driver.read(0x60), INTERRUPT_VRING | INTERRUPT_CONFIG);
     }
 }
 
@@ -311,9 +315,9 @@ fn a_failing_worker_is_reported_to_the_driver() {
     let (_, on_failure) = driver.bench.0.lock().unwrap().pop().unwrap();
     on_failure.unwrap()(HandlerError::Queue { queue: 0, reason: "loop".into() });
     assert_eq!(driver.read(0x70), 15 | status::NEEDS_RESET);
-    assert_eq!(driver.read(0x60), INTERRUPT_CONFIG);
+    assert_eq!(driver.read(0x60), INTERRUPT_VRING | INTERRUPT_CONFIG);
     driver.write(0x64, INTERRUPT_CONFIG);
-    assert_eq!(driver.read(0x60), 0);
+    assert_eq!(driver.read(0x60), INTERRUPT_VRING);
     assert_eq!(driver.status(0), 0);
     assert!(driver.transport.console.last_lines().contains("the Rng device has stopped"));
 }
@@ -328,8 +332,6 @@ fn any_access_of_any_length_anywhere_is_survived() {
             if offset != 0x70 {
                 driver.transport.write(offset, &vec![0xff; length]);
             }
-            let mut data = vec![0xaa; length];
-            driver.transport.read(offset, &mut data);
         }
     }
     assert_eq!(driver.read(0x70), 15);
@@ -339,18 +341,9 @@ fn any_access_of_any_length_anywhere_is_survived() {
 fn the_configuration_is_read_at_any_width_and_ends_in_zeros() {
     let mut driver = Driver::new();
     let mut data = [9; 4];
-    driver.transport.read(CONFIG + 1, &mut data);
+    driver.window.read(CONFIG + 1, &mut data);
     assert_eq!(data, [2, 3, 0, 0]);
     driver.transport.write(CONFIG, &[7; 4]);
-    driver.transport.read(CONFIG, &mut data);
+    driver.window.read(CONFIG, &mut data);
     assert_eq!(data, [1, 2, 3, 0]);
-}
-
-#[test]
-fn a_word_between_registers_reads_as_zeros() {
-    let mut driver = Driver::new();
-    for offset in (0..CONFIG - 4).filter(|offset| offset % 4 != 0) {
-        assert_eq!(driver.read(offset), 0, "{offset:#x}");
-    }
-    assert_eq!(driver.read(0xb0), u32::MAX);
 }

@@ -13,6 +13,7 @@ pub mod queue;
 pub mod rng;
 pub mod throttle;
 pub mod vsock;
+pub mod window;
 
 #[cfg(test)]
 pub(crate) mod testing;

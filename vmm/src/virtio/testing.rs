@@ -6,7 +6,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
@@ -18,6 +18,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::device::{Activation, ActiveQueue, Interrupt};
 use super::throttle::Throttle;
+use super::window::Windows;
 use crate::event_loop::{EventHandler, HandlerError, Registry};
 use crate::memory::DeviceMemory;
 use crate::rate_limiter::{Rate, RateLimits};
@@ -142,7 +143,6 @@ pub struct Driver {
     /// The queues, in the device's order.
     pub queues: Vec<DriverQueue>,
     irqfd: Arc<EventFd>,
-    status: Arc<AtomicU32>,
 }
 
 impl Driver {
@@ -169,7 +169,7 @@ impl Driver {
             })
             .collect();
         let irqfd = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
-        Self { memory, queues, irqfd, status: Arc::default() }
+        Self { memory, queues, irqfd }
     }
 
     /// What the device gets at DRIVER_OK.
@@ -179,7 +179,7 @@ impl Driver {
         }
         Activation {
             memory: self.memory.clone(),
-            interrupt: Interrupt::new(self.status.clone(), self.irqfd.clone()),
+            interrupt: Interrupt::new(Windows::new().unwrap().window(0), self.irqfd.clone()),
             queues: self.queues.iter().map(DriverQueue::device_side).collect(),
             features,
         }

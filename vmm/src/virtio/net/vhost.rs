@@ -64,7 +64,7 @@ impl Vhost {
             device: self.device.try_clone().map_err(ActivateError::Host)?,
             trouble: self.trouble.try_clone().map_err(ActivateError::Host)?,
         };
-        let call = interrupt.hand_over().map_err(ActivateError::Host)?;
+        let call = interrupt.line().map_err(ActivateError::Host)?;
         ioctl::set_features(&self.device, features & FEATURES | FEATURE_VERSION_1).map_err(refused)?;
         for (index, ActiveQueue { queue, notify }) in (0..).zip(&queues) {
             let rings = Rings::of(queue, &memory).ok_or(ActivateError::Driver("its rings in its memory"))?;
