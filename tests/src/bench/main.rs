@@ -15,7 +15,6 @@ mod crowd;
 mod ends;
 mod fetch;
 mod firecracker;
-mod held;
 mod measure;
 mod memory;
 mod metadata;

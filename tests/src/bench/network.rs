@@ -6,7 +6,6 @@ use std::process::Command;
 
 use crate::bridge::{FREE, plugin, with_bridge};
 use crate::ends::{End, pod};
-use crate::held::Held;
 use crate::measure::{Summary, time_ms};
 use crate::metadata::{self, Waited};
 use crate::ways::{self, Amount, Way};
@@ -63,7 +62,6 @@ pub fn measure(bench: &Bench) -> Result<Network, Error> {
 /// Measures the same of VMs, and of some of the rest to compare them with. Where the emulation's clock counts instructions, guests take
 /// some interrupts twice, and the more there are the sooner they stand still for good.
 pub fn measure_vms(bench: &Bench) -> Result<Network, Error> {
-    let _held = Held::make()?;
     let (nspawn, kvm, peer) = (End::Pod("nspawn"), End::Pod("kvm"), End::Firecracker);
     let mut ways = vec![
         ("host to limited namespace", End::Host, End::Limited),

@@ -11,9 +11,9 @@ use crate::patience::{REPEATS, run_for_a_while};
 use crate::sleeping::SleepingPod;
 use crate::{Bench, Error, tell, tools};
 
-/// The servers' addresses, the first of them; and the client's that is not a pod.
+/// The servers' addresses, the first of them; and those of clients that are not pods.
 const FIRST_SERVER: u8 = 101;
-const CLIENT: u8 = 100;
+const FIRST_CLIENT: u8 = 151;
 
 /// From one end to the other.
 #[derive(Debug)]
@@ -37,15 +37,12 @@ pub struct Amount {
 
 /// Measures ways, each with its name and ends.
 pub fn measure(bench: &Bench, ways: &[(&'static str, End, End)], amount: Amount) -> Result<Vec<Way>, Error> {
-    let is_peer = |&&(_, from, _): &&(&str, End, End)| from == End::Firecracker;
-    let client = ways.iter().find(is_peer).map(|_| Guest::start(bench, address(CLIENT))).transpose()?;
-    let lines = ways.iter().zip(FIRST_SERVER..).map(|(way, number)| Line::new(bench, way, number));
+    let lines = ways.iter().zip(0..).map(|(way, number)| Line::new(bench, way, number));
     let mut lines = lines.collect::<Result<Vec<_>, Error>>()?;
     for _ in 0..=amount.rounds {
-        lines.iter_mut().try_for_each(|line| line.round(bench, client.as_ref(), amount))?;
+        lines.iter_mut().try_for_each(|line| line.round(bench, amount))?;
         bench.collect_garbage()?;
     }
-    client.map(Guest::stop).transpose()?;
     let ways = lines.into_iter().map(Line::end).collect();
     bench.collect_garbage()?;
     ways
@@ -62,6 +59,9 @@ struct Line {
     to: End,
     address: Ipv4Addr,
     server: Server,
+    /// Where no shell can be had from here.
+    client: Option<Guest>,
+    number: u8,
     repeats: usize,
 }
 
@@ -81,12 +81,12 @@ impl Server {
     fn stop(self) -> Result<(), Error> {
         match self {
             Self::Program(pod) => pod.stop(),
-            Self::Guest(guest) => guest.stop(),
+            Self::Guest(mut guest) => guest.stop(),
         }
     }
 
     /// Whatever it does.
-    fn kill(self) -> Result<(), Error> {
+    fn kill(&mut self) -> Result<(), Error> {
         match self {
             Self::Program(pod) => pod.kill(),
             Self::Guest(guest) => guest.stop(),
@@ -99,17 +99,24 @@ impl Line {
         let address = match to {
             End::Namespace => address_of(FREE)?.parse()?,
             End::Limited => address_of(LIMITED)?.parse()?,
-            End::Host | End::Pod(_) | End::Firecracker => address(number),
+            End::Host | End::Pod(_) | End::Firecracker => address(FIRST_SERVER + number),
         };
         let way = Way { name, stream: Vec::new(), round_trip: Vec::new() };
         tell(name, &format!("a server at {address}"));
-        Ok(Self { way, from, to, address, server: Server::start(bench, to, address)?, repeats: 0 })
+        let server = Server::start(bench, to, address)?;
+        let client = Self::client(bench, from, number)?;
+        Ok(Self { way, from, to, address, server, client, number, repeats: 0 })
+    }
+
+    fn client(bench: &Bench, end: End, number: u8) -> Result<Option<Guest>, Error> {
+        let is_peer = end == End::Firecracker;
+        is_peer.then(|| Guest::start(bench, address(FIRST_CLIENT + number))).transpose()
     }
 
     /// Measures it once, and again with another server if one of both ends stands still.
-    fn round(&mut self, bench: &Bench, client: Option<&Guest>, amount: Amount) -> Result<(), Error> {
+    fn round(&mut self, bench: &Bench, amount: Amount) -> Result<(), Error> {
         loop {
-            if let Some((stream, round_trip)) = self.ask(bench, client, amount)? {
+            if let Some((stream, round_trip)) = self.ask(bench, amount)? {
                 tell(self.way.name, &format!("{stream:.0} MiB/s, {round_trip:.0} us"));
                 self.way.stream.push(stream);
                 self.way.round_trip.push(round_trip);
@@ -122,28 +129,32 @@ impl Line {
                     format!("{}: it stands still, however often it is repeated", self.way.name).into()
                 );
             }
-            let next = Server::start(bench, self.to, self.address);
-            std::mem::replace(&mut self.server, next?).kill()?;
+            self.start_again(bench)?;
         }
     }
 
-    fn ask(
-        &self,
-        bench: &Bench,
-        client: Option<&Guest>,
-        amount: Amount,
-    ) -> Result<Option<(f64, f64)>, Error> {
+    fn ask(&self, bench: &Bench, amount: Amount) -> Result<Option<(f64, f64)>, Error> {
         let server = self.address.to_string();
-        let ask = |line: &str| self.told(bench, client, line);
+        let ask = |line: &str| self.told(bench, line);
         let Some(stream) = ask(&tools::stream(&server, amount.stream_mib))? else { return Ok(None) };
         let Some(round_trip) = ask(&tools::round_trip(&server))? else { return Ok(None) };
         Ok(Some((tools::stream_mib_a_second(&stream)?, tools::round_trip_us(&round_trip)?)))
     }
 
+    fn start_again(&mut self, bench: &Bench) -> Result<(), Error> {
+        self.server.kill()?;
+        self.client.as_mut().map(Guest::stop).transpose()?;
+        // What is left of it has its address.
+        bench.collect_garbage()?;
+        self.server = Server::start(bench, self.to, self.address)?;
+        self.client = Self::client(bench, self.from, self.number)?;
+        Ok(())
+    }
+
     /// What a client prints; nothing, if it stands still.
-    fn told(&self, bench: &Bench, client: Option<&Guest>, line: &str) -> Result<Option<String>, Error> {
+    fn told(&self, bench: &Bench, line: &str) -> Result<Option<String>, Error> {
         let Some(mut command) = shell(bench, self.from, None, line) else {
-            return client.ok_or("no VM to ask from")?.run(line).map(Some);
+            return self.client.as_ref().ok_or("no VM to ask from")?.run(line);
         };
         let output = run_for_a_while(&mut command)?;
         Ok(output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()))
@@ -152,6 +163,7 @@ impl Line {
     /// What was measured, without the round to warm up.
     fn end(mut self) -> Result<Way, Error> {
         self.server.stop()?;
+        self.client.as_mut().map(Guest::stop).transpose()?;
         self.way.stream.remove(0);
         self.way.round_trip.remove(0);
         Ok(self.way)
