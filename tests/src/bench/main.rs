@@ -9,11 +9,15 @@
 //! and by-clock; without any, it is all of them. network-vm is another, for where the clock does not count instructions.
 
 mod aci;
+mod bridge;
 mod by_clock;
 mod crowd;
+mod ends;
 mod fetch;
+mod firecracker;
 mod measure;
 mod memory;
+mod metadata;
 mod namespaces;
 mod network;
 mod patience;
@@ -21,7 +25,9 @@ mod reading;
 mod report;
 mod sleeping;
 mod timeline;
+mod tools;
 mod vm;
+mod ways;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -113,6 +119,11 @@ impl Bench {
         let json = serde_json::to_string_pretty(&report::json(&results))?;
         Ok(std::fs::write(&self.output, json + "\n")?)
     }
+}
+
+/// Shows how far the benchmark is, which takes its time.
+fn tell(what: &str, figures: &str) {
+    eprintln!("bench: {what}: {figures}");
 }
 
 /// The parts, by name.

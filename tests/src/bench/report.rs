@@ -99,13 +99,26 @@ fn networks(text: &mut String, network: &Network) {
     text.push_str("\none stream of TCP on a bridge\n");
     heading(text, "MiB/s");
     network.ways.iter().for_each(|way| row(text, way.name, Summary::of(&way.stream)));
+    peers(text, network, 0);
     text.push_str("\na byte there and back by TCP on a bridge\n");
     heading(text, "us");
     network.ways.iter().for_each(|way| row(text, way.name, Summary::of(&way.round_trip)));
+    peers(text, network, 1);
     text.push_str("\na question to the metadata service, by a connection of its own\n");
     heading(text, "ms");
     let waited = network.metadata_ms.iter();
     waited.for_each(|(isolation, times)| row(text, &format!("from {isolation}"), Summary::of(times)));
+}
+
+/// Streams, which come first, or round trips in units of those of peers.
+fn peers(text: &mut String, network: &Network, column: usize) {
+    for ([ours, _, name], ratios) in network.ratios() {
+        let label = format!("  {ours}, of {name}'s");
+        match ratios {
+            Some(ratios) => row(text, &label, ratios.get(column).copied().flatten()),
+            None => _ = writeln!(text, "  {label:<36}no {name} on this machine"),
+        }
+    }
 }
 
 fn memory(text: &mut String, name: &str, resident: Resident) {
@@ -226,7 +239,17 @@ fn networks_json(network: &Network) -> Value {
     let starts = network.starts().map(|(_, name, time)| (name.to_owned(), json!(time.map(Summary::json))));
     let waited = network.metadata_ms.iter();
     let waited = waited.map(|(isolation, times)| ((*isolation).to_owned(), json!(summary(times))));
+    let ratios = network.ratios().map(|([ours, theirs, name], ratios)| {
+        let absent = || json!(format!("no {name} on this machine"));
+        let [stream, round_trip] = ratios.map_or_else(
+            || [absent(), absent()],
+            |ratios| ratios.map(|ratio| json!(ratio.map(Summary::json))),
+        );
+        json!({ "way": ours, "peer": theirs, "stream_ratio": stream, "round_trip_ratio": round_trip })
+    });
+    let ratios: Vec<Value> = ratios.collect();
     let mut json = Map::from_iter(starts);
+    json.insert("ratios".into(), ratios.into());
     json.insert("ways".into(), ways.collect());
     json.insert("metadata_ms".into(), Value::Object(waited.collect()));
     json.into()
@@ -244,8 +267,8 @@ fn speeds(speeds: &Speeds) -> Value {
 mod tests {
     use super::*;
     use crate::fetch::Fetch;
-    use crate::network::Way;
     use crate::reading::SecondPod;
+    use crate::ways::Way;
 
     #[test]
     fn table_and_json_agree() {
@@ -275,7 +298,11 @@ mod tests {
             sequential: Speeds { image: vec![800.0], volume: vec![100.0] },
             second: SecondPod { images, page_cache_kib: 0 },
         };
-        let ways = vec![Way { name: "kvm to kvm", stream: vec![900.0], round_trip: vec![250.0] }];
+        let ways = vec![
+            Way { name: "kvm to kvm", stream: vec![900.0], round_trip: vec![250.0] },
+            Way { name: "host to kvm", stream: vec![600.0], round_trip: vec![120.0] },
+            Way { name: "host to firecracker", stream: vec![480.0], round_trip: vec![150.0] },
+        ];
         let metadata_ms = vec![("kvm", vec![3.5])];
         let network = Network { none_ms: vec![0.75], ways, metadata_ms, ..Network::default() };
         let results = Results {
@@ -306,6 +333,13 @@ mod tests {
         assert_eq!(json.pointer("/network/ways/0/round_trip_us/max"), Some(&json!(250.0)));
         assert_eq!(json.pointer("/network/metadata_ms/kvm/min"), Some(&json!(3.5)));
         assert!(text.contains("from kvm"), "{text}");
+        assert!(text.contains("1.25      1.25      1.25"), "{text}");
+        assert!(text.contains("no firecracker on this machine"), "{text}");
+        assert_eq!(json.pointer("/network/ratios/0/round_trip_ratio/median"), Some(&json!(0.8)));
+        assert_eq!(
+            json.pointer("/network/ratios/1/stream_ratio"),
+            Some(&json!("no firecracker on this machine"))
+        );
         assert_eq!(json.pointer("/kvm/timeline/0/since_start_ms/max"), Some(&json!(91.0)));
     }
 

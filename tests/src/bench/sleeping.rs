@@ -82,7 +82,7 @@ impl SleepingPod {
     }
 
     /// Ends it at once, as one has to be that stands still.
-    pub fn kill(mut self) -> Result<(), Error> {
+    pub fn kill(&mut self) -> Result<(), Error> {
         self.parent.kill()?;
         self.parent.wait()?;
         Ok(())

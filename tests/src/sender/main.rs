@@ -1,91 +1,15 @@
-//! Both ends of what the benchmark measures of networks, and some tests use, in pods and beside them.
+//! What the benchmark and some tests have of networks in pods that no other program does.
 //!
-//!     sender serve                     on port 8000; prints "ready"
-//!     sender stream ADDRESS BYTES      one way; prints the bytes and the nanoseconds until all have been read there
-//!     sender ask ADDRESS COUNT         a byte there and back; prints the count and the nanoseconds
 //!     sender know COUNT                asks the metadata service who the pod is; prints the count and the nanoseconds
 //!     sender echo                      says again what it hears on port 8000 by TCP and by UDP, of both versions of IP; prints "ready"
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv6Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const PORT: u16 = 8000;
 const BUFFER_BYTES: usize = 128 << 10;
-/// The first byte of a connection: what it is for.
-const STREAM: u8 = b's';
-const ASK: u8 = b'a';
-/// How long a server may take until it listens.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-fn serve() -> io::Result<()> {
-    let listener = TcpListener::bind(("0.0.0.0", PORT))?;
-    println!("ready");
-    for stream in listener.incoming() {
-        // Whoever has had enough goes.
-        let _gone = answer(stream?);
-    }
-    Ok(())
-}
-
-fn answer(mut stream: TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut byte = [0];
-    stream.read_exact(&mut byte)?;
-    if byte == [STREAM] {
-        let mut buffer = vec![0; BUFFER_BYTES];
-        while stream.read(&mut buffer)? > 0 {}
-        return stream.write_all(&byte);
-    }
-    loop {
-        stream.read_exact(&mut byte)?;
-        stream.write_all(&byte)?;
-    }
-}
-
-fn connect(address: &str, purpose: u8) -> io::Result<TcpStream> {
-    let begin = Instant::now();
-    let mut stream = loop {
-        match TcpStream::connect((address, PORT)) {
-            Err(error) if begin.elapsed() > PATIENCE => return Err(error),
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
-            Ok(stream) => break stream,
-        }
-    };
-    stream.set_nodelay(true)?;
-    stream.write_all(&[purpose])?;
-    Ok(stream)
-}
-
-fn stream(address: &str, bytes: u64) -> io::Result<()> {
-    let mut stream = connect(address, STREAM)?;
-    // As iperf3 does: large writes, which the kernel may join. Each of them by itself would measure how fast small packets go.
-    stream.set_nodelay(false)?;
-    let buffer = vec![0; BUFFER_BYTES];
-    let begin = Instant::now();
-    let mut left = bytes;
-    while left > 0 {
-        let count = usize::try_from(left).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
-        left -= stream.write(buffer.get(..count).unwrap_or_default())? as u64;
-    }
-    stream.shutdown(Shutdown::Write)?;
-    stream.read_exact(&mut [0])?;
-    println!("{bytes} {}", begin.elapsed().as_nanos());
-    Ok(())
-}
-
-fn ask(address: &str, count: u64) -> io::Result<()> {
-    let mut stream = connect(address, ASK)?;
-    let mut byte = [ASK];
-    let mut round_trip = || stream.write_all(&byte.clone()).and_then(|()| stream.read_exact(&mut byte));
-    // The first one finds the way.
-    round_trip()?;
-    let begin = Instant::now();
-    (0..count).try_for_each(|_| round_trip())?;
-    println!("{count} {}", begin.elapsed().as_nanos());
-    Ok(())
-}
 
 /// Where the pod's metadata is (appc spec, "App Container Metadata Service").
 const METADATA_URL: &str = "AC_METADATA_URL";
@@ -138,12 +62,9 @@ fn echo() -> io::Result<()> {
 
 fn run(arguments: &[&str]) -> Result<(), Box<dyn std::error::Error>> {
     match arguments {
-        ["serve"] => Ok(serve()?),
-        ["stream", address, bytes] => Ok(stream(address, bytes.parse()?)?),
-        ["ask", address, count] => Ok(ask(address, count.parse()?)?),
         ["know", count] => know(count.parse()?),
         ["echo"] => Ok(echo()?),
-        _ => Err("usage: sender serve, stream ADDRESS BYTES, ask ADDRESS COUNT, know COUNT or echo".into()),
+        _ => Err("usage: sender know COUNT or sender echo".into()),
     }
 }
 
