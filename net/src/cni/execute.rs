@@ -26,7 +26,8 @@ const ASK_INTERVAL: Duration = Duration::from_millis(100);
 const END_INTERVAL: Duration = Duration::from_micros(50);
 /// How often at least.
 const LONGEST_END_INTERVAL: Duration = Duration::from_millis(50);
-const CHUNK_BYTES: usize = 64 << 10;
+/// What plugins print is short. A larger buffer would be more to clear than to read.
+const CHUNK_BYTES: usize = 4 << 10;
 
 /// For how long a program may run.
 #[derive(Clone, Copy)]
@@ -151,7 +152,7 @@ impl Group {
 /// Reads once; `false` at the end.
 fn take(pipe: &mut Option<impl Read>, into: &mut Vec<u8>) -> Result<bool, Failure> {
     let Some(pipe) = pipe else { return Ok(false) };
-    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut buffer = [0; CHUNK_BYTES];
     match pipe.read(&mut buffer) {
         Ok(count) => {
             into.extend_from_slice(buffer.get(..count).unwrap_or_default());
