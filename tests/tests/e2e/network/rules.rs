@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use super::leftovers::wait_for;
 use super::world::{World, both_versions, left};
 use super::{assert_echoed, connect};
+use crate::crash::{Points, Scenario, Victims};
 use crate::harness::{Aci, BUSYBOX, Entry, Process, image, rkt, stage1};
 
 /// Says again what it hears by TCP and by UDP.
@@ -124,6 +126,14 @@ fn nft(script: &str) {
     let mut child = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
     assert!(child.wait().unwrap().success(), "{script}");
+}
+
+/// What nft tells of the table.
+fn table(options: &[&str]) -> String {
+    let mut command = Command::new("nft");
+    let output = command.args(options).args(["list", "table", "inet", "rkt-ports"]).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Somebody else at the bridge, who is no pod.
@@ -340,6 +350,61 @@ fn many_at_once() {
     });
 }
 
+/// Of whatever a kill leaves, of the plugin or of nft, DEL makes what there was before.
+#[test]
+fn a_plugin_that_is_killed_at_any_point() {
+    World::run(|_| {
+        let (other, own) = (asked(8081, "10.9.0.2/24"), asked(8082, "10.9.0.3/24"));
+        assert!(plugin("ADD", "other", &other).0);
+        let before = table(&[]);
+        let mut input = tempfile::NamedTempFile::new().unwrap();
+        input.write_all(own.to_string().as_bytes()).unwrap();
+        for verb in ["ADD", "DEL"] {
+            let begin = || {
+                if verb == "DEL" {
+                    assert!(plugin("ADD", "own", &own).0);
+                }
+                let mut command = Command::new("env");
+                command.args([&format!("CNI_COMMAND={verb}"), "CNI_CONTAINERID=own", "CNI_IFNAME=eth0"]);
+                command.args(["sh", "-c", "exec \"$0\" <\"$1\""]).arg(rkt().with_file_name("cni/portmap"));
+                command.arg(input.path());
+                ((), command)
+            };
+            Scenario { name: verb, victims: Victims::All, points: Points::All }.crash(begin, |(), when| {
+                println!("{when}");
+                assert_eq!(plugin("CHECK", "other", &other), DONE, "{when}");
+                assert_eq!(plugin("DEL", "own", &own), DONE, "{when}");
+                assert_eq!(table(&[]), before, "{when}");
+            });
+        }
+        assert_eq!(plugin("DEL", "other", &other), DONE);
+    });
+}
+
+/// Neither a rule nor the record of a port stays.
+#[test]
+fn a_parent_of_a_pod_with_a_port_that_is_killed_at_any_point() {
+    without_plugin(|world| {
+        let aci = echo();
+        let begin = || {
+            let mut command = world.command("--net=lan", &aci.path());
+            command.args(["--port=tcp:8080", "--exec=/bin/true"]);
+            ((), command)
+        };
+        let points = if stage1() == "nspawn" { Points::All } else { Points::Some(6) };
+        let scenario = Scenario { name: "run --port, its parent", victims: Victims::First, points };
+        scenario.crash(begin, |(), when| {
+            println!("{when}");
+            wait_for(|| {
+                world.gc().success();
+                left().is_empty() && world.host.pods().is_empty()
+            });
+            let records = world.host.path().join("ports");
+            assert!(std::fs::read_dir(records).into_iter().flatten().next().is_none(), "{when}");
+        });
+    });
+}
+
 /// More than the kernel has room for hooks. They cost packets nothing.
 #[test]
 fn thousands_of_pods() {
@@ -347,9 +412,7 @@ fn thousands_of_pods() {
     without_plugin(|world| {
         let pod = start(world, "--net=lan:IP=10.9.0.77", &["--port=tcp:8080"]);
         let uuid = world.host.uuid();
-        let rules = || {
-            Command::new("nft").args(["-t", "list", "table", "inet", "rkt-ports"]).output().unwrap().stdout
-        };
+        let rules = || table(&["-t"]);
         let before = rules();
         // In one transaction, since one by one they would take a minute.
         let others: String = (0..PODS)
