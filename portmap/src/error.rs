@@ -72,7 +72,10 @@ pub enum Error {
     #[error("cannot forget what was sent to the ports before")]
     Flows(#[source] net::Error),
     /// Two attachments want one port.
-    #[error("the host's {port} is taken by {owner} (network/container/interface)")]
+    #[error(
+        "the host's {port} is taken by {owner} (network/container/interface); if that has ended, it has to be removed \
+        before (rkt rm, for a pod of rkt's)"
+    )]
     Taken {
         /// Which.
         port: PortMapping,
