@@ -17,6 +17,7 @@ pub mod line;
 pub mod namespace;
 pub mod net_info;
 mod netlink;
+pub mod nftables;
 pub mod plan;
 pub mod pod_network;
 pub mod redirect;

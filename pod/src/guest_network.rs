@@ -136,7 +136,7 @@ impl FromStr for InterfaceName {
 }
 
 /// An address with the length of its network's prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct IpNetwork {
     address: IpAddr,

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use pod::ports::PortMapping;
 use serde_json::{Value, json};
 
+use crate::owner::Owner;
+use crate::state::TABLE;
+
 /// Why a verb was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -62,17 +65,29 @@ pub enum Error {
     /// A setting of the kernel's.
     #[error("cannot write {}", .0.display())]
     Setting(PathBuf, #[source] io::Error),
+    /// What pods have in the table.
+    #[error("cannot read the table \"{TABLE}\" of nftables")]
+    Read(#[source] net::Error),
     /// Flows that go on as before.
     #[error("cannot forget what was sent to the ports before")]
-    Flows(#[from] net::Error),
-    /// CHECK has found something else than ADD has left.
-    #[error("the table \"{table}\" is not as it was made: {what}")]
-    Changed {
-        /// Of nftables.
-        table: String,
-        /// What is missing.
-        what: String,
+    Flows(#[source] net::Error),
+    /// Two attachments want one port.
+    #[error(
+        "the host's {port} is taken by {owner} (network/container/interface); if that has ended, it has to be removed \
+        before (rkt rm, for a pod of rkt's)"
+    )]
+    Taken {
+        /// Which.
+        port: PortMapping,
+        /// Who has it.
+        owner: Owner,
     },
+    /// CHECK has found something else than ADD has left.
+    #[error("the table \"{TABLE}\" is not as it was made: {0}")]
+    Changed(String),
+    /// The lock of those who change the table.
+    #[error("cannot lock {}", .0.display())]
+    Lock(PathBuf, #[source] io::Error),
 }
 
 /// CNI's numbers (CNI spec, "Error"), and from 100 on our own.
@@ -86,8 +101,14 @@ impl Error {
             Self::Configuration(_) | Self::Previous(_) => 6,
             Self::First | Self::Nowhere(_) => 7,
             Self::NoNft(_) => 50,
-            Self::Execute(..) | Self::Failed { .. } | Self::Setting(..) | Self::Flows(_) => 100,
-            Self::Changed { .. } => 101,
+            Self::Execute(..)
+            | Self::Failed { .. }
+            | Self::Setting(..)
+            | Self::Read(_)
+            | Self::Flows(_)
+            | Self::Lock(..) => 100,
+            Self::Changed(_) => 101,
+            Self::Taken { .. } => 102,
         }
     }
 

@@ -1,14 +1,19 @@
 //! The CNI plugin `portmap` for hosts that have nftables and not the CNI project's plugin of this name: it leads ports of the host to
 //! a pod (capability `portMappings`). It comes last in rkt's search for plugins.
 //!
-//! What is to be is computed as a table of nftables for the attachment alone ([`plan`], [`table`]); one small executor has `nft` carry it
-//! out as a whole or not at all ([`nft`]). So nothing has to be remembered: the table is named after the attachment, and goes as a whole.
+//! All attachments have one table of nftables. Its rules are always the same; what an attachment is to have are elements of its maps and sets
+//! ([`plan`], [`element`]), each with whose it is ([`owner`]). A call reads what all have ([`table`]), computes what changes ([`state`]), and has
+//! `nft` carry that out as a whole or not at all ([`nft`]). So nothing has to be remembered.
 
+mod element;
 mod error;
+mod loopback;
 mod nft;
+mod owner;
 mod plan;
 mod request;
 mod route;
+mod state;
 mod table;
 mod verbs;
 

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::error::Error;
@@ -31,24 +31,19 @@ impl Nft {
 
     /// Carries out a script, as a whole or not at all.
     pub fn apply(&self, script: &str) -> Result<(), Error> {
-        self.run(&["-f", "-"], script).map(drop)
+        self.run(&["-f", "-"], script)
     }
 
-    /// The names of all tables.
-    pub fn tables(&self) -> Result<String, Error> {
-        self.run(&["list", "tables"], "")
+    /// Finds out whether it and the kernel would carry out a script.
+    pub fn try_out(&self, script: &str) -> Result<(), Error> {
+        self.run(&["-c", "-f", "-"], script)
     }
 
-    /// What is in a table of both versions of IP.
-    pub fn table(&self, name: &str) -> Result<String, Error> {
-        self.run(&["list", "table", "inet", name], "")
-    }
-
-    fn run(&self, arguments: &[&str], input: &str) -> Result<String, Error> {
+    fn run(&self, arguments: &[&str], input: &str) -> Result<(), Error> {
         let failed = |source| Error::Execute(self.0.clone(), source);
         let mut command = Command::new(&self.0);
         command.args(arguments).env("LC_ALL", "C");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         if let Some(mut stdin) = child.stdin.take() {
             // It reads to the end before it says anything; if it ended early, its status tells.
@@ -56,7 +51,7 @@ impl Nft {
         }
         let output = child.wait_with_output().map_err(failed)?;
         if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+            return Ok(());
         }
         Err(Error::Failed {
             program: self.0.clone(),
@@ -69,12 +64,6 @@ impl Nft {
 fn excerpt(said: &[u8]) -> String {
     let text = String::from_utf8_lossy(said).split_whitespace().collect::<Vec<_>>().join(" ");
     text.chars().take(EXCERPT_CHARACTERS).collect()
-}
-
-/// Lets packets with addresses of 127.0.0.0/8 pass an interface, as answers to this host's own programs need to.
-pub fn let_loopback_pass(interface: &str) -> Result<(), Error> {
-    let path = Path::new("/proc/sys/net/ipv4/conf").join(interface).join("route_localnet");
-    std::fs::write(&path, "1").map_err(|source| Error::Setting(path, source))
 }
 
 #[cfg(test)]
@@ -90,6 +79,6 @@ mod tests {
 
     #[test]
     fn what_is_not_executable_is_an_error() {
-        assert!(matches!(Nft(PathBuf::from("/no/nft")).tables(), Err(Error::Execute(..))));
+        assert!(matches!(Nft(PathBuf::from("/no/nft")).apply(""), Err(Error::Execute(..))));
     }
 }

@@ -1,5 +1,7 @@
 //! What the plugin is asked for: the environment and the configuration (CNI spec, "Section 2: Execution Protocol").
 
+use std::collections::HashSet;
+
 use net::InterfaceName;
 use net::cni::{SpecVersion, Verb};
 use pod::ports::PortMapping;
@@ -8,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::table::TableName;
+use crate::owner::Owner;
 
 /// A call of the plugin.
 #[derive(Debug)]
@@ -95,11 +97,11 @@ impl Call {
         Ok(Self { verb, container, interface, configuration, version })
     }
 
-    /// The name of the table of the attachment that this is about.
-    pub fn table(&self) -> Result<TableName, Error> {
+    /// The attachment that this is about.
+    pub fn owner(&self) -> Result<Owner, Error> {
         let container = self.container.as_deref().ok_or(Error::Parameter("CNI_CONTAINERID"))?;
         let interface = self.interface()?;
-        Ok(TableName::new(self.network()?, container, interface.as_str()))
+        Ok(Owner::new(self.network()?, container, interface.as_str()))
     }
 
     /// The pod's interface.
@@ -119,9 +121,9 @@ impl Configuration {
         self.runtime_config.port_mappings.as_deref().unwrap_or_default()
     }
 
-    /// The names of the tables that GC is to leave.
-    pub fn valid(&self, network: &NetworkName) -> Vec<TableName> {
-        self.valid.iter().map(|valid| TableName::new(network, &valid.container, &valid.interface)).collect()
+    /// The attachments that GC is to leave.
+    pub fn valid(&self, network: &NetworkName) -> HashSet<Owner> {
+        self.valid.iter().map(|valid| Owner::new(network, &valid.container, &valid.interface)).collect()
     }
 
     /// Refuses what would be left out otherwise.
@@ -154,7 +156,7 @@ mod tests {
             "runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"udp","hostIP":"::1"}]}}"#;
         let call = call("ADD", "pod-1", json).unwrap();
         assert_eq!((call.verb, call.version), (Verb::Add, SpecVersion::V1_0_0));
-        assert_eq!(call.table().unwrap().to_string(), "rkt/lan/pod-1/eth0");
+        assert_eq!(call.owner().unwrap().to_string(), "lan/pod-1/eth0");
         assert!(!call.configuration.snat && !call.configuration.masq_all);
         assert_eq!(call.configuration.ports()[0].to_string(), "udp port 8080 of ::1");
     }
@@ -183,6 +185,6 @@ mod tests {
             assert_eq!(error["code"], code, "{error}");
         }
         assert!(call("VERSION", "", r#"{"cniVersion":"7.0.0"}"#).is_ok());
-        assert!(call("ADD", "a", "{}").unwrap().table().is_err());
+        assert!(call("ADD", "a", "{}").unwrap().owner().is_err());
     }
 }

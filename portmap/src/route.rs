@@ -1,4 +1,4 @@
-//! Which interface of this host leads to a pod.
+//! Which interfaces of this host lead to pods.
 
 use std::net::Ipv4Addr;
 
@@ -6,12 +6,28 @@ use std::net::Ipv4Addr;
 const UP: u32 = 1;
 const GATEWAY: u32 = 2;
 
-/// The interface at which `address` is, by the kernel's list of IPv4 routes (`/proc/net/route`); none, if it is nowhere or behind somebody else.
-pub fn interface_to(address: Ipv4Addr, routes: &str) -> Option<&str> {
-    let routes = routes.lines().skip(1).filter_map(Route::parse);
-    let fitting = routes.filter(|route| u32::from(address) & route.mask == route.destination);
-    let best = fitting.max_by_key(|route| route.mask)?;
-    best.direct.then_some(best.interface)
+/// The IPv4 routes of a network namespace.
+pub struct Routes<'a>(Vec<Route<'a>>);
+
+impl<'a> Routes<'a> {
+    /// Those of the kernel's list (`/proc/net/route`).
+    pub fn parse(list: &'a str) -> Self {
+        Self(list.lines().skip(1).filter_map(Route::parse).collect())
+    }
+
+    /// The interface at which `address` is; none, if it is nowhere or behind somebody else.
+    pub fn interface_to(&self, address: Ipv4Addr) -> Option<&'a str> {
+        let fitting = self.0.iter().filter(|route| route.leads_to(address));
+        let best = fitting.max_by_key(|route| route.mask)?;
+        best.direct.then_some(best.interface)
+    }
+
+    /// Whether one of these addresses may be at an interface.
+    pub fn may_lead(&self, interface: &str, mut addresses: impl Iterator<Item = Ipv4Addr>) -> bool {
+        let there = |route: &&Route<'_>| route.direct && route.interface == interface;
+        let routes: Vec<&Route<'_>> = self.0.iter().filter(there).collect();
+        addresses.any(|address| routes.iter().any(|route| route.leads_to(address)))
+    }
 }
 
 struct Route<'a> {
@@ -31,6 +47,10 @@ impl<'a> Route<'a> {
         let flags = u32::from_str_radix(flags, 16).ok().filter(|flags| flags & UP != 0)?;
         let (destination, mask) = (address(destination)?, address(mask)?);
         Some(Self { interface, destination, mask, direct: flags & GATEWAY == 0 })
+    }
+
+    fn leads_to(&self, address: Ipv4Addr) -> bool {
+        u32::from(address) & self.mask == self.destination
     }
 }
 
@@ -52,8 +72,21 @@ mod tests {
             ("172.16.28.3", Some("veth0")),
             ("192.0.2.1", None),
         ] {
-            assert_eq!(interface_to(address.parse().unwrap(), ROUTES), interface, "{address}");
+            let routes = Routes::parse(ROUTES);
+            assert_eq!(routes.interface_to(address.parse().unwrap()), interface, "{address}");
         }
-        assert_eq!(interface_to(Ipv4Addr::LOCALHOST, "Iface\nlo\tx\n"), None);
+        assert_eq!(Routes::parse("Iface\nlo\tx\n").interface_to(Ipv4Addr::LOCALHOST), None);
+    }
+
+    #[test]
+    fn what_may_be_at_an_interface() {
+        let routes = Routes::parse(ROUTES);
+        let may_lead =
+            |interface, address: &str| routes.may_lead(interface, std::iter::once(address.parse().unwrap()));
+        assert!(may_lead("lan", "10.9.0.2") && !may_lead("lan", "10.9.1.2"));
+        // The narrower route does not count: it may go first.
+        assert!(may_lead("veth0", "172.16.28.2"));
+        assert!(!may_lead("ens1", "192.0.2.1") && !may_lead("none", "10.9.0.2"));
+        assert!(!routes.may_lead("lan", std::iter::empty()));
     }
 }

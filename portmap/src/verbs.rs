@@ -2,18 +2,16 @@
 
 use net::IpNetwork;
 use net::cni::{CniResult, SpecVersion, Verb};
-use pod::ports::Protocol;
+use pod::ports::{PortMapping, Protocol};
 use serde_json::{Value, json};
 
+use crate::element::Element;
 use crate::error::Error;
-use crate::nft::{Nft, let_loopback_pass};
+use crate::nft::Nft;
 use crate::plan::{Forwarding, Masquerade};
-use crate::request::{Call, Configuration};
-use crate::route::interface_to;
-use crate::table::TableName;
-
-/// The kernel's IPv4 routes.
-const ROUTES: &str = "/proc/net/route";
+use crate::request::Call;
+use crate::state::{self, Change, State};
+use crate::{loopback, table};
 
 /// Carries a call out; what is to be printed.
 pub fn carry_out(call: &Call) -> Result<String, Error> {
@@ -22,7 +20,7 @@ pub fn carry_out(call: &Call) -> Result<String, Error> {
         Verb::Del => del(call),
         Verb::Check => check(call),
         Verb::Gc => gc(call),
-        Verb::Status => find_nft()?.tables().map(|_| String::new()),
+        Verb::Status => find_nft()?.try_out(state::CREATION).map(|()| String::new()),
         Verb::Version => Ok(versions().to_string()),
     }
 }
@@ -35,55 +33,20 @@ fn add(call: &Call) -> Result<String, Error> {
     let configuration = &call.configuration;
     let previous = configuration.prev_result.as_ref().ok_or(Error::First)?;
     if !configuration.ports().is_empty() {
-        let (addresses, nft) = (addresses(call)?, find_nft()?);
-        let forwarding = forwarding(configuration, &addresses);
-        let script = call.table()?.creation(&forwarding.rules()?);
-        if let Some(pod) = forwarding.uses_loopback() {
-            let routes =
-                std::fs::read_to_string(ROUTES).map_err(|source| Error::Setting(ROUTES.into(), source))?;
-            interface_to(pod, &routes).map_or(Ok(()), let_loopback_pass)?;
-        }
-        nft.apply(&script)?;
-        forget_flows(configuration)?;
+        let (owner, wanted, nft) = (call.owner()?, wanted(call)?, find_nft()?);
+        let _lock = table::lock()?;
+        let state = table::read()?;
+        apply(&nft, &state, &state.replacement(&owner, &wanted)?, configuration.ports())?;
+        loopback::open(&wanted)?;
     }
     Ok(previous.to_string())
 }
 
-/// Where there is no nft, nothing has been made; DEL has to succeed after an ADD that failed for want of it.
 fn del(call: &Call) -> Result<String, Error> {
-    if !call.configuration.ports().is_empty() {
-        let table = call.table()?;
-        match find_nft() {
-            Err(Error::NoNft(_)) => {}
-            found => {
-                found?.apply(&table.removal())?;
-                forget_flows(&call.configuration)?;
-            }
-        }
-    }
-    Ok(String::new())
-}
-
-/// What was sent to the ports of UDP before does not go on as before.
-fn forget_flows(configuration: &Configuration) -> Result<(), Error> {
-    let udp = configuration.ports().iter().filter(|port| port.protocol == Protocol::Udp);
-    let ports: Vec<u16> = udp.map(|port| port.host_port).collect();
-    if ports.is_empty() { Ok(()) } else { Ok(net::conntrack::forget_udp(&ports)?) }
-}
-
-fn check(call: &Call) -> Result<String, Error> {
-    let configuration = &call.configuration;
-    if !configuration.ports().is_empty() {
-        let (addresses, table) = (addresses(call)?, call.table()?.to_string());
-        let changed = |what: String| Error::Changed { table: table.clone(), what };
-        let listing = match find_nft()?.table(&table) {
-            Err(Error::Failed { said, .. }) => return Err(changed(said)),
-            listing => listing?,
-        };
-        let rules = forwarding(configuration, &addresses).rules()?;
-        if let Some(rule) = rules.iter().find(|rule| !rule.is_in(&listing)) {
-            return Err(changed(format!("there is no rule \"{}\"", rule.remark)));
-        }
+    let ports = call.configuration.ports();
+    if !ports.is_empty() {
+        let owner = call.owner()?;
+        remove(|state| state.removal(&owner), ports)?;
     }
     Ok(String::new())
 }
@@ -91,16 +54,62 @@ fn check(call: &Call) -> Result<String, Error> {
 fn gc(call: &Call) -> Result<String, Error> {
     let network = call.network()?;
     let valid = call.configuration.valid(network);
+    remove(|state| state.collection(network, &valid), &[])?;
+    Ok(String::new())
+}
+
+/// Takes away what there is. Where there is no nft, nothing has been made; DEL has to succeed after an ADD that failed for want of it.
+fn remove(change: impl FnOnce(&State) -> Change, ports: &[PortMapping]) -> Result<(), Error> {
+    let _lock = table::lock()?;
     let nft = match find_nft() {
-        Err(Error::NoNft(_)) => return Ok(String::new()),
+        Err(Error::NoNft(_)) if !table::read().is_ok_and(|state| state.exists) => return Ok(()),
         found => found?,
     };
-    let left = TableName::listed(network, &nft.tables()?).into_iter().filter(|table| !valid.contains(table));
-    let script: String = left.map(|table| table.removal()).collect();
-    if !script.is_empty() {
+    let state = table::read()?;
+    apply(&nft, &state, &change(&state), ports)
+}
+
+/// Changes the table. What was sent to ports of UDP, those that change and these, does not go on as before: they may have changed when
+/// somebody was killed before this.
+fn apply(nft: &Nft, state: &State, change: &Change, ports: &[PortMapping]) -> Result<(), Error> {
+    let added = change.added.iter().map(|held| held.element);
+    loopback::close(&change.removed, state.kept(change).chain(added.clone()))?;
+    if let Some(script) = state.script(change) {
         nft.apply(&script)?;
     }
+    let changed = change.removed.iter().copied().chain(added).filter_map(|element| element.mapping());
+    let udp = changed.chain(ports.iter().copied()).filter(|port| port.protocol == Protocol::Udp);
+    let ports: Vec<u16> = udp.map(|port| port.host_port).collect();
+    if ports.is_empty() { Ok(()) } else { net::conntrack::forget_udp(&ports).map_err(Error::Flows) }
+}
+
+fn check(call: &Call) -> Result<String, Error> {
+    if !call.configuration.ports().is_empty() {
+        let state = table::read()?;
+        if !state.exists {
+            return Err(Error::Changed("it is not there".into()));
+        }
+        let own = state.of(&call.owner()?);
+        if let Some(missing) = wanted(call)?.iter().find(|element| !own.contains(element)) {
+            return Err(Error::Changed(format!("nothing leads from {missing}")));
+        }
+        let rules = table::remarks()?;
+        if let Some(missing) = state::remarks().find(|remark| !rules.iter().any(|rule| rule == remark)) {
+            return Err(Error::Changed(format!("there is no rule \"{missing}\"")));
+        }
+    }
     Ok(String::new())
+}
+
+/// All that the pod is to have.
+fn wanted(call: &Call) -> Result<Vec<Element>, Error> {
+    let configuration = &call.configuration;
+    let masquerade = match (configuration.snat, configuration.masq_all) {
+        (false, _) => Masquerade::None,
+        (true, false) => Masquerade::Needed,
+        (true, true) => Masquerade::All,
+    };
+    Forwarding { ports: configuration.ports(), addresses: &addresses(call)?, masquerade }.elements()
 }
 
 /// What the plugins before have given to the pod.
@@ -108,15 +117,6 @@ fn addresses(call: &Call) -> Result<Vec<IpNetwork>, Error> {
     let previous = call.configuration.prev_result.as_ref().ok_or(Error::First)?;
     let result = CniResult::parse(previous, call.version).map_err(Error::Previous)?;
     Ok(result.addresses.iter().map(|address| address.network).collect())
-}
-
-fn forwarding<'a>(configuration: &'a Configuration, addresses: &'a [IpNetwork]) -> Forwarding<'a> {
-    let masquerade = match (configuration.snat, configuration.masq_all) {
-        (false, _) => Masquerade::None,
-        (true, false) => Masquerade::Needed,
-        (true, true) => Masquerade::All,
-    };
-    Forwarding { ports: configuration.ports(), addresses, masquerade }
 }
 
 fn versions() -> Value {

@@ -4,6 +4,7 @@
 mod cgroups;
 mod kvm;
 mod namespaces;
+mod needs;
 mod network;
 mod plugins;
 mod space;

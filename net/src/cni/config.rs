@@ -115,6 +115,11 @@ impl NetworkConfig {
 }
 
 impl PluginConfig {
+    /// What the configuration says of something that is the plugin's own.
+    pub fn setting(&self, name: &str) -> Option<&Value> {
+        self.json.get(name)
+    }
+
     fn parse(json: Value) -> Result<Self, ConfigError> {
         let json = object(json)?;
         let ipam = match json.get("ipam") {

@@ -98,15 +98,15 @@ impl Configuration {
         configured.map(|network| network.config.clone()).collect()
     }
 
-    /// Every network of an administrator, and the default one.
-    fn all(&self) -> Vec<Selected> {
+    /// These, and the default one.
+    pub fn networks_and_default(&self) -> Vec<NetworkConfig> {
         let wanted = |network: &&Configured| !network.built_in || network.config.name.as_str() == DEFAULT;
-        let select = |network: &Configured| Selected {
-            config: network.config.clone(),
-            arguments: Vec::new(),
-            ip_ranges: None,
-        };
-        self.networks.iter().filter(wanted).map(select).collect()
+        self.networks.iter().filter(wanted).map(|network| network.config.clone()).collect()
+    }
+
+    fn all(&self) -> Vec<Selected> {
+        let select = |config| Selected { config, arguments: Vec::new(), ip_ranges: None };
+        self.networks_and_default().into_iter().map(select).collect()
     }
 
     fn unknown(&self, missing: &str) -> Error {

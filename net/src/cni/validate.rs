@@ -25,6 +25,16 @@ impl Runtime<'_> {
 
     /// VERSION, whose answer is to have the network's.
     fn speaks(&self, program: &str, network: &NetworkConfig) -> Result<(), Error> {
+        let (path, spoken) = self.spoken(program, network)?;
+        if spoken.iter().any(|version| version == network.version.as_str()) {
+            return Ok(());
+        }
+        let (network, version) = (network.name.to_string(), network.version);
+        Err(Error::OtherVersion { network, plugin: path, version, spoken: spoken.join(", ") })
+    }
+
+    /// Where a plugin of a network is, and the versions that it says it speaks.
+    pub fn spoken(&self, program: &str, network: &NetworkConfig) -> Result<(PathBuf, Vec<String>), Error> {
         let path = self.plugins().find(program)?;
         let spoken = self.versions(&path).map_err(|source| Error::Asked {
             network: network.name.to_string(),
@@ -32,11 +42,7 @@ impl Runtime<'_> {
             verb: Verb::Version.in_words(),
             source: Box::new(source),
         })?;
-        if spoken.iter().any(|version| version == network.version.as_str()) {
-            return Ok(());
-        }
-        let (network, version) = (network.name.to_string(), network.version);
-        Err(Error::OtherVersion { network, plugin: path, version, spoken: spoken.join(", ") })
+        Ok((path, spoken))
     }
 
     fn versions(&self, plugin: &Path) -> Result<Vec<String>, Failure> {

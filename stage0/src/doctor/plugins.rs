@@ -5,15 +5,18 @@ use std::iter::successors;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use net::cni::{Cache, Configuration, DEFAULT_DIRECTORY, NetworkConfig, Runtime, SYSTEM_CONFIG, SearchPath};
+use net::cni::{
+    Cache, Configuration, DEFAULT_DIRECTORY, NetworkConfig, Runtime, SYSTEM_CONFIG, SearchPath, SpecVersion,
+};
 
+use super::needs::{self, Missing};
 use super::{Need, Row};
 use crate::{network, stage1};
 
 /// The plugin that forwards ports.
 const PORTMAP: &str = "portmap";
-/// What has the other plugin of the name lead ports to pods.
-const IPTABLES: &str = "iptables";
+/// The CNI project's plugins speak this version since they can do by nftables what they do by iptables.
+const WITH_NFTABLES: SpecVersion = SpecVersion::V1_1_0;
 /// By STATUS, which there is since this version, rkt's own plugin tells whether it has all that it needs.
 const STATUS_OF_PORTMAP: &[u8] = br#"{"cniVersion":"1.1.0","name":"ports","plugins":[{"type":"portmap"}]}"#;
 const INSTALL_PLUGINS: &str = "apt-get install containernetworking-plugins";
@@ -60,24 +63,51 @@ fn ports(search: &SearchPath, runtime: &Runtime<'_>) -> Row {
         Ok(path) => path,
         Err(error) => return Row::missing(name, Need::Optional, error.to_string(), INSTALL_PLUGINS),
     };
-    let is_own = stage1::directory().is_some_and(|own| path.starts_with(own));
-    if !is_own {
-        return Row::ok(name, Need::Optional, format!("by {} and {IPTABLES}", path.display()));
+    let Ok(network) = NetworkConfig::parse_list(STATUS_OF_PORTMAP) else {
+        return Row::ok(name, Need::Optional, path.display().to_string());
+    };
+    if !is_own(&path) {
+        return match lacks(&network, runtime) {
+            Ok(None) => Row::ok(name, Need::Optional, format!("by {}", path.display())),
+            Ok(Some(Missing { what, remedy })) => Row::missing(name, Need::Optional, what, remedy),
+            Err(error) => Row::missing(name, Need::Optional, whole(&error), INSTALL_PLUGINS),
+        };
     }
-    let ready = NetworkConfig::parse_list(STATUS_OF_PORTMAP).ok().map(|network| runtime.validate(&network));
-    match ready {
-        Some(Err(error)) => {
-            let remedy = format!("apt-get install nftables, or containernetworking-plugins with {IPTABLES}");
+    match runtime.validate(&network) {
+        Err(error) => {
+            let remedy = "apt-get install nftables, or containernetworking-plugins with iptables";
             Row::missing(name, Need::Optional, whole(&error), remedy)
         }
-        _ => Row::ok(name, Need::Optional, format!("by rkt's own {} and nftables", path.display())),
+        Ok(()) => Row::ok(name, Need::Optional, format!("by rkt's own {} and nftables", path.display())),
     }
+}
+
+/// Whether a plugin is one of rkt's.
+fn is_own(plugin: &Path) -> bool {
+    stage1::directory().is_some_and(|own| plugin.starts_with(own))
+}
+
+/// What the first plugin of a network that lacks a program lacks. Of its own plugin rkt tells in the row of ports.
+fn lacks(network: &NetworkConfig, runtime: &Runtime<'_>) -> Result<Option<Missing>, net::cni::Error> {
+    let path = std::env::var_os("PATH");
+    for plugin in &network.plugins {
+        let (file, spoken) = runtime.spoken(&plugin.program, network)?;
+        let knows_nftables = spoken.iter().any(|version| version == WITH_NFTABLES.as_str());
+        let needed = if is_own(&file) { Vec::new() } else { needs::needed(plugin, knows_nftables) };
+        let missing = needed.into_iter().find_map(|programs| needs::look_for(programs, path.as_deref()));
+        if let Some(Missing { what, remedy }) = missing {
+            return Ok(Some(Missing { what: format!("{} needs {what}", file.display()), remedy }));
+        }
+    }
+    Ok(None)
 }
 
 /// A row for each network that an administrator has configured, and for the default one.
 fn configured(local_config: &Path, runtime: &Runtime<'_>) -> Vec<Row> {
     match Configuration::load(&[Path::new(SYSTEM_CONFIG), local_config]) {
-        Ok(configuration) => configuration.networks().iter().map(|network| row(network, runtime)).collect(),
+        Ok(configuration) => {
+            configuration.networks_and_default().iter().map(|network| row(network, runtime)).collect()
+        }
         Err(error) => {
             let remedy = "mend the file, or take it away";
             vec![Row::missing("networks", Need::Optional, whole(&error), remedy)]
@@ -87,12 +117,13 @@ fn configured(local_config: &Path, runtime: &Runtime<'_>) -> Vec<Row> {
 
 fn row(network: &NetworkConfig, runtime: &Runtime<'_>) -> Row {
     let name = format!("network {}", network.name);
-    match runtime.validate(network) {
-        Ok(()) => {
+    match runtime.validate(network).and_then(|()| lacks(network, runtime)) {
+        Ok(None) => {
             let programs: Vec<&str> = network.programs().collect();
             let found = format!("version {} by {}", network.version, programs.join(", "));
             Row::ok(name, Need::Optional, found)
         }
+        Ok(Some(Missing { what, remedy })) => Row::missing(name, Need::Optional, what, remedy),
         Err(error) => {
             let remedy = "install what is missing, or change the network's configuration";
             Row::missing(name, Need::Optional, whole(&error), remedy)

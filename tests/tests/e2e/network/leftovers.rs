@@ -12,7 +12,7 @@ use super::world::{World, bridge, left, ptp};
 use crate::crash::{Points, Scenario, Victims};
 use crate::harness::{BUSYBOX, Process, stage1};
 
-fn wait_for(what: impl Fn() -> bool) {
+pub fn wait_for(what: impl Fn() -> bool) {
     for _ in 0..2000 {
         if what() {
             return;

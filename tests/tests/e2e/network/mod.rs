@@ -223,6 +223,26 @@ fn the_doctor_asks_the_plugins_of_every_network() {
             let row = row(name);
             assert!(row["ok"] == false && row["found"].as_str().unwrap().contains(expected), "{row}");
         }
-        assert_eq!(row("ports of pods")["found"], "by /usr/lib/cni/portmap and iptables");
+        assert_eq!(row("ports of pods")["found"], "by /usr/lib/cni/portmap");
+    });
+}
+
+/// Plugins that would fail at ADD only.
+#[test]
+fn the_doctor_looks_for_what_plugins_execute() {
+    World::run(|world| {
+        let plain = bridge("plain", "10.8.0.0/24");
+        let mut masquerading = bridge("lan", "10.9.0.0/24");
+        masquerading["ipMasq"] = true.into();
+        world.configure("10-plain.conf", &plain);
+        world.configure("20-lan.conf", &masquerading);
+        let doctor = |path: &str| world.finish(world.rkt().env("PATH", path).arg("doctor")).text();
+        assert!(!doctor("/usr/sbin").contains("not in PATH"));
+        let told = doctor("/nowhere");
+        for plugin in ["bridge", "ptp", "portmap"] {
+            let needs = format!("/usr/lib/cni/{plugin} needs iptables");
+            assert!(told.contains(&needs) && told.contains("add /usr/sbin to PATH"), "{told}");
+        }
+        assert!(told.contains("version 0.4.0 by bridge, host-local"), "{told}");
     });
 }

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use super::leftovers::wait_for;
 use super::world::{World, both_versions, left};
 use super::{assert_echoed, connect};
+use crate::crash::{Points, Scenario, Victims};
 use crate::harness::{Aci, BUSYBOX, Entry, Process, image, rkt, stage1};
 
 /// Says again what it hears by TCP and by UDP.
@@ -120,6 +122,20 @@ fn at_one_address_of_the_host() {
     });
 }
 
+fn nft(script: &str) {
+    let mut child = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "{script}");
+}
+
+/// What nft tells of the table.
+fn table(options: &[&str]) -> String {
+    let mut command = Command::new("nft");
+    let output = command.args(options).args(["list", "table", "inet", "rkt-ports"]).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// Somebody else at the bridge, who is no pod.
 struct Neighbour(Child);
 
@@ -191,12 +207,18 @@ fn neighbours_do_not_reach_the_hosts_loopback() {
         assert!(!neighbour.reaches("127.0.0.1", "9000"));
         assert!(!neighbour.reaches("127.0.0.1", "8080"));
         // Without the rule against it, it would.
-        let list = "nft list tables | grep rkt/lan/ | while read -r table; do nft flush chain ${table#table } received; done";
-        assert!(Command::new("sh").args(["-c", list]).status().unwrap().success());
+        nft("flush chain inet rkt-ports received");
         assert!(neighbour.reaches("127.0.0.1", "9000"), "this test cannot fail");
-        drop(neighbour);
+        let other = start(world, "--net=lan", &["--port=tcp:8081"]);
+        assert!(!neighbour.reaches("127.0.0.1", "9000"));
         pod.signal(Signal::SIGTERM);
         pod.finish();
+        assert_echoed(connect("127.0.0.1:8081"), b"hello");
+        // With the last pod goes what lets its answers come back.
+        other.signal(Signal::SIGTERM);
+        other.finish();
+        assert!(!neighbour.reaches("127.0.0.1", "9000"));
+        drop(neighbour);
     });
 }
 
@@ -221,7 +243,7 @@ fn rules_are_checked_and_collected() {
         let pod = start(world, "--net=lan", &["--port=tcp:8080"]);
         pod.signal(Signal::SIGKILL);
         pod.finish();
-        assert!(left().iter().any(|what| what.contains("rkt/lan/")), "{:?}", left());
+        assert!(left().iter().any(|what| what.contains("rkt-ports")), "{:?}", left());
         world.gc().success();
         assert_eq!(left(), Vec::<String>::new());
     });
@@ -237,38 +259,190 @@ fn plugin(verb: &str, container: &str, configuration: &Value) -> (bool, String) 
     (output.status.success(), String::from_utf8(output.stdout).unwrap())
 }
 
+/// What it is asked for: a port of the host that leads to an address.
+fn asked(port: u16, address: &str) -> Value {
+    json!({"cniVersion": "1.1.0", "name": "lan", "type": "portmap",
+        "prevResult": {"cniVersion": "1.1.0", "ips": [{"address": address}]},
+        "runtimeConfig": {"portMappings": [{"hostPort": port, "containerPort": 80, "protocol": "tcp"}]}})
+}
+
+/// Garbage collection that leaves one container.
+fn collection(valid: &str) -> Value {
+    let valid = json!([{"containerID": valid, "ifname": "eth0"}]);
+    json!({"cniVersion": "1.1.0", "name": "lan", "type": "portmap", "cni.dev/valid-attachments": valid})
+}
+
+const DONE: (bool, String) = (true, String::new());
+
 /// rkt has DEL called for whatever is left, and so needs no GC; others may.
 #[test]
 fn the_plugin_collects_what_is_of_nobody() {
     World::run(|_| {
-        let asked = |port: u16| {
-            json!({"cniVersion": "1.1.0", "name": "lan", "type": "portmap",
-                "prevResult": {"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.2/24"}]},
-                "runtimeConfig": {"portMappings": [{"hostPort": port, "containerPort": 80, "protocol": "tcp"}]}})
-        };
-        let done = (true, String::new());
-        for (container, port) in [("one", 8081), ("two", 8082)] {
+        let (one, two) = (asked(8081, "10.9.0.2/24"), asked(8082, "10.9.0.3/24"));
+        for (container, asked) in [("one", &one), ("two", &two)] {
             // What is there is made again.
             for _ in 0..2 {
-                let (success, result) = plugin("ADD", container, &asked(port));
-                assert!(success && result.contains("10.9.0.2/24"), "{result}");
+                let (success, result) = plugin("ADD", container, asked);
+                assert!(success && result.contains("10.9.0."), "{result}");
             }
-            assert_eq!(plugin("CHECK", container, &asked(port)), done);
+            assert_eq!(plugin("CHECK", container, asked), DONE);
         }
-        let (success, changed) = plugin("CHECK", "one", &asked(8082));
-        assert!(!success && changed.contains("no rule \\\"tcp port 8082"), "{changed}");
-        let valid = json!([{"containerID": "two", "ifname": "eth0"}]);
-        let gc = json!({"cniVersion": "1.1.0", "name": "lan", "type": "portmap", "cni.dev/valid-attachments": valid});
-        assert_eq!(plugin("GC", "", &gc), done);
-        assert_eq!(left(), ["table inet rkt/lan/two/eth0"]);
+        let (success, changed) = plugin("CHECK", "one", &asked(8082, "10.9.0.2/24"));
+        assert!(!success && changed.contains("nothing leads from tcp port 8082"), "{changed}");
+        let gc = collection("two");
+        assert_eq!(plugin("GC", "", &gc), DONE);
+        assert!(!plugin("CHECK", "one", &one).0);
+        assert_eq!(plugin("CHECK", "two", &two), DONE);
+        nft("flush chain inet rkt-ports received");
+        let (success, changed) = plugin("CHECK", "two", &two);
+        assert!(!success && changed.contains("no rule \\\"loopback takes answers only"), "{changed}");
+        assert_eq!(left(), ["table inet rkt-ports"]);
         for _ in 0..2 {
-            assert_eq!(plugin("DEL", "two", &asked(8082)), done);
+            assert_eq!(plugin("DEL", "two", &two), DONE);
         }
-        assert_eq!(plugin("STATUS", "", &gc), done);
+        assert_eq!(plugin("STATUS", "", &gc), DONE);
         let (success, versions) = plugin("VERSION", "", &json!({"cniVersion": "1.0.0"}));
         assert!(success && versions.contains("\"0.1.0\"") && versions.contains("\"1.1.0\""), "{versions}");
         let (success, error) = plugin("ADD", "one", &json!({"cniVersion": "1.0.0", "name": "lan"}));
         assert!(!success && error.contains("\"code\":7"), "{error}");
+    });
+}
+
+/// Whoever comes second is told who has it, and takes nothing away when it goes.
+#[test]
+fn two_that_want_one_port() {
+    World::run(|_| {
+        let (one, two) = (asked(8081, "10.9.0.2/24"), asked(8081, "10.9.0.3/24"));
+        assert!(plugin("ADD", "one", &one).0);
+        let (success, error) = plugin("ADD", "two", &two);
+        assert!(!success && error.contains("tcp port 8081 is taken by lan/one/eth0"), "{error}");
+        assert_eq!(plugin("DEL", "two", &two), DONE);
+        assert_eq!(plugin("CHECK", "one", &one), DONE);
+        // What had another port has it no more when it gets a new one.
+        assert!(plugin("ADD", "one", &asked(8082, "10.9.0.2/24")).0);
+        assert!(plugin("ADD", "two", &two).0);
+        for (container, asked) in [("one", &one), ("two", &two)] {
+            assert_eq!(plugin("DEL", container, asked), DONE);
+        }
+    });
+}
+
+/// What several do at once is done one after the other.
+#[test]
+fn many_at_once() {
+    World::run(|_| {
+        // Threads are in the namespaces of the one that makes them.
+        let added = std::thread::scope(|scope| {
+            let add = |pod: u16| {
+                let (container, address) = (format!("pod-{pod}"), format!("10.9.0.{pod}/24"));
+                let own = asked(9000 + pod, &address);
+                for _ in 0..3 {
+                    assert!(plugin("ADD", &container, &own).0);
+                    assert_eq!(plugin("DEL", &container, &own), DONE);
+                }
+                plugin("ADD", &container, &asked(8081, &address)).0
+            };
+            let threads: Vec<_> = (2..10).map(|pod| scope.spawn(move || add(pod))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).filter(|added| *added).count()
+        });
+        assert_eq!(added, 1, "one port is for one");
+        assert_eq!(plugin("GC", "", &collection("nobody")), DONE);
+    });
+}
+
+/// Of whatever a kill leaves, of the plugin or of nft, DEL makes what there was before.
+#[test]
+fn a_plugin_that_is_killed_at_any_point() {
+    World::run(|_| {
+        let (other, own) = (asked(8081, "10.9.0.2/24"), asked(8082, "10.9.0.3/24"));
+        assert!(plugin("ADD", "other", &other).0);
+        let before = table(&[]);
+        let mut input = tempfile::NamedTempFile::new().unwrap();
+        input.write_all(own.to_string().as_bytes()).unwrap();
+        for verb in ["ADD", "DEL"] {
+            let begin = || {
+                if verb == "DEL" {
+                    assert!(plugin("ADD", "own", &own).0);
+                }
+                let mut command = Command::new("env");
+                command.args([&format!("CNI_COMMAND={verb}"), "CNI_CONTAINERID=own", "CNI_IFNAME=eth0"]);
+                command.args(["sh", "-c", "exec \"$0\" <\"$1\""]).arg(rkt().with_file_name("cni/portmap"));
+                command.arg(input.path());
+                ((), command)
+            };
+            Scenario { name: verb, victims: Victims::All, points: Points::All }.crash(begin, |(), when| {
+                println!("{when}");
+                assert_eq!(plugin("CHECK", "other", &other), DONE, "{when}");
+                assert_eq!(plugin("DEL", "own", &own), DONE, "{when}");
+                assert_eq!(table(&[]), before, "{when}");
+            });
+        }
+        assert_eq!(plugin("DEL", "other", &other), DONE);
+    });
+}
+
+/// Neither a rule nor the record of a port stays.
+#[test]
+fn a_parent_of_a_pod_with_a_port_that_is_killed_at_any_point() {
+    without_plugin(|world| {
+        let aci = echo();
+        let begin = || {
+            let mut command = world.command("--net=lan", &aci.path());
+            command.args(["--port=tcp:8080", "--exec=/bin/true"]);
+            ((), command)
+        };
+        let points = if stage1() == "nspawn" { Points::All } else { Points::Some(6) };
+        let scenario = Scenario { name: "run --port, its parent", victims: Victims::First, points };
+        scenario.crash(begin, |(), when| {
+            println!("{when}");
+            wait_for(|| {
+                world.gc().success();
+                left().is_empty() && world.host.pods().is_empty()
+            });
+            let records = world.host.path().join("ports");
+            assert!(std::fs::read_dir(records).into_iter().flatten().next().is_none(), "{when}");
+        });
+    });
+}
+
+/// More than the kernel has room for hooks. They cost packets nothing.
+#[test]
+fn thousands_of_pods() {
+    const PODS: usize = 2000;
+    without_plugin(|world| {
+        let pod = start(world, "--net=lan:IP=10.9.0.77", &["--port=tcp:8080"]);
+        let uuid = world.host.uuid();
+        let rules = || table(&["-t"]);
+        let before = rules();
+        // In one transaction, since one by one they would take a minute.
+        let others: String = (0..PODS)
+            .map(|number| {
+                let (address, owner) =
+                    (format!("10.10.{}.{}", number / 256, number % 256), format!("lan/pod-{number}/eth0"));
+                let command = "create element inet rkt-ports";
+                format!(
+                    "{command} everywhere4 {{ tcp . {} comment \"{owner}\" : {address} . 80 }}\n\
+                     {command} loopback4 {{ {address} comment \"{owner}\" }}\n\
+                     {command} network4 {{ {address} . 10.10.0.0/16 comment \"{owner}\" }}\n",
+                    10_000 + number
+                )
+            })
+            .collect();
+        nft(&others);
+        let next = start(world, "--net=lan:IP=10.9.0.78", &["--port=tcp:8081"]);
+        assert_eq!(rules(), before);
+        for address in ["127.0.0.1:8080", "127.0.0.1:8081"] {
+            assert_echoed(connect(address), b"hello");
+        }
+        let last = asked(9999 + u16::try_from(PODS).unwrap(), "10.10.7.207/16");
+        assert_eq!(plugin("CHECK", &format!("pod-{}", PODS - 1), &last), DONE);
+        next.signal(Signal::SIGTERM);
+        next.finish();
+        assert_eq!(plugin("GC", "", &collection(&uuid)), DONE);
+        assert!(!plugin("CHECK", &format!("pod-{}", PODS - 1), &last).0);
+        assert_echoed(connect("127.0.0.1:8080"), b"hello");
+        pod.signal(Signal::SIGTERM);
+        pod.finish();
     });
 }
 

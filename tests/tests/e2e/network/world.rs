@@ -135,7 +135,7 @@ pub fn left() -> Vec<String> {
     let tables = Command::new("nft").args(["list", "tables"]).output();
     let tables =
         tables.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    left.extend(tables.lines().filter(|table| table.contains(" rkt/")).map(str::to_owned));
+    left.extend(tables.lines().filter(|table| table.contains(" rkt-ports")).map(str::to_owned));
     left
 }
 
