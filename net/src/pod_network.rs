@@ -95,6 +95,11 @@ impl PodNetwork {
         Ok(Some(Self { directory: directory.to_owned(), record }))
     }
 
+    /// Whether there is anything recorded of a pod, which is then still attached.
+    pub fn is_left(directory: &Path) -> bool {
+        directory.join(RECORD).exists()
+    }
+
     /// The file that the namespace is bound to.
     pub fn namespace(&self) -> PathBuf {
         self.directory.join(NAMESPACE)

@@ -21,6 +21,7 @@ use super::{Outcome, enter};
 use crate::cli::{AppArguments, Globals, Names, PodFlags, PodLine, RunFlags, Stage1Image};
 use crate::network;
 use crate::pods::create::NewPod;
+use crate::pods::gc::Told;
 use crate::pods::ports::Claim;
 use crate::pods::startable::Startable;
 use crate::pods::{Pod, Pods, State};
@@ -99,7 +100,7 @@ pub fn run(
     let content = Content::gather(globals, line, stage1)?;
     let pods = Pods::new(&globals.directory);
     let start = Start::check(globals, flags, &content.interface, &content.manifest, uuid)?;
-    start.exec((&pods, uuid), content.make(&pods, uuid)?, &sockets)
+    start.exec((&pods, uuid), content.make(&pods, uuid)?, &sockets, globals.into())
 }
 
 /// Makes a pod.
@@ -124,7 +125,12 @@ pub fn run_prepared(
     sockets: Sockets,
 ) -> Result<Infallible, Box<dyn Error>> {
     let pods = Pods::new(&globals.directory);
-    Start::check(globals, flags, foreign.interface(), manifest, uuid)?.exec((&pods, uuid), pod, &sockets)
+    Start::check(globals, flags, foreign.interface(), manifest, uuid)?.exec(
+        (&pods, uuid),
+        pod,
+        &sockets,
+        globals.into(),
+    )
 }
 
 /// How a pod is to be run.
@@ -190,8 +196,9 @@ impl Start {
         (pods, uuid): (&Pods, Uuid),
         mut pod: impl Startable,
         sockets: &Sockets,
+        told: Told<'_>,
     ) -> Result<Infallible, Box<dyn Error>> {
-        let _claim = Claim::make(pods, uuid, &self.ports)?;
+        let _claim = Claim::make(pods, uuid, &self.ports, told)?;
         pod.note_names(&self.names, &self.hostname)?;
         pod.start()?;
         let path = pod.path();

@@ -95,7 +95,7 @@ pub fn run(
     check_ipc(flags, line.flags.private_users)?;
     let users = line.flags.private_users.then(|| users::reserve(&globals.local_config, uuid)).transpose()?;
     let pod = NewPod::create(&pods, uuid)?;
-    let claim = Claim::make(&pods, uuid, &ports)?;
+    let claim = Claim::make(&pods, uuid, &ports, globals.into())?;
     content.fill(&pod)?;
     let (mutable, label) = (content.manifest.is_mutable(), content.label);
     let marks = (started, images_done);
@@ -159,7 +159,7 @@ pub fn run_prepared(
     let ports = ports_of(globals, flags, stage1, &manifest)?;
 
     let uuid = pod.uuid();
-    let claim = Claim::make(&pods, uuid, &ports)?;
+    let claim = Claim::make(&pods, uuid, &ports, globals.into())?;
     check_ipc(flags, private_users)?;
     let users = private_users.then(|| users::reserve(&globals.local_config, uuid)).transpose()?;
     let (mutable, marks) = (manifest.is_mutable(), (started, images_done));

@@ -191,7 +191,7 @@ impl Pods {
 }
 
 /// Runs the stage1's gc entrypoint (stage1 ABI). A stage1 that has been uninstalled can clean up nothing any more.
-fn clean_up(pod: &Pod, told: Told<'_>) -> Result<(), Error> {
+pub(super) fn clean_up(pod: &Pod, told: Told<'_>) -> Result<(), Error> {
     let of_stage1 = |source| Error::Stage1 { uuid: pod.uuid, source: Box::new(source) };
     if let Some(foreign) = Foreign::of_pod(&pod.path).map_err(of_stage1)? {
         return clean_up_foreign(pod, &foreign, told);

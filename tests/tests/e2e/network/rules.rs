@@ -308,6 +308,22 @@ fn the_plugin_collects_what_is_of_nobody() {
     });
 }
 
+/// systemd starts again what was killed, and nobody has collected it.
+#[test]
+fn the_port_of_a_pod_that_was_killed_leads_to_the_next() {
+    without_plugin(|world| {
+        let ports = ["--port=tcp:8080"];
+        for address in ["10.9.0.77", "10.9.0.78"] {
+            let pod = start(world, &format!("--net=lan:IP={address}"), &ports);
+            assert_echoed(connect("127.0.0.1:8080"), b"hello");
+            pod.signal(Signal::SIGKILL);
+            pod.finish();
+        }
+        assert!(!left().is_empty());
+        world.gc().success();
+    });
+}
+
 /// Whoever comes second is told who has it, and takes nothing away when it goes.
 #[test]
 fn two_that_want_one_port() {
