@@ -1,17 +1,16 @@
 //! Flows that the kernel keeps track of (`nf_conntrack`), by netlink (linux/netfilter/nfnetlink_conntrack.h).
 
-use netlink_packet_core::{DecodeError, Emitable};
+use netlink_packet_core::DecodeError;
 use nix::sys::socket::SockProtocol;
 
 use crate::Error;
-use crate::netlink::{Netlink, Told, attributes};
+use crate::netfilter::{HEADER_BYTES, Message, value};
+use crate::netlink::{Netlink, Told};
 
 /// `NFNL_SUBSYS_CTNETLINK`, and the messages of it.
 const SUBSYSTEM: u16 = 1 << 8;
 const GET: u16 = SUBSYSTEM | 1;
 const DELETE: u16 = SUBSYSTEM | 2;
-/// `struct nfgenmsg`.
-const HEADER_BYTES: usize = 4;
 /// Attributes of a flow, of an end of it, and of that one's protocol.
 const TUPLE_ORIG: u16 = 1;
 const TUPLE_PROTO: u16 = 2;
@@ -21,16 +20,14 @@ const PROTO_DST_PORT: u16 = 3;
 const UDP: u8 = 17;
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 1 << 15;
-/// Of an attribute.
-const ATTRIBUTE_HEADER_BYTES: usize = 4;
 
 /// Has the kernel forget flows of UDP to these ports, of this host or beyond it. Rules that translate addresses are only asked for the first
 /// datagram of a flow: without this, one that goes on would go where rules led that are gone.
 pub fn forget_udp(ports: &[u16]) -> Result<(), Error> {
     let mut netlink = Netlink::open_for(SockProtocol::NetlinkNetFilter)?;
-    let flows: Vec<Flow> = netlink.dump("list the flows that are tracked", GET, &Flow::default())?;
+    let flows: Vec<Flow> = netlink.dump("list the flows that are tracked", GET, &Message::of(0))?;
     for flow in flows.iter().filter(|flow| ports.contains(&flow.port)) {
-        match netlink.request("forget a flow", DELETE, flow, 0) {
+        match netlink.request("forget a flow", DELETE, &flow.message(), 0) {
             // It has ended meanwhile.
             Err(Error::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {}
             forgotten => forgotten?,
@@ -39,8 +36,8 @@ pub fn forget_udp(ports: &[u16]) -> Result<(), Error> {
     Ok(())
 }
 
-/// A flow of UDP; the default one is for all flows, in a question.
-#[derive(Debug, Default)]
+/// A flow of UDP.
+#[derive(Debug)]
 struct Flow {
     family: u8,
     /// Both ends as they were first seen, as the kernel tells them.
@@ -52,45 +49,20 @@ struct Flow {
 impl Told for Flow {
     fn parse(payload: &[u8]) -> Result<Option<Self>, DecodeError> {
         let family = payload.first().copied().unwrap_or_default();
-        let Some(ends) = value(payload.get(HEADER_BYTES..).unwrap_or_default(), TUPLE_ORIG)? else {
+        let Some(ends) = value(payload, HEADER_BYTES, TUPLE_ORIG)? else {
             return Ok(None);
         };
-        let protocol = value(&ends, TUPLE_PROTO)?.unwrap_or_default();
-        let is_udp = value(&protocol, PROTO_NUM)?.as_deref() == Some(&[UDP]);
-        let port = value(&protocol, PROTO_DST_PORT)?.and_then(|port| port.try_into().ok());
+        let protocol = value(&ends, 0, TUPLE_PROTO)?.unwrap_or_default();
+        let is_udp = value(&protocol, 0, PROTO_NUM)?.as_deref() == Some(&[UDP]);
+        let port = value(&protocol, 0, PROTO_DST_PORT)?.and_then(|port| port.try_into().ok());
         let port = port.map(u16::from_be_bytes);
         Ok(port.filter(|_| is_udp).map(|port| Self { family, ends, port }))
     }
 }
 
-/// The value of an attribute among others.
-fn value(all: &[u8], kind: u16) -> Result<Option<Vec<u8>>, DecodeError> {
-    for attribute in attributes(all, 0) {
-        let attribute = attribute?;
-        if attribute.kind() == kind {
-            return Ok(Some(attribute.value().to_vec()));
-        }
-    }
-    Ok(None)
-}
-
-impl Emitable for Flow {
-    fn buffer_len(&self) -> usize {
-        let ends = if self.ends.is_empty() { 0 } else { ATTRIBUTE_HEADER_BYTES + self.ends.len() };
-        HEADER_BYTES + ends
-    }
-
-    fn emit(&self, buffer: &mut [u8]) {
-        let mut message = vec![self.family, 0, 0, 0];
-        if !self.ends.is_empty() {
-            // What came in an attribute fits into one.
-            let length = u16::try_from(ATTRIBUTE_HEADER_BYTES + self.ends.len()).unwrap_or(u16::MAX);
-            message.extend(length.to_ne_bytes());
-            message.extend((TUPLE_ORIG | NESTED).to_ne_bytes());
-            message.extend(&self.ends);
-        }
-        if let Some(buffer) = buffer.get_mut(..message.len()) {
-            buffer.copy_from_slice(&message);
-        }
+impl Flow {
+    /// What means this flow, to the kernel.
+    fn message(&self) -> Message {
+        Message::of(self.family).with(TUPLE_ORIG | NESTED, &self.ends)
     }
 }

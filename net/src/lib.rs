@@ -16,6 +16,7 @@ pub mod handover;
 pub mod line;
 pub mod namespace;
 pub mod net_info;
+mod netfilter;
 mod netlink;
 pub mod nftables;
 pub mod plan;

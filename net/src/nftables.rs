@@ -3,18 +3,18 @@
 
 use std::io::ErrorKind;
 
-use netlink_packet_core::{DecodeError, Emitable};
+use netlink_packet_core::DecodeError;
 use nix::sys::socket::SockProtocol;
 
 use crate::Error;
+use crate::netfilter::{HEADER_BYTES, Message, value};
 use crate::netlink::{Netlink, Told, attributes};
 
 /// `NFNL_SUBSYS_NFTABLES`, and the messages of it.
 const SUBSYSTEM: u16 = 10 << 8;
 const GET_RULES: u16 = SUBSYSTEM | 7;
 const GET_ELEMENTS: u16 = SUBSYSTEM | 13;
-/// `struct nfgenmsg`, and `NFPROTO_INET` in it.
-const HEADER_BYTES: usize = 4;
+/// `NFPROTO_INET`.
 const BOTH_VERSIONS_OF_IP: u8 = 1;
 /// Attributes of rules and of lists of elements: `NFTA_{RULE,SET_ELEM_LIST}_TABLE`, `NFTA_SET_ELEM_LIST_{SET,ELEMENTS}`, `NFTA_RULE_USERDATA`.
 const TABLE: u16 = 1;
@@ -27,8 +27,6 @@ const DATA: u16 = 2;
 const NOTES: u16 = 6;
 const KEY_END: u16 = 10;
 const VALUE: u16 = 1;
-/// Of an attribute.
-const ATTRIBUTE_HEADER_BYTES: usize = 4;
 
 /// An element of a set or a map. Each part of a key or of data begins at a multiple of four bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,7 +43,7 @@ pub struct Element {
 
 /// What is in a set or a map of a table of the family `inet`; none, if there is no such.
 pub fn elements(table: &str, set: &str) -> Result<Option<Vec<Element>>, Error> {
-    let question = Question(vec![(TABLE, table), (SET, set)]);
+    let question = question(&[(TABLE, table), (SET, set)]);
     let lists =
         Netlink::open_for(SockProtocol::NetlinkNetFilter)?.dump("list elements", GET_ELEMENTS, &question);
     match lists {
@@ -57,7 +55,7 @@ pub fn elements(table: &str, set: &str) -> Result<Option<Vec<Element>>, Error> {
 /// The remarks of all rules of a table of the family `inet`.
 pub fn remarks(table: &str) -> Result<Vec<String>, Error> {
     let mut netlink = Netlink::open_for(SockProtocol::NetlinkNetFilter)?;
-    let rules: Vec<Remark> = netlink.dump("list rules", GET_RULES, &Question(vec![(TABLE, table)]))?;
+    let rules: Vec<Remark> = netlink.dump("list rules", GET_RULES, &question(&[(TABLE, table)]))?;
     Ok(rules.into_iter().map(|Remark(remark)| remark).collect())
 }
 
@@ -84,9 +82,9 @@ impl Element {
         for attribute in attributes(attribute, 0) {
             let attribute = attribute?;
             match attribute.kind() {
-                KEY => element.key = value(attribute.value())?,
-                KEY_END => element.last = value(attribute.value())?,
-                DATA => element.data = value(attribute.value())?,
+                KEY => element.key = content(attribute.value())?,
+                KEY_END => element.last = content(attribute.value())?,
+                DATA => element.data = content(attribute.value())?,
                 NOTES => element.comment = comment(attribute.value()),
                 _ => {}
             }
@@ -99,25 +97,13 @@ struct Remark(String);
 
 impl Told for Remark {
     fn parse(payload: &[u8]) -> Result<Option<Self>, DecodeError> {
-        for attribute in attributes(payload, HEADER_BYTES) {
-            let attribute = attribute?;
-            if attribute.kind() == RULE_NOTES {
-                return Ok(Some(Self(comment(attribute.value()))));
-            }
-        }
-        Ok(None)
+        Ok(value(payload, HEADER_BYTES, RULE_NOTES)?.map(|notes| Self(comment(&notes))))
     }
 }
 
-fn value(key_or_data: &[u8]) -> Result<Vec<u8>, DecodeError> {
-    for attribute in attributes(key_or_data, 0) {
-        let attribute = attribute?;
-        if attribute.kind() == VALUE {
-            return Ok(attribute.value().to_vec());
-        }
-    }
-    // The data of a map of verdicts.
-    Ok(Vec::new())
+/// Of a key or of data; none, of a verdict.
+fn content(key_or_data: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    Ok(value(key_or_data, 0, VALUE)?.unwrap_or_default())
 }
 
 /// Of what nft notes: a kind, a length, and so many bytes. A comment is 0 for elements and for rules, and ends with a zero.
@@ -132,35 +118,17 @@ fn comment(mut notes: &[u8]) -> String {
     String::new()
 }
 
-/// Names of what is asked for.
-struct Question<'a>(Vec<(u16, &'a str)>);
-
-impl Emitable for Question<'_> {
-    fn buffer_len(&self) -> usize {
-        let attribute =
-            |(_, name): &(u16, &str)| ATTRIBUTE_HEADER_BYTES + (name.len() + 1).next_multiple_of(4);
-        HEADER_BYTES + self.0.iter().map(attribute).sum::<usize>()
-    }
-
-    fn emit(&self, buffer: &mut [u8]) {
-        let mut message = vec![BOTH_VERSIONS_OF_IP, 0, 0, 0];
-        for (kind, name) in &self.0 {
-            // Our own names are short.
-            let length = u16::try_from(ATTRIBUTE_HEADER_BYTES + name.len() + 1).unwrap_or(u16::MAX);
-            message.extend(length.to_ne_bytes());
-            message.extend(kind.to_ne_bytes());
-            message.extend(name.as_bytes());
-            message.push(0);
-            message.resize(message.len().next_multiple_of(4), 0);
-        }
-        if let Some(buffer) = buffer.get_mut(..message.len()) {
-            buffer.copy_from_slice(&message);
-        }
-    }
+/// What is asked for, by its names.
+fn question(names: &[(u16, &str)]) -> Message {
+    names.iter().fold(Message::of(BOTH_VERSIONS_OF_IP), |question, (kind, name)| {
+        question.with(*kind, &[name.as_bytes(), &[0]].concat())
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::Emitable;
+
     use super::*;
 
     #[test]
@@ -175,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_question() {
-        let question = Question(vec![(TABLE, "ports"), (SET, "one")]);
+        let question = question(&[(TABLE, "ports"), (SET, "one")]);
         let mut message = vec![0; question.buffer_len()];
         question.emit(&mut message);
         assert_eq!(message, b"\x01\0\0\0\x0a\0\x01\0ports\0\0\0\x08\0\x02\0one\0");
