@@ -5,7 +5,6 @@
 //! to the next reset the queues belong to the worker alone. A reset returns when the worker is gone.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
@@ -108,10 +107,8 @@ pub struct MmioTransport {
     memory: DeviceMemory,
     workers: Box<dyn Workers>,
     console: ConsoleLog,
-    /// What the driver has set; without NEEDS_RESET, which is the device's to set.
+    /// What the driver has set; without NEEDS_RESET, which is the device's to set, in the window alone.
     status: u32,
-    /// NEEDS_RESET or nothing; the I/O thread sets it when the worker fails.
-    trouble: Arc<AtomicU32>,
     interrupt: Interrupt,
     features_select: u32,
     driver_features_select: u32,
@@ -146,7 +143,6 @@ impl MmioTransport {
             workers,
             console,
             status: 0,
-            trouble: Arc::default(),
             interrupt: Interrupt::new(window.clone(), Arc::new(irqfd)),
             window,
             features_select: 0,
@@ -174,9 +170,7 @@ impl MmioTransport {
         self.window.set(DEVICE_FEATURES, word_of(self.offered(), self.features_select));
         self.window.set(QUEUE_SIZE_MAX, selected.map_or(0, |queue| queue.size_max.into()));
         self.window.set(QUEUE_READY, selected.map_or(0, |queue| queue.ready.into()));
-        self.window.set(STATUS, self.status);
-        // After the status: trouble that comes between both is added by who has it.
-        self.window.add(STATUS, self.trouble.load(Ordering::SeqCst));
+        self.window.set_except(STATUS, status::NEEDS_RESET, self.status);
     }
 
     fn write_register(&mut self, offset: u64, value: u32) {
@@ -259,7 +253,7 @@ impl MmioTransport {
         if let Err(error) = self.start_worker() {
             let name = self.device.kind();
             self.console.note(&format!("the {name:?} device cannot start: {}", chain_of(&error)));
-            ask_for_reset(&self.trouble, &self.window, &self.interrupt);
+            ask_for_reset(&self.window, &self.interrupt);
         }
     }
 
@@ -276,12 +270,11 @@ impl MmioTransport {
             queues,
             features: self.driver_features,
         })?;
-        let (trouble, window) = (Arc::clone(&self.trouble), self.window.clone());
-        let interrupt = self.interrupt.clone();
+        let (window, interrupt) = (self.window.clone(), self.interrupt.clone());
         let (console, name) = (self.console.clone(), self.device.kind());
         let on_failure = Box::new(move |error| {
             console.note(&format!("the {name:?} device has stopped: {}", chain_of(&error)));
-            ask_for_reset(&trouble, &window, &interrupt);
+            ask_for_reset(&window, &interrupt);
         });
         let ended = || ActivateError::Host(std::io::Error::other("the I/O thread takes no more handlers"));
         self.worker = Some(self.workers.add(handler, on_failure).ok_or_else(ended)?);
@@ -294,7 +287,7 @@ impl MmioTransport {
             self.workers.remove(worker);
         }
         self.status = 0;
-        self.trouble.store(0, Ordering::SeqCst);
+        self.window.remove(STATUS, status::NEEDS_RESET);
         self.interrupt.acknowledge(INTERRUPT_CONFIG);
         (self.features_select, self.driver_features_select, self.queue_select) = (0, 0, 0);
         self.driver_features = 0;
@@ -303,8 +296,7 @@ impl MmioTransport {
 }
 
 /// Tells the driver that the device has failed (section 2.1.2): it reads NEEDS_RESET when the interrupt reaches it.
-fn ask_for_reset(trouble: &AtomicU32, window: &Window, interrupt: &Interrupt) {
-    trouble.store(status::NEEDS_RESET, Ordering::SeqCst);
+fn ask_for_reset(window: &Window, interrupt: &Interrupt) {
     window.add(STATUS, status::NEEDS_RESET);
     // Without the interrupt the driver finds out when it next reads the status.
     let _late_news = interrupt.signal_config();

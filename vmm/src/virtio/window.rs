@@ -53,6 +53,12 @@ impl Window {
         self.change(register, |word| word.store(value, Ordering::SeqCst));
     }
 
+    /// Sets a register but for bits that others set.
+    pub fn set_except(&self, register: u64, others: u32, value: u32) {
+        let merge = |old| Some(old & others | value & !others);
+        self.change(register, |word| word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, merge));
+    }
+
     /// Sets bits of a register, of which others set others.
     pub fn add(&self, register: u64, bits: u32) {
         self.change(register, |word| word.fetch_or(bits, Ordering::SeqCst));
@@ -114,6 +120,10 @@ mod tests {
         one.add(0x60, 2);
         one.remove(0x60, 1);
         assert_eq!([word(&one, 0x60), word(&one, 0x64), word(&two, 0x60)], [2, 0, 0]);
+        one.set_except(0x60, 2, 5);
+        assert_eq!(word(&one, 0x60), 7);
+        one.set_except(0x60, 2, 2);
+        assert_eq!(word(&one, 0x60), 2);
         windows.window(MAX_DEVICES - 1).set(MMIO_WINDOW - 4, 7);
         assert_eq!(word(&windows.window(MAX_DEVICES - 1), MMIO_WINDOW - 4), 7);
     }
