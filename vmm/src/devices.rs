@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::event_loop::LoopHandle;
 use crate::layout::{self, MAX_DEVICES, MMIO_WINDOW};
 use crate::memory::DeviceMemory;
-use crate::virtio::device::{INTERRUPT_VRING, VirtioDevice};
-use crate::virtio::mmio::{INTERRUPT_ACK, MmioTransport, QUEUE_NOTIFY};
+use crate::virtio::device::VirtioDevice;
+use crate::virtio::mmio::{MmioTransport, NOTIFY_PORT};
 use crate::virtio::window::Windows;
 use crate::vm::Vm;
 
@@ -44,21 +44,18 @@ impl<'a, E: Send + 'static> Devices<'a, E> {
         }
         let irqfd = new_eventfd()?;
         self.vm.add_interrupt(&irqfd, layout::gsi(index))?;
-        // KVM keeps it, and nobody reads it.
-        self.vm.add_notification(
-            &new_eventfd()?,
-            layout::mmio_window(index) + INTERRUPT_ACK,
-            INTERRUPT_VRING,
-        )?;
+        let port = layout::notify_port(index);
         let mut notify = Vec::new();
         for queue in 0..device.queue_sizes().len() {
             let fd = new_eventfd()?;
-            self.vm.add_notification(&fd, layout::mmio_window(index) + QUEUE_NOTIFY, queue as u32)?;
+            self.vm.add_notification(&fd, port, queue as u32)?;
             notify.push(fd);
         }
+        let window = self.windows.window(index);
+        window.set(NOTIFY_PORT, port.into());
         self.transports.push(MmioTransport::new(
             Box::new(device),
-            self.windows.window(index),
+            window,
             notify,
             irqfd,
             self.memory.clone(),

@@ -72,12 +72,19 @@ pub const PMEM_ALIGNMENT: u64 = 1 << 30;
 pub const SERIAL_PORT: u16 = 0x3f8;
 /// Bytes written here become marks in the machine's [timeline](crate::timeline).
 pub const MARK_PORT: u16 = 0x510;
+/// The port at which the first device is notified of new buffers; each next device has the next four.
+pub const NOTIFY_PORT: u16 = 0x600;
 /// Where the kernel writes the address at which it looks for its [purpose](crate::purpose).
 pub const PURPOSE_PORT: u16 = 0x514;
 
 /// The window of device number `index`.
 pub fn mmio_window(index: usize) -> u64 {
     MMIO_START + index as u64 * MMIO_WINDOW
+}
+
+/// The port at which device number `index` is notified of new buffers, by the number of the queue in four bytes.
+pub fn notify_port(index: usize) -> u16 {
+    NOTIFY_PORT + 4 * index as u16
 }
 
 /// The interrupt of device number `index`.
@@ -170,5 +177,6 @@ mod tests {
     fn the_windows_end_below_the_ioapic() {
         assert!(mmio_window(MAX_DEVICES) <= u64::from(IOAPIC_START));
         assert_eq!(gsi(MAX_DEVICES - 1), IOAPIC_PINS - 1);
+        assert_eq!([notify_port(0), notify_port(MAX_DEVICES - 1)], [0x600, 0x648]);
     }
 }

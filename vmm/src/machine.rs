@@ -29,7 +29,7 @@ use crate::virtio::balloon::Balloon;
 use crate::virtio::block::{Block, BlockConfig};
 use crate::virtio::console::Console;
 use crate::virtio::fs::{Fs, FsConfig};
-use crate::virtio::net::{Net, NetConfig};
+use crate::virtio::net::{self, Net, NetConfig};
 use crate::virtio::pmem::{Files, Pmem};
 use crate::virtio::rng::Rng;
 use crate::virtio::vsock::{Vsock, VsockConfig};
@@ -234,6 +234,7 @@ impl Machine {
         for block in config.blocks {
             devices.attach(Block::new(block).map_err(Error::device("block"))?)?;
         }
+        let cards = if config.nets.is_empty() { "" } else { net::KERNEL_PARAMETER };
         for net in config.nets {
             devices.attach(Net::new(net, &memory)?)?;
         }
@@ -245,7 +246,7 @@ impl Machine {
         }
         let transports = devices.into_transports();
 
-        let purpose = Purpose::new(parameter + &devices::kernel_parameters(transports.len()))?;
+        let purpose = Purpose::new(parameter + cards + &devices::kernel_parameters(transports.len()))?;
         let vcpus = cpu::create(&vm, &config.shape.cpuid)?;
         let answer = match &config.start {
             Start::Template(template) => {

@@ -64,10 +64,10 @@ impl Vm {
         self.fd.create_vcpu(index.into()).map_err(Error::kvm("create a processor"))
     }
 
-    /// Makes a write of `value` to the word at `address` write to `fd` instead of leaving the guest.
-    pub fn add_notification(&self, fd: &EventFd, address: u64, value: u32) -> Result<(), Error> {
+    /// Makes a write of the four bytes of `value` to `port` write to `fd` instead of leaving the guest.
+    pub fn add_notification(&self, fd: &EventFd, port: u16, value: u32) -> Result<(), Error> {
         self.fd
-            .register_ioevent(fd, &IoEventAddress::Mmio(address), value)
+            .register_ioevent(fd, &IoEventAddress::Pio(port.into()), value)
             .map_err(Error::kvm("register a queue's notification"))
     }
 

@@ -144,19 +144,12 @@ impl Guest {
         let vcpu = vm.create_vcpu(0).unwrap();
         enter_ring_3(&vcpu);
         let event = || EventFd::new(EFD_NONBLOCK).unwrap();
-        let notify = event();
-        vm.register_ioevent(
-            &notify,
-            &kvm_ioctls::IoEventAddress::Mmio(MMIO_START + 0x50),
-            kvm_ioctls::NoDatamatch,
-        )
-        .unwrap();
         let console = ConsoleLog::new(None);
         let workers = Box::new(events.handle());
         let transport = MmioTransport::new(
             Box::new(Rng),
             windows.window(0),
-            vec![notify],
+            vec![event()],
             event(),
             memory.clone(),
             workers,
@@ -243,7 +236,7 @@ fn run(program: &Program, look: impl FnOnce(&[u32], &Guest)) {
 fn registers_are_written_in_words_and_every_other_access_is_without_effect() {
     let mut program = Program::default();
     program.register(0x70, 0).register(0x70, 1);
-    for offset in (0..0x100).filter(|offset| *offset != 0x50) {
+    for offset in 0..0x100 {
         for width in WIDTHS.into_iter().filter(|width| *width != 4 || offset % 4 != 0) {
             program.write(MMIO_START + offset, width, u64::MAX).read(MMIO_START + offset, width);
         }

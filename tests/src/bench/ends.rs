@@ -1,5 +1,6 @@
 //! Where a program of the benchmark runs, at one end of a network or at the other.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::Bench;
@@ -23,7 +24,7 @@ pub enum End {
     Firecracker,
 }
 
-/// A shell's command at an end; none at one that has no shell from here.
+/// A shell's command at an end, in a pod of its own if that is a pod; none at one that has no shell from here.
 pub fn shell(bench: &Bench, end: End, address: Option<&str>, line: &str) -> Option<Command> {
     let shell = ["/bin/sh", "-c", line];
     let mut command = Command::new("ip");
@@ -42,6 +43,20 @@ pub fn shell(bench: &Bench, end: End, address: Option<&str>, line: &str) -> Opti
     }
     command.args(shell);
     Some(command)
+}
+
+/// A pod on the bridge that does nothing until it is [asked](enter); its UUID goes to that file.
+pub fn idle_pod(bench: &Bench, isolation: &str, uuid: &Path) -> Command {
+    let (net, uuid) = (format!("--net={BRIDGE}"), format!("--uuid-file-save={}", uuid.display()));
+    let sleeps = ["/bin/sh", "-c", "echo ready; exec sleep 1000"];
+    pod(bench, isolation, &[&net, &uuid], &sleeps)
+}
+
+/// A shell's command in such a pod.
+pub fn enter(bench: &Bench, uuid: &str, line: &str) -> Command {
+    let mut command = bench.rkt();
+    command.args(["enter", uuid, "/bin/sh", "-c", line]);
+    command
 }
 
 /// A program in a pod, with these options of `run`.

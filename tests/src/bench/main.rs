@@ -3,12 +3,16 @@
 //!
 //!     bench by-clock RKT IMAGES WORK CLOCK.json
 //!     bench RKT IMAGES WORK CLOCK.json OUTPUT.json [PART...]
+//!     bench network-vm RKT IMAGES WORK BOOT.json
+//!     bench join OUTPUT.json BOOT.json...
 //!
 //! IMAGES is what `tests/images` has built. The first is for where the clock is that of the machine, WORK a directory of the disk. Of the
-//! second WORK is a directory on a tmpfs, and CLOCK.json what the first has written. A PART is one of namespaces, vm, reading, network, crowd
-//! and by-clock; without any, it is all of them. network-vm is another, for where the clock does not count instructions.
+//! others WORK is a directory on a tmpfs, and CLOCK.json what the first has written. A PART is one of namespaces, vm, reading, network, crowd
+//! and by-clock; without any, it is all of them. The third measures networks of VMs in one boot of the machine, the last tells what
+//! several boots have measured.
 
 mod aci;
+mod boots;
 mod bridge;
 mod by_clock;
 mod crowd;
@@ -68,7 +72,7 @@ impl Bench {
         measure: impl FnOnce(&Self) -> Result<T, Error>,
     ) -> Result<Option<T>, Error> {
         let is_chosen = self.parts.iter().any(|part| part == Path::new(name));
-        let wanted = is_chosen || (self.parts.is_empty() && name != NETWORK_VM);
+        let wanted = is_chosen || self.parts.is_empty();
         wanted.then(|| measure(self)).transpose()
     }
 
@@ -110,15 +114,26 @@ impl Bench {
             vm: self.part("vm", vm::measure)?,
             reading: self.part("reading", reading::measure)?,
             network: self.part("network", network::measure)?,
-            network_vm: self.part(NETWORK_VM, network::measure_vms)?,
+            network_vm: None,
             // What it makes is left, and would be in the others' way.
             crowd: self.part("crowd", crowd::measure)?,
             by_clock: self.part(BY_CLOCK, |bench| ByClock::read(&bench.by_clock))?,
         };
-        print!("{}", report::table(&results));
-        let json = serde_json::to_string_pretty(&report::json(&results))?;
-        Ok(std::fs::write(&self.output, json + "\n")?)
+        results.tell(&self.output)
     }
+}
+
+/// Measures networks of VMs in one boot of the machine.
+fn boot(rkt: &Path, images: &Path, work: &Path, output: &Path) -> Result<(), Error> {
+    measure::become_real_time()?;
+    let [rkt, images, work, output] = [rkt, images, work, output].map(Path::to_owned);
+    let bench = Bench { rkt, images, work, by_clock: PathBuf::new(), output, parts: Vec::new() };
+    network::measure_vms(&bench)
+}
+
+/// Tells what several boots have measured.
+fn join(output: &Path, boots: &[PathBuf]) -> Result<(), Error> {
+    Results { network_vm: Some(boots::join(boots)?), ..Results::default() }.tell(output)
 }
 
 /// Shows how far the benchmark is, which takes its time.
@@ -127,8 +142,9 @@ fn tell(what: &str, figures: &str) {
 }
 
 /// The parts, by name.
-const PARTS: [&str; 7] = ["namespaces", "vm", "reading", "network", NETWORK_VM, "crowd", BY_CLOCK];
+const PARTS: [&str; 6] = ["namespaces", "vm", "reading", "network", "crowd", BY_CLOCK];
 const NETWORK_VM: &str = "network-vm";
+const JOIN: &str = "join";
 const BY_CLOCK: &str = "by-clock";
 
 /// What was measured.
@@ -143,12 +159,23 @@ struct Results {
     network_vm: Option<network::Network>,
 }
 
+impl Results {
+    /// Prints the table, and writes the same as JSON.
+    fn tell(&self, output: &Path) -> Result<(), Error> {
+        print!("{}", report::table(self));
+        let json = serde_json::to_string_pretty(&report::json(self))?;
+        Ok(std::fs::write(output, json + "\n")?)
+    }
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     let result = match arguments.as_slice() {
         [word, rkt, images, work, result] if word == Path::new(BY_CLOCK) => {
             ByClock::measure(rkt, images, work).and_then(|measured| measured.write(result))
         }
+        [word, rkt, images, work, result] if word == Path::new(NETWORK_VM) => boot(rkt, images, work, result),
+        [word, output, boots @ ..] if word == Path::new(JOIN) => join(output, boots),
         arguments => Bench::from_arguments(arguments).and_then(|bench| bench.run()),
     };
     match result {

@@ -9,12 +9,13 @@ use crate::ends::{End, pod};
 use crate::measure::{Summary, time_ms};
 use crate::metadata::{self, Waited};
 use crate::ways::{self, Amount, Way};
-use crate::{Bench, Error, firecracker, tell};
+use crate::{Bench, Error, boots, firecracker, tell};
 
 /// Of starts, which differ by less than a millisecond.
 const STARTS: usize = 15;
-const AMOUNT: Amount = Amount { stream_mib: 32, rounds: 5 };
-const AMOUNT_OF_VMS: Amount = Amount { stream_mib: 16, rounds: 7 };
+const AMOUNT: Amount = Amount { stream_mib: 256, rounds: 5 };
+/// In each boot of the machine.
+const AMOUNT_OF_VMS: Amount = Amount { stream_mib: 256, rounds: 2 };
 
 /// What was measured of networks.
 #[derive(Debug, Default)]
@@ -42,6 +43,15 @@ const PEERS: [[&str; 3]; 3] = [
     ["kvm to kvm", "firecracker to firecracker", "firecracker"],
 ];
 
+/// Ways of VMs, and one to compare them with.
+pub const VM_WAYS: [(&str, End, End); 5] = [
+    ("host to nspawn", End::Host, End::Pod("nspawn")),
+    ("host to kvm", End::Host, End::Pod("kvm")),
+    ("host to firecracker", End::Host, End::Firecracker),
+    ("kvm to kvm", End::Pod("kvm"), End::Pod("kvm")),
+    ("firecracker to firecracker", End::Firecracker, End::Firecracker),
+];
+
 /// Measures what needs no VM.
 pub fn measure(bench: &Bench) -> Result<Network, Error> {
     let (limited, nspawn) = (End::Limited, End::Pod("nspawn"));
@@ -55,26 +65,20 @@ pub fn measure(bench: &Bench) -> Result<Network, Error> {
     with_bridge(bench, || {
         let starts = starts(bench)?;
         let metadata_ms = metadata::measure(bench, &["nspawn"])?;
-        Ok(Network { ways: ways::measure(bench, &ways, AMOUNT)?, metadata_ms, ..starts })
+        Ok(Network { ways: ways::measure(bench, &ways, AMOUNT, |_| Ok(()))?, metadata_ms, ..starts })
     })
 }
 
-/// Measures the same of VMs, and of some of the rest to compare them with. Where the emulation's clock counts instructions, guests take
-/// some interrupts twice, and the more there are the sooner they stand still for good.
-pub fn measure_vms(bench: &Bench) -> Result<Network, Error> {
-    let (nspawn, kvm, peer) = (End::Pod("nspawn"), End::Pod("kvm"), End::Firecracker);
-    let mut ways = vec![
-        ("host to limited namespace", End::Host, End::Limited),
-        ("host to nspawn", End::Host, nspawn),
-        ("host to kvm", End::Host, kvm),
-        ("kvm to kvm", kvm, kvm),
-    ];
-    if firecracker::program(bench).is_some() {
-        ways.extend([("host to firecracker", End::Host, peer), ("firecracker to firecracker", peer, peer)]);
-    }
+/// Measures the same of VMs, and writes down what there is after each round. Where the emulation's clock counts instructions, guests take
+/// some interrupts twice, and the more there are the sooner they stand still for good: it takes several boots (`boots`).
+pub fn measure_vms(bench: &Bench) -> Result<(), Error> {
+    let has_peer = firecracker::program(bench).is_some();
+    let is_here = |(_, from, to): &(_, End, End)| has_peer || ![*from, *to].contains(&End::Firecracker);
+    let ways: Vec<_> = VM_WAYS.into_iter().filter(is_here).collect();
     with_bridge(bench, || {
-        let ways = ways::measure(bench, &ways, AMOUNT_OF_VMS)?;
-        Ok(Network { ways, metadata_ms: metadata::measure(bench, &["nspawn", "kvm"])?, ..Network::default() })
+        let metadata_ms = metadata::measure(bench, &["nspawn", "kvm"])?;
+        let note = |ways: &[&Way]| boots::write(&bench.output, ways, &metadata_ms);
+        ways::measure(bench, &ways, AMOUNT_OF_VMS, note).map(drop)
     })
 }
 

@@ -60,7 +60,7 @@ pub fn table(results: &Results) -> String {
         networks(&mut text, network);
     }
     if let Some(network) = network_vm {
-        text.push_str("\nnetworks of VMs and others, by the emulated machine's clock\n");
+        text.push_str("\nnetworks of VMs and others\n");
         networks(&mut text, network);
     }
     text

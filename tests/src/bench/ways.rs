@@ -1,13 +1,14 @@
 //! What goes through a network from one end to the other. All ways are measured in turn, so that what changes with time is the same for
-//! all.
+//! all. Nothing is repeated: where something may stand still (`patience`), that is the end of it.
 
+use std::fs;
 use std::net::Ipv4Addr;
 
 use crate::bridge::{FREE, LIMITED, address_of};
-use crate::ends::{End, shell};
+use crate::ends::{End, enter, idle_pod, shell};
 use crate::firecracker::Guest;
 use crate::measure::Summary;
-use crate::patience::{REPEATS, run_for_a_while};
+use crate::patience::run_for_a_while;
 use crate::sleeping::SleepingPod;
 use crate::{Bench, Error, tell, tools};
 
@@ -35,13 +36,30 @@ pub struct Amount {
     pub rounds: usize,
 }
 
-/// Measures ways, each with its name and ends.
-pub fn measure(bench: &Bench, ways: &[(&'static str, End, End)], amount: Amount) -> Result<Vec<Way>, Error> {
+/// Measures ways, each with its name and ends, and has `note` take what there is after each round. It ends before its time if something
+/// stands still.
+pub fn measure(
+    bench: &Bench,
+    ways: &[(&'static str, End, End)],
+    amount: Amount,
+    mut note: impl FnMut(&[&Way]) -> Result<(), Error>,
+) -> Result<Vec<Way>, Error> {
     let lines = ways.iter().zip(0..).map(|(way, number)| Line::new(bench, way, number));
     let mut lines = lines.collect::<Result<Vec<_>, Error>>()?;
-    for _ in 0..=amount.rounds {
-        lines.iter_mut().try_for_each(|line| line.round(bench, amount))?;
-        bench.collect_garbage()?;
+    for round in 0..=amount.rounds {
+        for line in &mut lines {
+            let Some((stream, round_trip)) = line.ask(bench, amount)? else {
+                tell(line.way.name, "stands still");
+                return Ok(lines.into_iter().map(|line| line.way).collect());
+            };
+            tell(line.way.name, &format!("{stream:.0} MiB/s, {round_trip:.0} us"));
+            // The first round is to warm up.
+            if round > 0 {
+                line.way.stream.push(stream);
+                line.way.round_trip.push(round_trip);
+            }
+        }
+        note(&lines.iter().map(|line| &line.way).collect::<Vec<_>>())?;
     }
     let ways = lines.into_iter().map(Line::end).collect();
     bench.collect_garbage()?;
@@ -52,17 +70,12 @@ fn address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 9, 0, number)
 }
 
-/// A way with its server.
+/// A way with its server and its client.
 struct Line {
     way: Way,
-    from: End,
-    to: End,
     address: Ipv4Addr,
     server: Server,
-    /// Where no shell can be had from here.
-    client: Option<Guest>,
-    number: u8,
-    repeats: usize,
+    client: Client,
 }
 
 enum Server {
@@ -84,12 +97,44 @@ impl Server {
             Self::Guest(mut guest) => guest.stop(),
         }
     }
+}
 
-    /// Whatever it does.
-    fn kill(&mut self) -> Result<(), Error> {
+/// Who asks; pods and VMs are there all the time, as their servers are.
+enum Client {
+    Program(End),
+    Pod { pod: SleepingPod, uuid: String },
+    Guest(Guest),
+}
+
+impl Client {
+    fn start(bench: &Bench, end: End, number: u8) -> Result<Self, Error> {
+        match end {
+            End::Host | End::Namespace | End::Limited => Ok(Self::Program(end)),
+            End::Pod(isolation) => {
+                let file = bench.work.join(format!("client-{number}"));
+                let pod = SleepingPod::of(&mut idle_pod(bench, isolation, &file))?;
+                Ok(Self::Pod { pod, uuid: fs::read_to_string(file)?.trim().to_owned() })
+            }
+            End::Firecracker => Guest::start(bench, address(FIRST_CLIENT + number)).map(Self::Guest),
+        }
+    }
+
+    /// What a shell prints there that gets this line; nothing, if it stands still.
+    fn told(&self, bench: &Bench, line: &str) -> Result<Option<String>, Error> {
+        let mut command = match self {
+            Self::Program(end) => shell(bench, *end, None, line).ok_or("no shell to ask with")?,
+            Self::Pod { uuid, .. } => enter(bench, uuid, line),
+            Self::Guest(guest) => return guest.run(line),
+        };
+        let output = run_for_a_while(&mut command)?;
+        Ok(output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+
+    fn stop(self) -> Result<(), Error> {
         match self {
-            Self::Program(pod) => pod.kill(),
-            Self::Guest(guest) => guest.stop(),
+            Self::Program(_) => Ok(()),
+            Self::Pod { pod, .. } => pod.stop(),
+            Self::Guest(mut guest) => guest.stop(),
         }
     }
 }
@@ -101,76 +146,34 @@ impl Line {
             End::Limited => address_of(LIMITED)?.parse()?,
             End::Host | End::Pod(_) | End::Firecracker => address(FIRST_SERVER + number),
         };
-        let way = Way { name, stream: Vec::new(), round_trip: Vec::new() };
         tell(name, &format!("a server at {address}"));
         let server = Server::start(bench, to, address)?;
-        let client = Self::client(bench, from, number)?;
-        Ok(Self { way, from, to, address, server, client, number, repeats: 0 })
+        let client = Client::start(bench, from, number)?;
+        Ok(Self { way: Way::new(name), address, server, client })
     }
 
-    fn client(bench: &Bench, end: End, number: u8) -> Result<Option<Guest>, Error> {
-        let is_peer = end == End::Firecracker;
-        is_peer.then(|| Guest::start(bench, address(FIRST_CLIENT + number))).transpose()
-    }
-
-    /// Measures it once, and again with another server if one of both ends stands still.
-    fn round(&mut self, bench: &Bench, amount: Amount) -> Result<(), Error> {
-        loop {
-            if let Some((stream, round_trip)) = self.ask(bench, amount)? {
-                tell(self.way.name, &format!("{stream:.0} MiB/s, {round_trip:.0} us"));
-                self.way.stream.push(stream);
-                self.way.round_trip.push(round_trip);
-                return Ok(());
-            }
-            self.repeats += 1;
-            tell(self.way.name, "stands still; once more");
-            if self.repeats > REPEATS {
-                return Err(
-                    format!("{}: it stands still, however often it is repeated", self.way.name).into()
-                );
-            }
-            self.start_again(bench)?;
-        }
-    }
-
+    /// A stream and a round trip; nothing, if it stands still.
     fn ask(&self, bench: &Bench, amount: Amount) -> Result<Option<(f64, f64)>, Error> {
         let server = self.address.to_string();
-        let ask = |line: &str| self.told(bench, line);
+        let ask = |line: &str| self.client.told(bench, line);
         let Some(stream) = ask(&tools::stream(&server, amount.stream_mib))? else { return Ok(None) };
         let Some(round_trip) = ask(&tools::round_trip(&server))? else { return Ok(None) };
         Ok(Some((tools::stream_mib_a_second(&stream)?, tools::round_trip_us(&round_trip)?)))
     }
 
-    fn start_again(&mut self, bench: &Bench) -> Result<(), Error> {
-        self.server.kill()?;
-        self.client.as_mut().map(Guest::stop).transpose()?;
-        // What is left of it has its address.
-        bench.collect_garbage()?;
-        self.server = Server::start(bench, self.to, self.address)?;
-        self.client = Self::client(bench, self.from, self.number)?;
-        Ok(())
-    }
-
-    /// What a client prints; nothing, if it stands still.
-    fn told(&self, bench: &Bench, line: &str) -> Result<Option<String>, Error> {
-        let Some(mut command) = shell(bench, self.from, None, line) else {
-            return self.client.as_ref().ok_or("no VM to ask from")?.run(line);
-        };
-        let output = run_for_a_while(&mut command)?;
-        Ok(output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()))
-    }
-
-    /// What was measured, without the round to warm up.
-    fn end(mut self) -> Result<Way, Error> {
+    fn end(self) -> Result<Way, Error> {
         self.server.stop()?;
-        self.client.as_mut().map(Guest::stop).transpose()?;
-        self.way.stream.remove(0);
-        self.way.round_trip.remove(0);
+        self.client.stop()?;
         Ok(self.way)
     }
 }
 
 impl Way {
+    /// One of which nothing is known yet.
+    pub fn new(name: &'static str) -> Self {
+        Self { name, stream: Vec::new(), round_trip: Vec::new() }
+    }
+
     /// This way's streams and round trips in units of those of another, round by round.
     pub fn of(&self, other: &Self) -> [Option<Summary>; 2] {
         let columns = [(&self.stream, &other.stream), (&self.round_trip, &other.round_trip)];

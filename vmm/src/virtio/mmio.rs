@@ -18,7 +18,10 @@ use crate::virtio::device::{
 };
 use crate::virtio::window::Window;
 
-/// Where the driver announces new buffers: an ioeventfd for each queue, so that this never reaches the transport.
+/// Where the driver reads the port at which it announces new buffers without a visit to this process. It is no register of the specification:
+/// drivers that do not know it take [`QUEUE_NOTIFY`] (`kernel-config/patches`).
+pub const NOTIFY_PORT: u64 = 0xf0;
+/// Where the driver announces new buffers.
 pub const QUEUE_NOTIFY: u64 = 0x50;
 /// Where the driver reads what it was interrupted for.
 pub const INTERRUPT_STATUS: u64 = 0x60;
@@ -28,7 +31,7 @@ pub const INTERRUPT_ACK: u64 = 0x64;
 /// "virt".
 const MAGIC: u32 = 0x7472_6976;
 const VERSION: u32 = 2;
-/// "rkt"; drivers do not look at it.
+/// "rkt", by which a driver knows that there is a [`NOTIFY_PORT`].
 const VENDOR: u32 = 0x0074_6b72;
 /// Where the configuration space starts.
 const CONFIG: u64 = 0x100;
@@ -181,6 +184,7 @@ impl MmioTransport {
             0x30 => self.queue_select = value,
             0x38 => self.configure(|queue| queue.size = u16::try_from(value).unwrap_or(0)),
             QUEUE_READY => self.set_ready(value == 1),
+            QUEUE_NOTIFY => self.notify(value),
             INTERRUPT_ACK => self.interrupt.acknowledge(value),
             STATUS => self.set_status(value),
             0x80 => self.configure(|queue| set_low(&mut queue.descriptors, value)),
@@ -207,6 +211,14 @@ impl MmioTransport {
             // Features from 64 up are not offered; a driver that asks for one nevertheless gets no FEATURES_OK.
             _ if value != 0 => self.driver_features |= !self.offered(),
             _ => {}
+        }
+    }
+
+    /// There are new buffers in a queue.
+    fn notify(&self, queue: u32) {
+        if let Some(queue) = self.queues.get(queue as usize) {
+            // A counter that is full has not been read yet.
+            let _full = queue.notify.write(1);
         }
     }
 

@@ -90,6 +90,7 @@ fn a_worker_id() -> WorkerId {
 
 struct Driver {
     transport: MmioTransport,
+    notified: Vec<EventFd>,
     window: Window,
     log: Log,
     seen: Activations,
@@ -104,16 +105,17 @@ impl Driver {
         let irq = event();
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
         let window = Windows::new().unwrap().window(0);
+        let notified: Vec<EventFd> = (0..QUEUES).map(|_| event()).collect();
         let transport = MmioTransport::new(
             Box::new(Device { log: Arc::clone(&log), seen: Arc::clone(&seen) }),
             window.clone(),
-            (0..QUEUES).map(|_| event()).collect(),
+            notified.iter().map(|fd| fd.try_clone().unwrap()).collect(),
             irq.try_clone().unwrap(),
             memory.into(),
             Box::new(bench.clone()),
             ConsoleLog::new(None),
         );
-        Self { transport, window, log, seen, bench, irq }
+        Self { transport, notified, window, log, seen, bench, irq }
     }
 
     fn read(&self, offset: u64) -> u32 {
@@ -164,6 +166,15 @@ impl Driver {
     fn log(&self) -> Vec<&'static str> {
         self.log.lock().unwrap().clone()
     }
+}
+
+#[test]
+fn a_queue_is_notified_by_its_number() {
+    let mut driver = Driver::new();
+    [1, 1, 2, u32::MAX].into_iter().for_each(|queue| driver.write(QUEUE_NOTIFY, queue));
+    driver.transport.write(QUEUE_NOTIFY, &[0]);
+    assert!(driver.notified[0].read().is_err(), "nobody has notified it");
+    assert_eq!(driver.notified[1].read().unwrap(), 2);
 }
 
 #[test]
