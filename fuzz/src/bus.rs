@@ -7,11 +7,14 @@ use arbitrary::{Arbitrary, Unstructured};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use vmm::bus::{Bus, Rom};
 use vmm::console::ConsoleLog;
-use vmm::layout::{MMIO_START, MMIO_WINDOW};
+use vmm::error::Error;
+use vmm::ioapic::{Ioapic, Registers, Route, Router};
+use vmm::layout::{IOAPIC_PINS, IOAPIC_START, MMIO_START, MMIO_WINDOW};
 use vmm::purpose::Answer;
 use vmm::virtio::console::Console;
 use vmm::virtio::device::VirtioDevice;
 use vmm::virtio::rng::Rng;
+use vmm::virtio::window::Windows;
 
 use crate::machine::{Bench, ROM_BYTES, ROM_START, memory, transport};
 
@@ -20,6 +23,8 @@ enum Where {
     /// A device's window; there are fewer devices than this can say.
     Window(u8, u16),
     Pmem(u16),
+    /// The interrupt controller's two registers, and what is beside them.
+    Ioapic(u8),
     Anywhere(u64),
 }
 
@@ -32,12 +37,26 @@ enum Access {
     Status(u8, u8),
 }
 
+/// Checks what KVM would get.
+struct Kvm;
+
+impl Router for Kvm {
+    fn route(&self, routes: &[Route]) -> Result<(), Error> {
+        assert!(routes.is_sorted_by(|one, next| one.gsi < next.gsi), "a pin has one route");
+        for Route { gsi, address, data } in routes {
+            assert!(*gsi < IOAPIC_PINS && address & !0xf_f00c == 0xfee0_0000 && data & !0x1ff == 0);
+        }
+        Ok(())
+    }
+}
+
 fn address(place: &Where) -> u64 {
     match place {
         Where::Window(device, offset) => {
             MMIO_START + u64::from(device % 4) * MMIO_WINDOW + u64::from(*offset) % MMIO_WINDOW
         }
         Where::Pmem(offset) => ROM_START + u64::from(*offset) % (ROM_BYTES + 8),
+        Where::Ioapic(offset) => u64::from(IOAPIC_START) + 8 * u64::from(offset % 4),
         Where::Anywhere(address) => *address,
     }
 }
@@ -54,8 +73,11 @@ pub fn run(data: &[u8]) {
     let pmem = ROM_START..ROM_START + ROM_BYTES;
     let writes = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK).expect("a counter");
     let counter = writes.as_fd().try_clone_to_owned().expect("a duplicate");
+    let window = Windows::at(IOAPIC_START.into(), 1).expect("a window").window(0);
+    let ioapic = Ioapic::new(window, Box::new(Kvm), Registers::default()).expect("a controller");
     let bus = Bus::new(
         windows.collect(),
+        ioapic,
         Rom::new(pmem.clone(), Some(counter)),
         Answer::None,
         console,

@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::console::ConsoleLog;
-use crate::layout::{MARK_PORT, MMIO_START, MMIO_WINDOW, PURPOSE_PORT, SERIAL_PORT};
+use crate::ioapic::{Ioapic, Registers};
+use crate::layout::{IOAPIC_START, MARK_PORT, MMIO_START, MMIO_WINDOW, PURPOSE_PORT, SERIAL_PORT};
 use crate::purpose::Answer;
 use crate::timeline::{Phase, Timeline};
 use crate::virtio::mmio::MmioTransport;
@@ -18,6 +19,7 @@ const TRANSMITTER_EMPTY: u8 = 0x60;
 /// The machine's devices by address. What nobody answers reads as all ones, and writes to it are ignored, as on a PC.
 pub struct Bus {
     devices: Vec<Mutex<MmioTransport>>,
+    ioapic: Mutex<Ioapic>,
     pmem: Rom,
     console: ConsoleLog,
     timeline: Arc<Timeline>,
@@ -29,12 +31,14 @@ impl Bus {
     /// gets the answer.
     pub fn new(
         devices: Vec<MmioTransport>,
+        ioapic: Ioapic,
         pmem: Rom,
         purpose: Answer,
         console: ConsoleLog,
         timeline: Arc<Timeline>,
     ) -> Self {
-        Self { devices: devices.into_iter().map(Mutex::new).collect(), pmem, console, timeline, purpose }
+        let devices = devices.into_iter().map(Mutex::new).collect();
+        Self { devices, ioapic: Mutex::new(ioapic), pmem, console, timeline, purpose }
     }
 
     /// The guest reads where nobody is: devices' registers are memory to it ([`crate::virtio::window`]).
@@ -46,6 +50,8 @@ impl Bus {
     pub fn mmio_write(&self, address: u64, data: &[u8]) {
         if let Some((device, offset)) = self.window(address) {
             device.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
+        } else if let Some(offset) = ioapic_offset(address) {
+            self.lock_ioapic().write(offset, data, &self.console);
         } else if self.pmem.range.contains(&address) {
             self.pmem.note_write(address, &self.console);
         }
@@ -66,11 +72,24 @@ impl Bus {
         }
     }
 
+    /// What is to be kept of the interrupt controller.
+    pub fn ioapic_registers(&self) -> Registers {
+        self.lock_ioapic().registers()
+    }
+
+    fn lock_ioapic(&self) -> MutexGuard<'_, Ioapic> {
+        self.ioapic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn window(&self, address: u64) -> Option<(&Mutex<MmioTransport>, u64)> {
         let distance = address.checked_sub(MMIO_START)?;
         let index = usize::try_from(distance / MMIO_WINDOW).ok()?;
         Some((self.devices.get(index)?, distance % MMIO_WINDOW))
     }
+}
+
+fn ioapic_offset(address: u64) -> Option<u64> {
+    address.checked_sub(IOAPIC_START.into()).filter(|offset| *offset < MMIO_WINDOW)
 }
 
 /// The read-only memory of the pmem device, and who learns of the guest's attempts to write it.
@@ -107,9 +126,12 @@ mod tests {
     use nix::sys::eventfd::EventFd;
 
     use super::*;
+    use crate::virtio::window::Windows;
 
     fn bus_with(pmem: Rom) -> Bus {
-        Bus::new(Vec::new(), pmem, Answer::None, ConsoleLog::new(None), Arc::default())
+        let window = Windows::at(IOAPIC_START.into(), 1).unwrap().window(0);
+        let ioapic = Ioapic::new(window, Box::new(()), Registers::default()).unwrap();
+        Bus::new(Vec::new(), ioapic, pmem, Answer::None, ConsoleLog::new(None), Arc::default())
     }
 
     fn bus() -> Bus {
@@ -146,6 +168,16 @@ mod tests {
         (&counter).read_exact(&mut count).unwrap();
         assert_eq!(u64::from_ne_bytes(count), 3);
         assert_eq!(bus.console.last_lines().matches("dropped a write").count(), 1);
+    }
+
+    #[test]
+    fn the_interrupt_controller_is_where_every_pc_has_it() {
+        let bus = bus();
+        bus.mmio_write(u64::from(IOAPIC_START) - 4, &[0xff; 4]);
+        bus.mmio_write(u64::from(IOAPIC_START) + MMIO_WINDOW, &[0xff; 4]);
+        assert_eq!(bus.ioapic_registers(), Registers::default());
+        bus.mmio_write(u64::from(IOAPIC_START) + 0x10, &[0xff; 4]);
+        assert_ne!(bus.ioapic_registers(), Registers::default(), "its identity, which is the first register");
     }
 
     #[test]

@@ -4,12 +4,13 @@
 
 use jail::filter::{Rule, When};
 
-/// linux/kvm.h: KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS; linux/if_tun.h: TUNSETOFFLOAD; linux/vhost.h: VHOST_SET_FEATURES,
+/// linux/kvm.h: KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS, KVM_SET_GSI_ROUTING; linux/if_tun.h: TUNSETOFFLOAD; linux/vhost.h: VHOST_SET_FEATURES,
 /// VHOST_SET_VRING_NUM, _ADDR, _BASE, _KICK, _CALL and _ERR. Whose memory it is, and where, is told before.
 const VCPU_IOCTLS: &[u32] = &[
     0xae80,
     0x8090_ae81,
     0x8138_ae83,
+    0x4008_ae6a,
     0x4004_54d0,
     0x4008_af00,
     0x4008_af10,
@@ -40,7 +41,7 @@ pub const VCPU: &[Rule] = &[
     rule_if(
         libc::SYS_ioctl,
         When::OneOf(1, VCPU_IOCTLS),
-        "runs the guest, reads its registers if it fails, sets the tap's offloads and has the kernel serve it when the driver is ready",
+        "runs the guest, reads its registers if it fails, routes interrupts where it wants them, sets the tap's offloads and has the kernel serve it when the driver is ready",
     ),
     rule(libc::SYS_write, "wakes the I/O thread, interrupts the guest, shows the console"),
     rule(libc::SYS_futex, "waits for locks, and for the I/O thread when a device is started or reset"),

@@ -6,7 +6,7 @@
 //! 0010_0000  RAM: kernel where its ELF file says
 //! c000_0000  the gap: no RAM from here to 4 GiB
 //! d000_0000    virtio-mmio windows, 4 KiB each
-//! fec0_0000    IOAPIC            (in the kernel)
+//! fec0_0000    IOAPIC
 //! fee0_0000    local APICs       (in the kernel)
 //! fffb_c000    pages that KVM itself needs on Intel
 //! 1_0000_0000  RAM beyond 3 GiB
@@ -44,10 +44,9 @@ pub const GAP_END: u64 = 0x1_0000_0000;
 pub const MMIO_START: u64 = 0xd000_0000;
 /// The size of a virtio-mmio window: 256 bytes of registers, then the configuration space.
 pub const MMIO_WINDOW: u64 = 0x1000;
-/// The interrupt of the first device; each next one has the next. Those below belong to the PC of old, and Linux
-/// expects a timer on 0 and 2.
+/// The interrupt of the first device; each next one has the next. Those below belong to the PC of old.
 pub const FIRST_GSI: u32 = 5;
-/// The pins of KVM's IOAPIC.
+/// The pins of the IOAPIC.
 pub const IOAPIC_PINS: u32 = 24;
 /// The most devices a machine can have: an interrupt each.
 pub const MAX_DEVICES: usize = (IOAPIC_PINS - FIRST_GSI) as usize;

@@ -18,6 +18,7 @@ pub mod gdb;
 #[cfg(not(feature = "gdb"))]
 #[path = "gdb_absent.rs"]
 pub mod gdb;
+pub mod ioapic;
 pub mod layout;
 pub mod machine;
 pub mod memory;

@@ -19,7 +19,8 @@ use crate::devices::{self, Devices};
 use crate::error::Error;
 use crate::event_loop::{EventLoop, LoopHandle};
 use crate::gdb::{Debugger, Gdb};
-use crate::layout;
+use crate::ioapic::{Ioapic, Registers};
+use crate::layout::{self, IOAPIC_START};
 use crate::memory::{DeviceMemory, HUGE_PAGE_SIZE, Region};
 use crate::purpose::{Answer, Purpose};
 use crate::shape::Shape;
@@ -217,13 +218,17 @@ impl Machine {
         let Contents { ram, pmem, memory, parameter, entry } = contents;
         ram.iter().try_for_each(|region| vm.add_memory(region, Access::ReadWrite))?;
         pmem.iter().try_for_each(|region| vm.add_memory(region, Access::ReadOnly))?;
-        if let Start::Template(template) = &config.start {
-            template.restore_vm(&vm)?;
-        }
 
         let events = EventLoop::new().map_err(Error::host("create the event loop"))?;
         let windows = Windows::new()?;
         vm.add_memory(windows.region(), Access::ReadOnly)?;
+        let registers = match &config.start {
+            Start::Template(template) => template.ioapic(),
+            Start::Kernel(_) => Registers::default(),
+        };
+        let ioapic_window = Windows::at(IOAPIC_START.into(), 1)?;
+        vm.add_memory(ioapic_window.region(), Access::ReadOnly)?;
+        let ioapic = Ioapic::new(ioapic_window.window(0), Box::new(vm.router()), registers)?;
         let mut devices = Devices::new(&vm, &windows, &memory, events.handle(), &console);
         devices.attach(Console::new(console.clone()))?;
         devices.attach(Rng)?;
@@ -258,7 +263,7 @@ impl Machine {
             cpu::enter_kernel(&vcpus, entry)?;
         }
         let rom = rom(pmem, config.pmem_writes);
-        let bus = Bus::new(transports, rom, answer, console.clone(), Arc::clone(&timeline));
+        let bus = Bus::new(transports, ioapic, rom, answer, console.clone(), Arc::clone(&timeline));
         timeline.record(Phase::Built);
         let confined = config.confined && config.gdb.is_none();
         let debugger = config.gdb.map(|gdb| gdb.debugger(&memory));

@@ -1,20 +1,25 @@
-//! The virtual machine in the kernel: memory slots, interrupt controllers, and the descriptors that stand for
+//! The virtual machine in the kernel: memory slots, interrupts' routes, and the descriptors that stand for
 //! notifications and interrupts.
 
 use std::sync::Arc;
 
-use kvm_bindings::{KVM_MEM_READONLY, kvm_clock_data, kvm_irqchip, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_CAP_SPLIT_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_MEM_READONLY, KvmIrqRouting, kvm_clock_data,
+    kvm_enable_cap, kvm_irq_routing_entry, kvm_irq_routing_entry__bindgen_ty_1, kvm_irq_routing_msi,
+    kvm_userspace_memory_region,
+};
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::error::Error;
-use crate::layout::KVM_TSS_START;
+use crate::ioapic::{Route, Router};
+use crate::layout::{IOAPIC_PINS, KVM_TSS_START};
 use crate::memory::{Mapping, Region};
 
 /// A virtual machine. Fields are dropped in this order: first the machine, then the memory that it is made of.
 #[derive(Debug)]
 pub struct Vm {
-    fd: VmFd,
+    fd: Arc<VmFd>,
     memory: Vec<Arc<Mapping>>,
 }
 
@@ -28,9 +33,9 @@ pub enum Access {
 }
 
 impl Vm {
-    /// A machine without memory and processors, with KVM's own interrupt controllers.
+    /// A machine without memory and processors. KVM has the interrupt controller of each processor, and no other ([`crate::ioapic`]).
     ///
-    /// There is no PIT: Linux does not ask for one when it has kvmclock and the TSC deadline timer.
+    /// There is no PIC and no PIT: Linux does not ask for them when it has an MP table, kvmclock and the TSC deadline timer.
     pub fn new(kvm: &Kvm) -> Result<Self, Error> {
         let fd = loop {
             match kvm.create_vm() {
@@ -40,8 +45,10 @@ impl Vm {
         };
         fd.set_tss_address(KVM_TSS_START as usize)
             .map_err(Error::kvm("set the task state segment's address"))?;
-        fd.create_irq_chip().map_err(Error::kvm("create the interrupt controllers"))?;
-        Ok(Self { fd, memory: Vec::new() })
+        let mut split = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, ..Default::default() };
+        split.args[0] = IOAPIC_PINS.into();
+        fd.enable_cap(&split).map_err(Error::kvm("create the interrupt controllers"))?;
+        Ok(Self { fd: Arc::new(fd), memory: Vec::new() })
     }
 
     /// Lets the guest have `region`.
@@ -71,16 +78,9 @@ impl Vm {
             .map_err(Error::kvm("register a queue's notification"))
     }
 
-    /// The state of an interrupt controller.
-    pub fn interrupt_controller(&self, chip_id: u32) -> Result<kvm_irqchip, Error> {
-        let mut chip = kvm_irqchip { chip_id, ..Default::default() };
-        self.fd.get_irqchip(&mut chip).map_err(Error::kvm("tell an interrupt controller's state"))?;
-        Ok(chip)
-    }
-
-    /// Puts an interrupt controller into a state.
-    pub fn set_interrupt_controller(&self, chip: &kvm_irqchip) -> Result<(), Error> {
-        self.fd.set_irqchip(chip).map_err(Error::kvm("set an interrupt controller's state"))
+    /// Who routes the machine's interrupts.
+    pub fn router(&self) -> impl Router + 'static {
+        KvmRouter(Arc::clone(&self.fd))
     }
 
     /// kvmclock, in nanoseconds.
@@ -97,5 +97,27 @@ impl Vm {
     /// Makes a write to `fd` the interrupt `gsi`.
     pub fn add_interrupt(&self, fd: &EventFd, gsi: u32) -> Result<(), Error> {
         self.fd.register_irqfd(fd, gsi).map_err(Error::kvm("register a device's interrupt"))
+    }
+}
+
+struct KvmRouter(Arc<VmFd>);
+
+impl Router for KvmRouter {
+    fn route(&self, routes: &[Route]) -> Result<(), Error> {
+        let entries: Vec<_> = routes.iter().map(routing_entry).collect();
+        // KVM takes more than there are pins.
+        let routing = KvmIrqRouting::from_entries(&entries).map_err(|_| kvm_ioctls::Error::new(libc::E2BIG));
+        let routed = routing.and_then(|routing| self.0.set_gsi_routing(&routing));
+        routed.map_err(Error::kvm("route the interrupts"))
+    }
+}
+
+fn routing_entry(route: &Route) -> kvm_irq_routing_entry {
+    let msi = kvm_irq_routing_msi { address_lo: route.address, data: route.data, ..Default::default() };
+    kvm_irq_routing_entry {
+        gsi: route.gsi,
+        type_: KVM_IRQ_ROUTING_MSI,
+        u: kvm_irq_routing_entry__bindgen_ty_1 { msi },
+        ..Default::default()
     }
 }

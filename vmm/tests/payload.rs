@@ -14,7 +14,8 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm::bus::{Bus, Rom};
 use vmm::console::ConsoleLog;
 use vmm::event_loop::EventLoop;
-use vmm::layout::{MMIO_START, MMIO_WINDOW};
+use vmm::ioapic::{Ioapic, Registers};
+use vmm::layout::{IOAPIC_START, MMIO_START, MMIO_WINDOW};
 use vmm::memory::{DeviceMemory, Mapping, Region};
 use vmm::purpose::Answer;
 use vmm::virtio::mmio::MmioTransport;
@@ -158,7 +159,9 @@ impl Guest {
         let rom_writes = nix::sys::eventfd::EventFd::new().unwrap();
         let counter = rom_writes.as_fd().try_clone_to_owned().unwrap();
         let rom = Rom::new(ROM_START..ROM_START + ROM_BYTES, Some(counter));
-        let bus = Bus::new(vec![transport], rom, Answer::None, console, Arc::default());
+        let window = Windows::at(IOAPIC_START.into(), 1).unwrap().window(0);
+        let ioapic = Ioapic::new(window, Box::new(()), Registers::default()).unwrap();
+        let bus = Bus::new(vec![transport], ioapic, rom, Answer::None, console, Arc::default());
         Some(Self { vcpu, bus, memory, rom_writes, _vm: vm })
     }
 

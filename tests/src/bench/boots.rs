@@ -12,7 +12,7 @@ use crate::network::{Network, VM_WAYS};
 use crate::ways::Way;
 
 /// Writes down what one boot has measured so far.
-pub fn write(path: &Path, ways: &[&Way], metadata_ms: &Waited) -> Result<(), Error> {
+pub fn write(path: &Path, ways: &[Way], metadata_ms: &Waited) -> Result<(), Error> {
     let ways = ways.iter().map(|way| (way.name.to_owned(), json!([way.stream, way.round_trip])));
     let waited = metadata_ms.iter().map(|(isolation, times)| ((*isolation).to_owned(), json!(times)));
     let measured = json!({ "ways": Map::from_iter(ways), "metadata_ms": Map::from_iter(waited) });
@@ -57,8 +57,8 @@ mod tests {
         let files = [(); 2].map(|()| tempfile::NamedTempFile::new().unwrap());
         let paths = [files[0].path().to_owned(), files[1].path().to_owned()];
         let way = |stream, round_trip| Way { stream, round_trip, ..Way::new("host to kvm") };
-        write(&paths[0], &[&way(vec![600.0, 610.0], vec![70.0, 71.0])], &vec![("kvm", vec![3.0])]).unwrap();
-        write(&paths[1], &[&way(vec![620.0], vec![72.0]), &Way::new("kvm to kvm")], &Vec::new()).unwrap();
+        write(&paths[0], &[way(vec![600.0, 610.0], vec![70.0, 71.0])], &vec![("kvm", vec![3.0])]).unwrap();
+        write(&paths[1], &[way(vec![620.0], vec![72.0]), Way::new("kvm to kvm")], &Vec::new()).unwrap();
         let network = join(&paths).unwrap();
         assert_eq!(network.ways.len(), 1);
         assert_eq!(network.ways[0].stream, [600.0, 610.0, 620.0]);

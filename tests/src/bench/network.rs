@@ -76,9 +76,9 @@ pub fn measure_vms(bench: &Bench) -> Result<(), Error> {
     let is_here = |(_, from, to): &(_, End, End)| has_peer || ![*from, *to].contains(&End::Firecracker);
     let ways: Vec<_> = VM_WAYS.into_iter().filter(is_here).collect();
     with_bridge(bench, || {
-        let metadata_ms = metadata::measure(bench, &["nspawn", "kvm"])?;
-        let note = |ways: &[&Way]| boots::write(&bench.output, ways, &metadata_ms);
-        ways::measure(bench, &ways, AMOUNT_OF_VMS, note).map(drop)
+        let note = |ways: &[Way]| boots::write(&bench.output, ways, &Vec::new());
+        let ways = ways::measure(bench, &ways, AMOUNT_OF_VMS, note)?;
+        boots::write(&bench.output, &ways, &metadata::measure(bench, &["nspawn", "kvm"])?)
     })
 }
 

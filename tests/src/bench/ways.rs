@@ -17,7 +17,7 @@ const FIRST_SERVER: u8 = 101;
 const FIRST_CLIENT: u8 = 151;
 
 /// From one end to the other.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Way {
     /// Which ends.
     pub name: &'static str,
@@ -42,7 +42,7 @@ pub fn measure(
     bench: &Bench,
     ways: &[(&'static str, End, End)],
     amount: Amount,
-    mut note: impl FnMut(&[&Way]) -> Result<(), Error>,
+    mut note: impl FnMut(&[Way]) -> Result<(), Error>,
 ) -> Result<Vec<Way>, Error> {
     let lines = ways.iter().zip(0..).map(|(way, number)| Line::new(bench, way, number));
     let mut lines = lines.collect::<Result<Vec<_>, Error>>()?;
@@ -59,7 +59,7 @@ pub fn measure(
                 line.way.round_trip.push(round_trip);
             }
         }
-        note(&lines.iter().map(|line| &line.way).collect::<Vec<_>>())?;
+        note(&lines.iter().map(|line| line.way.clone()).collect::<Vec<_>>())?;
     }
     let ways = lines.into_iter().map(Line::end).collect();
     bench.collect_garbage()?;

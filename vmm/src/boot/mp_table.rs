@@ -2,7 +2,7 @@
 //! IOAPIC each interrupt arrives at. It takes the place of ACPI.
 
 use super::{BootError, write};
-use crate::layout::{IOAPIC_PINS, IOAPIC_START, LAPIC_START, MP_TABLE_MAX, MP_TABLE_START};
+use crate::layout::{FIRST_GSI, IOAPIC_PINS, IOAPIC_START, LAPIC_START, MP_TABLE_MAX, MP_TABLE_START};
 use crate::memory::DeviceMemory;
 
 const FLOATING_POINTER_BYTES: u64 = 16;
@@ -76,8 +76,9 @@ fn entries(vcpus: u8) -> Vec<Vec<u8>> {
     let mut entries: Vec<Vec<u8>> = (0..vcpus).map(processor).collect();
     entries.push([&[entry::BUS, ISA_BUS], &b"ISA   "[..]].concat());
     entries.push([&[entry::IOAPIC, ioapic, IOAPIC_VERSION, 1], &IOAPIC_START.to_le_bytes()[..]].concat());
-    entries
-        .extend((0..IOAPIC_PINS as u8).map(|pin| interrupt(entry::IO_INTERRUPT, VECTORED, pin, ioapic, pin)));
+    // There is nothing at the others, and a kernel sets up what is listed.
+    let devices = FIRST_GSI as u8..IOAPIC_PINS as u8;
+    entries.extend(devices.map(|pin| interrupt(entry::IO_INTERRUPT, VECTORED, pin, ioapic, pin)));
     entries.push(interrupt(entry::LOCAL_INTERRUPT, EXTERNAL, 0, 0, 0));
     entries.push(interrupt(entry::LOCAL_INTERRUPT, NMI, 0, ALL_LAPICS, 1));
     entries
@@ -106,6 +107,7 @@ fn set_checksum(bytes: &mut [u8], at: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::MAX_DEVICES;
 
     fn sum(bytes: &[u8]) -> u8 {
         bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
@@ -121,7 +123,7 @@ mod tests {
             let length = u16::from_le_bytes([configuration[4], configuration[5]]);
             assert_eq!(usize::from(length), configuration.len());
             let count = u16::from_le_bytes([configuration[34], configuration[35]]);
-            assert_eq!(u32::from(count), u32::from(vcpus) + 2 + IOAPIC_PINS + 2);
+            assert_eq!(u32::from(count), u32::from(vcpus) + 2 + MAX_DEVICES as u32 + 2);
         }
     }
 
@@ -132,10 +134,10 @@ mod tests {
     }
 
     #[test]
-    fn every_pin_has_its_interrupt() {
+    fn every_devices_pin_has_its_interrupt() {
         let entries = entries(2);
         let pins: Vec<(u8, u8)> =
             entries.iter().filter(|entry| entry[0] == 3).map(|entry| (entry[5], entry[7])).collect();
-        assert_eq!(pins, (0..24).map(|pin| (pin, pin)).collect::<Vec<_>>());
+        assert_eq!(pins, (5..24).map(|pin| (pin, pin)).collect::<Vec<_>>());
     }
 }

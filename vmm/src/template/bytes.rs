@@ -1,8 +1,8 @@
 //! KVM's structures as the bytes that they are.
 
 use kvm_bindings::{
-    kvm_debugregs, kvm_irqchip, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs,
-    kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events,
+    kvm_xcrs, kvm_xsave,
 };
 
 /// What is nothing but bytes.
@@ -20,7 +20,7 @@ macro_rules! plain {
 }
 
 plain!(u32, u64, kvm_mp_state, kvm_regs, kvm_sregs, kvm_xsave, kvm_xcrs, kvm_debugregs);
-plain!(kvm_lapic_state, kvm_vcpu_events, kvm_msr_entry, kvm_irqchip);
+plain!(kvm_lapic_state, kvm_vcpu_events, kvm_msr_entry);
 
 /// Appends `value` to `bytes`.
 pub fn put<T: Plain>(bytes: &mut Vec<u8>, value: &T) {

@@ -10,16 +10,19 @@ use kvm_ioctls::{Kvm, VcpuFd};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::mman::ProtFlags;
 
-use super::state::{MachineState, Registers};
+use super::state::{MachineState, SpecificRegisters};
 use super::{Header, Key, offset_in_file, pieces};
 use crate::bus::{Bus, Rom};
 use crate::console::ConsoleLog;
 use crate::cpu;
 use crate::cpu::thread::{Enrolled, Kick, VcpuEnd, install_kick_handler, run};
 use crate::error::Error;
+use crate::ioapic::{Ioapic, Registers};
+use crate::layout::IOAPIC_START;
 use crate::memory::{DeviceMemory, Mapping, PAGE_SIZE, Sharing};
 use crate::purpose::{Answer, Hold};
 use crate::shape::Shape;
+use crate::virtio::window::Windows;
 use crate::vm::{Access, Vm};
 
 /// Boots `kernel` in a machine of this `shape`, and leaves the template of that `key` in `file`, which is empty.
@@ -37,21 +40,32 @@ pub fn make(kvm: &Kvm, shape: &Shape, kernel: &File, file: &File, key: &Key) -> 
     let mut vm = Vm::new(kvm)?;
     ram.iter().try_for_each(|region| vm.add_memory(region, Access::ReadWrite))?;
     let vcpus = cpu::create(&vm, &shape.cpuid)?;
-    let fresh = vcpus.iter().map(|vcpu| Registers::of(kvm, vcpu)).collect::<Result<Vec<_>, _>>();
+    let fresh = vcpus.iter().map(|vcpu| SpecificRegisters::of(kvm, vcpu)).collect::<Result<Vec<_>, _>>();
     let fresh = fresh.map_err(Error::kvm("tell a processor's registers"))?;
     cpu::enter_kernel(&vcpus, kernel.entry)?;
-    let (vcpus, purpose_address) = boot(vcpus)?;
-    let state = MachineState::save(kvm, &vm, &vcpus, &fresh)?.to_bytes();
+    let windows = Windows::at(IOAPIC_START.into(), 1)?;
+    vm.add_memory(windows.region(), Access::ReadOnly)?;
+    let ioapic = Ioapic::new(windows.window(0), Box::new(vm.router()), Registers::default())?;
+    let Booted { vcpus, ioapic, purpose_address } = boot(vcpus, ioapic)?;
+    let state = MachineState::save(kvm, &vm, ioapic, &vcpus, &fresh)?.to_bytes();
     let header = Header { key: *key, state_bytes: state.len() as u64, purpose_address };
     finish(file, shape.memory_bytes, &state, header).map_err(Error::host("write a template"))
 }
 
-/// Runs the processors until the kernel asks what the machine is for; gives them back, with the address that it has told.
-fn boot(vcpus: Vec<VcpuFd>) -> Result<(Vec<VcpuFd>, u32), Error> {
+/// A machine whose kernel has asked what it is for.
+struct Booted {
+    vcpus: Vec<VcpuFd>,
+    ioapic: Registers,
+    /// Where it looks for the answer.
+    purpose_address: u32,
+}
+
+/// Runs the processors until then.
+fn boot(vcpus: Vec<VcpuFd>, ioapic: Ioapic) -> Result<Booted, Error> {
     install_kick_handler().map_err(Error::host("install a signal handler"))?;
     let (console, hold) = (ConsoleLog::new(None), Arc::new(Hold::default()));
     let answer = Answer::Hold(Arc::clone(&hold));
-    let bus = Bus::new(Vec::new(), Rom::new(0..0, None), answer, console.clone(), Arc::default());
+    let bus = Bus::new(Vec::new(), ioapic, Rom::new(0..0, None), answer, console.clone(), Arc::default());
     let (bus, stopping) = (&bus, &hold.stopping);
     let (tell, told) = channel();
     let ended: Vec<_> = std::thread::scope(|scope| {
@@ -84,7 +98,7 @@ fn boot(vcpus: Vec<VcpuFd>) -> Result<(Vec<VcpuFd>, u32), Error> {
         vcpus.push(vcpu);
     }
     let address = hold.address().ok_or_else(|| Error::GuestPanic { console: console.last_lines() })?;
-    Ok((vcpus, address))
+    Ok(Booted { vcpus, ioapic: bus.ioapic_registers(), purpose_address: address })
 }
 
 /// KVM completes the access that a processor has left the guest for when it next enters it. It is not to enter it.

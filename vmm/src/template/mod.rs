@@ -23,6 +23,7 @@ use nix::unistd::{Whence, lseek};
 pub use make::make;
 
 use crate::error::Error;
+use crate::ioapic::Registers;
 use crate::layout;
 use crate::memory::{DeviceMemory, Mapping, PAGE_SIZE, Region, Sharing};
 use crate::purpose::Purpose;
@@ -122,9 +123,9 @@ impl Template {
         })
     }
 
-    /// Puts the interrupt controllers of a new machine into the template's state.
-    pub(crate) fn restore_vm(&self, vm: &Vm) -> Result<(), Error> {
-        self.state.restore_vm(vm)
+    /// What the interrupt controller of a new machine goes on from.
+    pub(crate) fn ioapic(&self) -> Registers {
+        self.state.ioapic()
     }
 
     /// Tells a new machine what it is for, and puts its processors where they go on from.

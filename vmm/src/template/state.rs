@@ -1,25 +1,26 @@
-//! What KVM has of a machine beside its memory: its processors, interrupt controllers and clock.
+//! What there is of a machine beside its memory: its processors, interrupt controllers and clock.
 
 use kvm_bindings::{
-    KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, Msrs, kvm_debugregs, kvm_irqchip,
-    kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    Msrs, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events,
+    kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::{Kvm, VcpuFd};
 
 use super::bytes::{put, take, take_all};
 use crate::cpu::clock;
 use crate::error::Error;
+use crate::ioapic::Registers;
 use crate::vm::Vm;
 
 const MSR_TSC: u32 = 0x10;
 const MSR_TSC_DEADLINE: u32 = 0x6e0;
 /// The most that KVM takes or gives at once.
 const MSRS_AT_ONCE: usize = 128;
-const CHIPS: [u32; 3] = [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC];
 
 /// A machine's state.
 pub struct MachineState {
-    chips: Vec<kvm_irqchip>,
+    /// Of the interrupt controller.
+    ioapic: Registers,
     /// kvmclock, in nanoseconds.
     clock_ns: u64,
     /// What the processors' time-stamp counters go on from.
@@ -42,7 +43,13 @@ struct VcpuState {
 impl MachineState {
     /// That of a machine none of whose processors runs. `fresh` are their model-specific registers when they were new: those that
     /// still are so need not be kept.
-    pub fn save(kvm: &Kvm, vm: &Vm, vcpus: &[VcpuFd], fresh: &[Registers]) -> Result<Self, Error> {
+    pub fn save(
+        kvm: &Kvm,
+        vm: &Vm,
+        ioapic: Registers,
+        vcpus: &[VcpuFd],
+        fresh: &[SpecificRegisters],
+    ) -> Result<Self, Error> {
         let failed = Error::kvm("tell a processor's state");
         let states = vcpus.iter().zip(fresh).map(|(vcpu, fresh)| VcpuState::save(kvm, vcpu, fresh));
         let states = states.collect::<Result<Vec<_>, _>>().map_err(&failed)?;
@@ -50,13 +57,12 @@ impl MachineState {
         let counters = counters.collect::<Result<Vec<_>, _>>().map_err(failed)?;
         // All have the same, but at the time that they were asked.
         let tsc = counters.iter().flatten().map(|counter| counter.data).max().unwrap_or_default();
-        let chips = CHIPS.iter().map(|chip| vm.interrupt_controller(*chip)).collect::<Result<_, _>>()?;
-        Ok(Self { chips, clock_ns: vm.clock_ns()?, tsc, vcpus: states })
+        Ok(Self { ioapic, clock_ns: vm.clock_ns()?, tsc, vcpus: states })
     }
 
-    /// Puts the interrupt controllers of a new machine into it.
-    pub fn restore_vm(&self, vm: &Vm) -> Result<(), Error> {
-        self.chips.iter().try_for_each(|chip| vm.set_interrupt_controller(chip))
+    /// What the interrupt controller of a new machine goes on from.
+    pub fn ioapic(&self) -> Registers {
+        self.ioapic.clone()
     }
 
     /// Puts the new processors of a new machine into it, and lets its clocks go on from where they were.
@@ -78,7 +84,7 @@ impl MachineState {
     /// As bytes, for [`MachineState::from_bytes`] of the same build on the same host.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        self.chips.iter().for_each(|chip| put(&mut bytes, chip));
+        self.ioapic.to_words().for_each(|word| put(&mut bytes, &word));
         put(&mut bytes, &self.clock_ns);
         put(&mut bytes, &self.tsc);
         put(&mut bytes, &(self.vcpus.len() as u32));
@@ -89,15 +95,16 @@ impl MachineState {
     /// From bytes; `None` if they are not a state's.
     pub fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
         let bytes = &mut bytes;
-        let chips = take_all(bytes, CHIPS.len() as u32)?;
+        let ioapic = take_all(bytes, Registers::WORDS as u32)?;
+        let ioapic = Registers::from_words(ioapic.as_slice().try_into().ok()?);
         let (clock_ns, tsc, count) = (take(bytes)?, take(bytes)?, take::<u32>(bytes)?);
         let vcpus = (0..count).map(|_| VcpuState::take(bytes)).collect::<Option<_>>()?;
-        bytes.is_empty().then_some(Self { chips, clock_ns, tsc, vcpus })
+        bytes.is_empty().then_some(Self { ioapic, clock_ns, tsc, vcpus })
     }
 }
 
 impl VcpuState {
-    fn save(kvm: &Kvm, vcpu: &VcpuFd, fresh: &Registers) -> Result<Self, kvm_ioctls::Error> {
+    fn save(kvm: &Kvm, vcpu: &VcpuFd, fresh: &SpecificRegisters) -> Result<Self, kvm_ioctls::Error> {
         Ok(Self {
             // First, for it makes KVM take in what is pending.
             mp_state: vcpu.get_mp_state()?,
@@ -107,7 +114,7 @@ impl VcpuState {
             xcrs: vcpu.get_xcrs()?,
             debug: vcpu.get_debug_regs()?,
             lapic: Box::new(vcpu.get_lapic()?),
-            msrs: Registers::of(kvm, vcpu)?.changed_since(fresh),
+            msrs: SpecificRegisters::of(kvm, vcpu)?.changed_since(fresh),
             events: vcpu.get_vcpu_events()?,
         })
     }
@@ -157,9 +164,9 @@ impl VcpuState {
 }
 
 /// The model-specific registers of a processor that KVM would have kept, but for its time-stamp counter.
-pub struct Registers(Vec<kvm_msr_entry>);
+pub struct SpecificRegisters(Vec<kvm_msr_entry>);
 
-impl Registers {
+impl SpecificRegisters {
     /// Those that `vcpu` has now.
     pub fn of(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Self, kvm_ioctls::Error> {
         let list = kvm.get_msr_index_list()?;
@@ -230,8 +237,7 @@ pub(super) mod testing {
             events: kvm_vcpu_events::default(),
             msrs: vec![msr(MSR_TSC_DEADLINE, rip)],
         };
-        let chips = CHIPS.map(|chip_id| kvm_irqchip { chip_id, ..Default::default() }).to_vec();
-        MachineState { chips, clock_ns: 5, tsc: 6, vcpus: vec![vcpu(1), vcpu(2)] }
+        MachineState { ioapic: Registers::default(), clock_ns: 5, tsc: 6, vcpus: vec![vcpu(1), vcpu(2)] }
     }
 }
 
@@ -259,8 +265,8 @@ mod tests {
 
     #[test]
     fn only_registers_that_have_changed_are_kept() {
-        let fresh = Registers(vec![msr(1, 0), msr(2, 7)]);
-        let now = Registers(vec![msr(1, 0), msr(2, 8), msr(3, 0)]);
+        let fresh = SpecificRegisters(vec![msr(1, 0), msr(2, 7)]);
+        let now = SpecificRegisters(vec![msr(1, 0), msr(2, 8), msr(3, 0)]);
         assert_eq!(now.changed_since(&fresh), [msr(2, 8), msr(3, 0)]);
     }
 }

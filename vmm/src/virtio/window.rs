@@ -12,7 +12,7 @@ use vm_memory::{Address, Bytes, GuestAddress, Permissions, VolatileMemory};
 use crate::layout::{MAX_DEVICES, MMIO_START, MMIO_WINDOW};
 use crate::memory::{DeviceMemory, Mapping, MemoryError, Region};
 
-/// The windows of all devices that a machine can have.
+/// Windows that the guest finds one after the other.
 #[derive(Debug)]
 pub struct Windows {
     region: Region,
@@ -20,11 +20,16 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Windows in which everything reads as zeros.
+    /// Those of all virtio devices that a machine can have.
     pub fn new() -> Result<Self, MemoryError> {
-        let bytes = MAX_DEVICES as u64 * MMIO_WINDOW;
+        Self::at(MMIO_START, MAX_DEVICES)
+    }
+
+    /// So many windows, in which everything reads as zeros.
+    pub fn at(start: u64, count: usize) -> Result<Self, MemoryError> {
+        let bytes = count as u64 * MMIO_WINDOW;
         let mapping = Mapping::anonymous(bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
-        let region = Region { start: GuestAddress(MMIO_START), mapping: Arc::new(mapping) };
+        let region = Region { start: GuestAddress(start), mapping: Arc::new(mapping) };
         Ok(Self { memory: DeviceMemory::new(vec![region.clone()], Vec::new())?, region })
     }
 
@@ -33,7 +38,7 @@ impl Windows {
         &self.region
     }
 
-    /// That of device number `index`, below [`MAX_DEVICES`].
+    /// Number `index` of them.
     pub fn window(&self, index: usize) -> Window {
         let start = self.region.start.unchecked_add(index as u64 * MMIO_WINDOW);
         Window { memory: self.memory.clone(), start }
