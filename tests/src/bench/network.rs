@@ -2,6 +2,7 @@
 //! same bridge: one without limits, and one with those of a pod, which cost the kernel something for each packet and each wake-up; and
 //! beside VMs of Firecracker.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::bridge::{FREE, plugin, with_bridge};
@@ -15,7 +16,7 @@ use crate::{Bench, Error, boots, firecracker, tell};
 const STARTS: usize = 15;
 const AMOUNT: Amount = Amount { stream_mib: 256, rounds: 5 };
 /// In each boot of the machine.
-const AMOUNT_OF_VMS: Amount = Amount { stream_mib: 256, rounds: 2 };
+const AMOUNT_OF_VMS: Amount = Amount { stream_mib: 256, rounds: 3 };
 
 /// What was measured of networks.
 #[derive(Debug, Default)]
@@ -69,16 +70,38 @@ pub fn measure(bench: &Bench) -> Result<Network, Error> {
     })
 }
 
+/// Which of [`VM_WAYS`] one boot of the machine measures: the fewer VMs there are, the longer it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    Host,
+    Vm,
+}
+
+impl From {
+    /// By the word for it.
+    pub fn named(word: &Path) -> Option<Self> {
+        [("from-host", Self::Host), ("from-vm", Self::Vm)]
+            .into_iter()
+            .find(|(name, _)| word == Path::new(name))
+            .map(|(_, from)| from)
+    }
+}
+
 /// Measures the same of VMs, and writes down what there is after each round. Where the emulation's clock counts instructions, guests take
 /// some interrupts twice, and the more there are the sooner they stand still for good: it takes several boots (`boots`).
-pub fn measure_vms(bench: &Bench) -> Result<(), Error> {
+pub fn measure_vms(bench: &Bench, from: From) -> Result<(), Error> {
     let has_peer = firecracker::program(bench).is_some();
-    let is_here = |(_, from, to): &(_, End, End)| has_peer || ![*from, *to].contains(&End::Firecracker);
-    let ways: Vec<_> = VM_WAYS.into_iter().filter(is_here).collect();
+    let is_wanted = |(_, begin, end): &(_, End, End)| {
+        (*begin == End::Host) == (from == From::Host)
+            && (has_peer || ![*begin, *end].contains(&End::Firecracker))
+    };
+    let ways: Vec<_> = VM_WAYS.into_iter().filter(is_wanted).collect();
     with_bridge(bench, || {
         let note = |ways: &[Way]| boots::write(&bench.output, ways, &Vec::new());
         let ways = ways::measure(bench, &ways, AMOUNT_OF_VMS, note)?;
-        boots::write(&bench.output, &ways, &metadata::measure(bench, &["nspawn", "kvm"])?)
+        let metadata_ms =
+            if from == From::Host { metadata::measure(bench, &["nspawn", "kvm"])? } else { Vec::new() };
+        boots::write(&bench.output, &ways, &metadata_ms)
     })
 }
 

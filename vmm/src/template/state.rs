@@ -20,7 +20,7 @@ const MSRS_AT_ONCE: usize = 128;
 /// A machine's state.
 pub struct MachineState {
     /// Of the interrupt controller.
-    ioapic: Registers,
+    ioapic: Box<Registers>,
     /// kvmclock, in nanoseconds.
     clock_ns: u64,
     /// What the processors' time-stamp counters go on from.
@@ -57,12 +57,12 @@ impl MachineState {
         let counters = counters.collect::<Result<Vec<_>, _>>().map_err(failed)?;
         // All have the same, but at the time that they were asked.
         let tsc = counters.iter().flatten().map(|counter| counter.data).max().unwrap_or_default();
-        Ok(Self { ioapic, clock_ns: vm.clock_ns()?, tsc, vcpus: states })
+        Ok(Self { ioapic: Box::new(ioapic), clock_ns: vm.clock_ns()?, tsc, vcpus: states })
     }
 
     /// What the interrupt controller of a new machine goes on from.
     pub fn ioapic(&self) -> Registers {
-        self.ioapic.clone()
+        Registers::clone(&self.ioapic)
     }
 
     /// Puts the new processors of a new machine into it, and lets its clocks go on from where they were.
@@ -96,7 +96,7 @@ impl MachineState {
     pub fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
         let bytes = &mut bytes;
         let ioapic = take_all(bytes, Registers::WORDS as u32)?;
-        let ioapic = Registers::from_words(ioapic.as_slice().try_into().ok()?);
+        let ioapic = Box::new(Registers::from_words(ioapic.as_slice().try_into().ok()?));
         let (clock_ns, tsc, count) = (take(bytes)?, take(bytes)?, take::<u32>(bytes)?);
         let vcpus = (0..count).map(|_| VcpuState::take(bytes)).collect::<Option<_>>()?;
         bytes.is_empty().then_some(Self { ioapic, clock_ns, tsc, vcpus })
@@ -237,7 +237,7 @@ pub(super) mod testing {
             events: kvm_vcpu_events::default(),
             msrs: vec![msr(MSR_TSC_DEADLINE, rip)],
         };
-        MachineState { ioapic: Registers::default(), clock_ns: 5, tsc: 6, vcpus: vec![vcpu(1), vcpu(2)] }
+        MachineState { ioapic: Box::default(), clock_ns: 5, tsc: 6, vcpus: vec![vcpu(1), vcpu(2)] }
     }
 }
 
