@@ -147,7 +147,8 @@ impl Startable for NewPod<'_> {
 impl Drop for NewPod<'_> {
     fn drop(&mut self) {
         if !self.is_kept {
-            // What cannot be removed now is found by gc.
+            // Nobody is to see half of it, and what cannot be removed now is found by gc.
+            let _ = self.move_to(Place::Garbage);
             let _ = remove::tree(&self.path());
         }
     }
