@@ -3,7 +3,7 @@
 //!
 //!     bench by-clock RKT IMAGES WORK CLOCK.json
 //!     bench RKT IMAGES WORK CLOCK.json OUTPUT.json [PART...]
-//!     bench network-vm RKT IMAGES WORK BOOT.json from-host|from-vm
+//!     bench network-vm RKT IMAGES WORK BOOT.json WAY...
 //!     bench join OUTPUT.json BOOT.json...
 //!
 //! IMAGES is what `tests/images` has built. The first is for where the clock is that of the machine, WORK a directory of the disk. Of the
@@ -37,7 +37,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use by_clock::ByClock;
-use network::From;
 
 /// What goes wrong here is for a person to read.
 type Error = Box<dyn std::error::Error>;
@@ -125,12 +124,11 @@ impl Bench {
 }
 
 /// Measures networks of VMs in one boot of the machine.
-fn boot(rkt: &Path, images: &Path, work: &Path, output: &Path, from: &Path) -> Result<(), Error> {
-    let from = From::named(from).ok_or("from-host or from-vm?")?;
+fn boot(rkt: &Path, images: &Path, work: &Path, output: &Path, wanted: &[PathBuf]) -> Result<(), Error> {
     measure::become_real_time()?;
     let [rkt, images, work, output] = [rkt, images, work, output].map(Path::to_owned);
     let bench = Bench { rkt, images, work, by_clock: PathBuf::new(), output, parts: Vec::new() };
-    network::measure_vms(&bench, from)
+    network::measure_vms(&bench, wanted)
 }
 
 /// Tells what several boots have measured.
@@ -176,8 +174,8 @@ fn main() -> ExitCode {
         [word, rkt, images, work, result] if word == Path::new(BY_CLOCK) => {
             ByClock::measure(rkt, images, work).and_then(|measured| measured.write(result))
         }
-        [word, rkt, images, work, result, from] if word == Path::new(NETWORK_VM) => {
-            boot(rkt, images, work, result, from)
+        [word, rkt, images, work, result, wanted @ ..] if word == Path::new(NETWORK_VM) => {
+            boot(rkt, images, work, result, wanted)
         }
         [word, output, boots @ ..] if word == Path::new(JOIN) => join(output, boots),
         arguments => Bench::from_arguments(arguments).and_then(|bench| bench.run()),

@@ -2,7 +2,7 @@
 //! same bridge: one without limits, and one with those of a pod, which cost the kernel something for each packet and each wake-up; and
 //! beside VMs of Firecracker.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::bridge::{FREE, plugin, with_bridge};
@@ -10,7 +10,7 @@ use crate::ends::{End, pod};
 use crate::measure::{Summary, time_ms};
 use crate::metadata::{self, Waited};
 use crate::ways::{self, Amount, Way};
-use crate::{Bench, Error, boots, firecracker, tell};
+use crate::{Bench, Error, boots, tell};
 
 /// Of starts, which differ by less than a millisecond.
 const STARTS: usize = 15;
@@ -44,6 +44,8 @@ const PEERS: [[&str; 3]; 3] = [
     ["kvm to kvm", "firecracker to firecracker", "firecracker"],
 ];
 
+/// What pods wait for an answer of the metadata service, beside [`VM_WAYS`].
+const METADATA: &str = "metadata";
 /// Ways of VMs, and one to compare them with.
 pub const VM_WAYS: [(&str, End, End); 5] = [
     ("host to nspawn", End::Host, End::Pod("nspawn")),
@@ -70,38 +72,21 @@ pub fn measure(bench: &Bench) -> Result<Network, Error> {
     })
 }
 
-/// Which of [`VM_WAYS`] one boot of the machine measures: the fewer VMs there are, the longer it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
-    Host,
-    Vm,
-}
-
-impl From {
-    /// By the word for it.
-    pub fn named(word: &Path) -> Option<Self> {
-        [("from-host", Self::Host), ("from-vm", Self::Vm)]
-            .into_iter()
-            .find(|(name, _)| word == Path::new(name))
-            .map(|(_, from)| from)
-    }
-}
-
 /// Measures the same of VMs, and writes down what there is after each round. Where the emulation's clock counts instructions, guests take
-/// some interrupts twice, and the more there are the sooner they stand still for good: it takes several boots (`boots`).
-pub fn measure_vms(bench: &Bench, from: From) -> Result<(), Error> {
-    let has_peer = firecracker::program(bench).is_some();
-    let is_wanted = |(_, begin, end): &(_, End, End)| {
-        (*begin == End::Host) == (from == From::Host)
-            && (has_peer || ![*begin, *end].contains(&End::Firecracker))
-    };
-    let ways: Vec<_> = VM_WAYS.into_iter().filter(is_wanted).collect();
+/// some interrupts twice, and the more there are the sooner they stand still for good: it takes several boots (`boots`), in each of which
+/// only some is `wanted`, by the names of ways.
+pub fn measure_vms(bench: &Bench, wanted: &[PathBuf]) -> Result<(), Error> {
+    let is_wanted = |name: &str| wanted.iter().any(|wanted| wanted == Path::new(name));
+    let known = VM_WAYS.iter().map(|(name, ..)| *name).chain([METADATA]);
+    if known.filter(|name| is_wanted(name)).count() != wanted.len() {
+        return Err(format!("not all of {wanted:?} is known").into());
+    }
+    let ways: Vec<_> = VM_WAYS.into_iter().filter(|(name, ..)| is_wanted(name)).collect();
     with_bridge(bench, || {
         let note = |ways: &[Way]| boots::write(&bench.output, ways, &Vec::new());
         let ways = ways::measure(bench, &ways, AMOUNT_OF_VMS, note)?;
-        let metadata_ms =
-            if from == From::Host { metadata::measure(bench, &["nspawn", "kvm"])? } else { Vec::new() };
-        boots::write(&bench.output, &ways, &metadata_ms)
+        let isolations: &[_] = if is_wanted(METADATA) { &["nspawn", "kvm"] } else { &[] };
+        boots::write(&bench.output, &ways, &metadata::measure(bench, isolations)?)
     })
 }
 
