@@ -46,9 +46,8 @@ const PEERS: [[&str; 3]; 3] = [
 
 /// What pods wait for an answer of the metadata service, beside [`VM_WAYS`].
 const METADATA: &str = "metadata";
-/// Ways of VMs, and one to compare them with.
-pub const VM_WAYS: [(&str, End, End); 5] = [
-    ("host to nspawn", End::Host, End::Pod("nspawn")),
+/// Ways of VMs.
+pub const VM_WAYS: [(&str, End, End); 4] = [
     ("host to kvm", End::Host, End::Pod("kvm")),
     ("host to firecracker", End::Host, End::Firecracker),
     ("kvm to kvm", End::Pod("kvm"), End::Pod("kvm")),

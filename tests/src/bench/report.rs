@@ -116,7 +116,7 @@ fn peers(text: &mut String, network: &Network, column: usize) {
         let label = format!("  {ours}, of {name}'s");
         match ratios {
             Some(ratios) => row(text, &label, ratios.get(column).copied().flatten()),
-            None => _ = writeln!(text, "  {label:<36}no {name} on this machine"),
+            None => _ = writeln!(text, "  {label:<36} no {name} on this machine"),
         }
     }
 }
