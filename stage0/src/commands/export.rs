@@ -65,11 +65,11 @@ fn export_of(globals: &Globals, pod: &Pod, flags: &ExportFlags, path: &Path) -> 
     let lock = File::open(&pod.path).map_err(pods::Error::io("open", &pod.path))?;
     lock.try_lock_shared().map_err(|_| Refused::InUse(pod.uuid))?;
     let directory = PodDirectory::new(&pod.path);
-    let apps = pod.manifest()?.apps;
     let stage1 = match Foreign::of_pod(directory.path())? {
         Some(_) => None,
         None => Some(Stage1::of_pod(&directory)?.0),
     };
+    let apps = pod.manifest()?.apps;
     let app = &enter::choose(&apps, flags.app.as_ref())?.name;
     let manifest = directory.app_manifest(app);
     let manifest = fs::read(&manifest).map_err(pods::Error::io("read", &manifest))?;
