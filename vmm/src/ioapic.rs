@@ -7,8 +7,9 @@
 
 use crate::console::ConsoleLog;
 use crate::error::Error;
-use crate::layout::IOAPIC_PINS;
-use crate::virtio::window::Window;
+use crate::layout::{IOAPIC_PINS, IOAPIC_START};
+use crate::virtio::window::{Window, Windows};
+use crate::vm::{Access, Vm};
 
 const PINS: usize = IOAPIC_PINS as usize;
 
@@ -24,7 +25,9 @@ const ARBITRATION: u32 = 2;
 const REDIRECTIONS: u32 = 0x10;
 
 const ID_BITS: u32 = 0x0f00_0000;
-const VERSION_AND_PINS: u32 = 0x11 | (IOAPIC_PINS - 1) << 16;
+/// What the MP table says, too.
+pub const IOAPIC_VERSION: u8 = 0x11;
+const VERSION_AND_PINS: u32 = IOAPIC_VERSION as u32 | (IOAPIC_PINS - 1) << 16;
 
 /// Of a redirection entry (section 3.2.4).
 mod entry {
@@ -161,6 +164,13 @@ impl Ioapic {
         Ok(ioapic)
     }
 
+    /// One of `vm`, where every PC has it.
+    pub fn attach(vm: &mut Vm, registers: Registers) -> Result<Self, Error> {
+        let windows = Windows::at(IOAPIC_START.into(), 1)?;
+        vm.add_memory(windows.region(), Access::ReadOnly)?;
+        Self::new(windows.window(0), Box::new(vm.router()), registers)
+    }
+
     /// What is to be kept of it.
     pub fn registers(&self) -> Registers {
         self.registers.clone()
@@ -196,8 +206,6 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::layout::IOAPIC_START;
-    use crate::virtio::window::Windows;
 
     /// Each time that interrupts were routed.
     #[derive(Clone, Default)]

@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::event_loop::{EventLoop, LoopHandle};
 use crate::gdb::{Debugger, Gdb};
 use crate::ioapic::{Ioapic, Registers};
-use crate::layout::{self, IOAPIC_START};
+use crate::layout;
 use crate::memory::{DeviceMemory, HUGE_PAGE_SIZE, Region};
 use crate::purpose::{Answer, Purpose};
 use crate::shape::Shape;
@@ -226,9 +226,7 @@ impl Machine {
             Start::Template(template) => template.ioapic(),
             Start::Kernel(_) => Registers::default(),
         };
-        let ioapic_window = Windows::at(IOAPIC_START.into(), 1)?;
-        vm.add_memory(ioapic_window.region(), Access::ReadOnly)?;
-        let ioapic = Ioapic::new(ioapic_window.window(0), Box::new(vm.router()), registers)?;
+        let ioapic = Ioapic::attach(&mut vm, registers)?;
         let mut devices = Devices::new(&vm, &windows, &memory, events.handle(), &console);
         devices.attach(Console::new(console.clone()))?;
         devices.attach(Rng)?;

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use crate::Bench;
 use crate::bridge::{BRIDGE, FREE, LIMITED, configuration, limits};
+use crate::sleeping::SLEEPS;
 
 /// What `tests/bench` has made: the tools and `/sender` beside busybox.
 const IMAGE: &str = "reading.aci";
@@ -48,8 +49,7 @@ pub fn shell(bench: &Bench, end: End, address: Option<&str>, line: &str) -> Opti
 /// A pod on the bridge that does nothing until it is [asked](enter); its UUID goes to that file.
 pub fn idle_pod(bench: &Bench, isolation: &str, uuid: &Path) -> Command {
     let (net, uuid) = (format!("--net={BRIDGE}"), format!("--uuid-file-save={}", uuid.display()));
-    let sleeps = ["/bin/sh", "-c", "echo ready; exec sleep 1000"];
-    pod(bench, isolation, &[&net, &uuid], &sleeps)
+    pod(bench, isolation, &[&net, &uuid], &SLEEPS)
 }
 
 /// A shell's command in such a pod.

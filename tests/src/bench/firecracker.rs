@@ -39,7 +39,7 @@ pub struct Guest {
 }
 
 /// The program, if this machine has it.
-pub fn program(bench: &Bench) -> Option<PathBuf> {
+fn program(bench: &Bench) -> Option<PathBuf> {
     Some(bench.work.join("bin/firecracker")).filter(|program| program.exists())
 }
 

@@ -12,6 +12,8 @@ use crate::memory::{Resident, of_process};
 use crate::patience::{REPEATS, first_line};
 use crate::{Bench, Error};
 
+/// What such a pod runs.
+pub const SLEEPS: [&str; 3] = ["/bin/sh", "-c", "echo ready; exec sleep 1000"];
 /// How long an idle pod is watched.
 const WATCHED: Duration = Duration::from_secs(5);
 
@@ -33,8 +35,7 @@ pub struct Idle {
 impl SleepingPod {
     /// Starts busybox's sleep in a pod, with the options of its app.
     pub fn start(bench: &Bench, isolation: &str, app: &[&str]) -> Result<Self, Error> {
-        let script = ["/bin/sh", "-c", "echo ready; exec sleep 1000"];
-        Self::of(&mut bench.run_busybox(isolation, &[], app, &script))
+        Self::of(&mut bench.run_busybox(isolation, &[], app, &SLEEPS))
     }
 
     /// The same of any program that says "ready".

@@ -2,6 +2,7 @@
 //! IOAPIC each interrupt arrives at. It takes the place of ACPI.
 
 use super::{BootError, write};
+use crate::ioapic::IOAPIC_VERSION;
 use crate::layout::{FIRST_GSI, IOAPIC_PINS, IOAPIC_START, LAPIC_START, MP_TABLE_MAX, MP_TABLE_START};
 use crate::memory::DeviceMemory;
 
@@ -9,7 +10,6 @@ const FLOATING_POINTER_BYTES: u64 = 16;
 const HEADER_BYTES: usize = 44;
 const SPECIFICATION: u8 = 4;
 const LAPIC_VERSION: u8 = 0x14;
-const IOAPIC_VERSION: u8 = 0x11;
 
 /// Entry types (section 4.3).
 mod entry {

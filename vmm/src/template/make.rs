@@ -18,11 +18,9 @@ use crate::cpu;
 use crate::cpu::thread::{Enrolled, Kick, VcpuEnd, install_kick_handler, run};
 use crate::error::Error;
 use crate::ioapic::{Ioapic, Registers};
-use crate::layout::IOAPIC_START;
 use crate::memory::{DeviceMemory, Mapping, PAGE_SIZE, Sharing};
 use crate::purpose::{Answer, Hold};
 use crate::shape::Shape;
-use crate::virtio::window::Windows;
 use crate::vm::{Access, Vm};
 
 /// Boots `kernel` in a machine of this `shape`, and leaves the template of that `key` in `file`, which is empty.
@@ -43,9 +41,7 @@ pub fn make(kvm: &Kvm, shape: &Shape, kernel: &File, file: &File, key: &Key) -> 
     let fresh = vcpus.iter().map(|vcpu| SpecificRegisters::of(kvm, vcpu)).collect::<Result<Vec<_>, _>>();
     let fresh = fresh.map_err(Error::kvm("tell a processor's registers"))?;
     cpu::enter_kernel(&vcpus, kernel.entry)?;
-    let windows = Windows::at(IOAPIC_START.into(), 1)?;
-    vm.add_memory(windows.region(), Access::ReadOnly)?;
-    let ioapic = Ioapic::new(windows.window(0), Box::new(vm.router()), Registers::default())?;
+    let ioapic = Ioapic::attach(&mut vm, Registers::default())?;
     let Booted { vcpus, ioapic, purpose_address } = boot(vcpus, ioapic)?;
     let state = MachineState::save(kvm, &vm, ioapic, &vcpus, &fresh)?.to_bytes();
     let header = Header { key: *key, state_bytes: state.len() as u64, purpose_address };

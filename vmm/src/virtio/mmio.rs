@@ -22,11 +22,11 @@ use crate::virtio::window::Window;
 /// drivers that do not know it take [`QUEUE_NOTIFY`] (`kernel-config/patches`).
 pub const NOTIFY_PORT: u64 = 0xf0;
 /// Where the driver announces new buffers.
-pub const QUEUE_NOTIFY: u64 = 0x50;
+const QUEUE_NOTIFY: u64 = 0x50;
 /// Where the driver reads what it was interrupted for.
 pub const INTERRUPT_STATUS: u64 = 0x60;
 /// Where it says that it has read that. If all of it is that buffers were used, nobody needs to know ([`Interrupt`]).
-pub const INTERRUPT_ACK: u64 = 0x64;
+const INTERRUPT_ACK: u64 = 0x64;
 
 /// "virt".
 const MAGIC: u32 = 0x7472_6976;
