@@ -3,6 +3,7 @@
 //! Frames go straight between the tap and guest memory, moved by the I/O thread or, with [`vhost`], by the host's kernel. With the offloads, a frame between guest and host, or between
 //! two guests, may be a segment of 64 KiB without a checksum: `tap` passes the header that says so through.
 
+mod batch;
 pub mod tap;
 #[cfg(test)]
 mod tests;

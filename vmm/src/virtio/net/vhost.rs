@@ -14,6 +14,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::super::device::{ActivateError, Activation, ActiveQueue};
 use super::super::queue::{RING_FEATURES, host};
+use super::batch::in_batches;
 use super::vhost_ioctl as ioctl;
 use crate::error::Error;
 use crate::event_loop::{EventHandler, HandlerError, Registry};
@@ -89,7 +90,8 @@ impl Vhost {
 }
 
 fn own(device: &File, memory: &DeviceMemory) -> io::Result<()> {
-    ioctl::set_owner(device)?;
+    // The kernel makes a thread that moves the frames, since Linux 6.4 like one of the calling process.
+    in_batches(|| ioctl::set_owner(device))??;
     let missing = FEATURES & !ioctl::features(device)?;
     if missing != 0 {
         return Err(io::Error::other(format!("it does not know the features {missing:#x}")));
