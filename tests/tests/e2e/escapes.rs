@@ -15,7 +15,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::json;
 use tar::EntryType;
 
-use crate::harness::{Aci, BUSYBOX, DEBIAN, Entry, Finished, Host, Process, image, rkt, stage1};
+use crate::harness::{Aci, BUSYBOX, DEBIAN, Entry, Finished, Host, Process, effort, image, rkt, stage1};
 
 fn with(options: &[&str], script: &str) -> Finished {
     Process::start(&mut Host::new().shell(options, script)).finish()
@@ -123,7 +123,7 @@ fn a_race_for_a_mount_target() {
     // Through the host's root, by whatever way it could be reached; and to itself, for a walk that begins at the volume.
     symlink(at("outside"), at("shared/link")).unwrap();
     let over = AtomicBool::new(false);
-    let runs = if stage1() == "kvm" { 2 } else { 40 };
+    let runs = effort(40, 2);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let exchange = RenameFlags::RENAME_EXCHANGE;

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use crate::harness::{BUSYBOX, Finished, Host, Process, image, wait_until};
 
 /// Says goodbye when it is told to end.
-const OTHER: &str = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.1; done";
+const OTHER: &str = "trap 'kill $!; echo bye; exit 0' TERM; echo ready; sleep 1000 & wait";
 
 /// A pod of these apps, each with its flags and its script, and of one that does no harm.
 fn pod(host: &Host, apps: &[(&str, &[&str], &str)]) -> Process {

@@ -79,16 +79,21 @@ fn the_kernel_knows_whom_to_kill_first() {
     assert_eq!(Process::start(&mut both).finish().success().text(), "66\n");
 }
 
-/// Two apps that want all of one processor.
+/// Two apps that want all of one processor, for as long as both do: they wait for each other.
 #[test]
 fn shares_divide_the_time_of_a_processor() {
     let host = Host::new();
-    let script = "taskset 1 sh -c 'end=$(($(date +%s) + 8)); n=0; \
+    let script = "touch /both/$1; until [ -e /both/few ] && [ -e /both/many ]; do sleep 0.1; done; \
+        taskset 1 sh -c 'end=$(($(date +%s) + 8)); n=0; \
         while [ $(date +%s) -lt $end ]; do n=$((n + 1)); done; echo $n'";
-    let busybox = image(BUSYBOX);
-    let mut command = host.run(&[&busybox, "--name=few", "--cpu-shares=128", "--exec=/bin/sh"]);
-    command.args(["--", "-c", script, "---", &busybox, "--name=many", "--cpu-shares=2048", "--exec=/bin/sh"]);
-    let text = Process::start(command.args(["--", "-c", script])).finish().success().text();
+    let app = |name: &str, shares: &str| {
+        let own = [image(BUSYBOX), format!("--name={name}"), format!("--cpu-shares={shares}")];
+        let rest = ["--mount=volume=both,target=/both", "--exec=/bin/sh", "--", "-c", script, "sh", name];
+        own.into_iter().chain(rest.map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let mut command = host.run(&["--volume=both,kind=empty,mode=0777"]);
+    command.args(app("few", "128")).arg("---").args(app("many", "2048"));
+    let text = Process::start(&mut command).finish().success().text();
     let turns = |name: &str| -> u32 {
         let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.parse().unwrap()

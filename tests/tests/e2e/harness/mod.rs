@@ -34,6 +34,11 @@ pub fn is_throw_away_host() -> bool {
     nix::unistd::gethostname().unwrap() == "kvm-host"
 }
 
+/// How much to do: all of it, or what is enough where everything is emulated and takes ten times as long.
+pub fn effort<T>(all: T, emulated: T) -> T {
+    if is_throw_away_host() { emulated } else { all }
+}
+
 /// The `rkt` under test.
 pub fn rkt() -> PathBuf {
     variable("RKT").into()

@@ -62,10 +62,10 @@ fn a_large_image_in_a_small_guest_is_a_disk() {
     let look = "cat /sys/block/vdb/ro; tail -c 4 /hole | od -An -tx1; stat -c %s /hole; cat /after";
     let aci = Aci::with_hole(app(look), ("hole", HOLE_BYTES), &[Entry::program("after", b"the end\n")]);
     let host = Host::empty();
+    let id = Process::start(host.rkt().args(["fetch", &aci.path()])).finish().success().text();
     let run = |memory: &str| {
-        let debug =
-            Process::start(host.rkt().args(["--debug", "run", "--stage1=kvm", &aci.path(), memory])).finish();
-        debug.success()
+        let mut debug = host.rkt();
+        Process::start(debug.args(["--debug", "run", "--stage1=kvm", id.trim(), memory])).finish().success()
     };
     let small = run("--memory=16Mi");
     assert_eq!(small.text(), format!("1\n 00 00 00 00\n{HOLE_BYTES}\nthe end\n"), "{}", small.stderr);

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::world::{World, bridge, left, ptp};
 use crate::crash::{Points, Scenario, Victims};
-use crate::harness::{BUSYBOX, Process, stage1};
+use crate::harness::{BUSYBOX, Process, effort, stage1};
 
 pub fn wait_for(what: impl Fn() -> bool) {
     for _ in 0..2000 {
@@ -41,14 +41,13 @@ fn killed(world: &World, net: &str) {
     assert!(!left().is_empty(), "there is something to collect");
 }
 
-/// How many pods follow each other; `RKT_TEST_PODS` says how many instead. A VM takes its time to start, and has no other way to its
-/// address.
+/// How many pods follow each other; `RKT_TEST_PODS` says how many instead.
 fn pods() -> u32 {
-    let enough = if stage1() == "kvm" { 16 } else { 210 };
+    let enough = effort(210, 20);
     std::env::var("RKT_TEST_PODS").map_or(enough, |pods| pods.parse().unwrap())
 }
 
-/// However pods end: each address is given several times.
+/// However pods end: addresses are given again.
 #[test]
 fn addresses_do_not_run_out() {
     World::run(|world| {
