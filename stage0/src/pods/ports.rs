@@ -106,12 +106,17 @@ impl Pods {
     }
 }
 
-/// Has the stage1 of a pod that was killed detach it, as `rkt gc` does, unless somebody does that now.
+/// Has the stage1 of a pod that was killed detach it, as `rkt gc` does, unless somebody does that now: who has locked it, or moved it to
+/// another place since it was found.
 fn detach(killed: &Pod, port: PortMapping, told: Told<'_>) -> Result<(), Error> {
-    let lock = File::open(&killed.path).map_err(Error::io("open", &killed.path))?;
+    let taken = || Err(Error::PortTaken { port, pod: killed.uuid });
+    let lock = match File::open(&killed.path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return taken(),
+        opened => opened.map_err(Error::io("open", &killed.path))?,
+    };
     match lock.try_lock() {
-        Ok(()) => gc::clean_up(killed, told),
-        Err(TryLockError::WouldBlock) => Err(Error::PortTaken { port, pod: killed.uuid }),
+        Ok(()) if killed.path.exists() => gc::clean_up(killed, told),
+        Ok(()) | Err(TryLockError::WouldBlock) => taken(),
         Err(TryLockError::Error(error)) => Err(Error::io("lock", &killed.path)(error)),
     }
 }
@@ -209,6 +214,12 @@ mod tests {
             assert!(Claim::make(&pods, other, &port(81), told()).unwrap().is_some());
             assert!(!cleaned());
             assert_eq!(records(&pods), 1, "that of the killed one");
+            let found = pods.look_in(&ENDED, killed).unwrap().unwrap();
+            let aside = data.path().join("aside");
+            fs::rename(&path, &aside).unwrap();
+            let refused = detach(&found, port(80)[0], told()).unwrap_err();
+            assert!(matches!(refused, Error::PortTaken { pod, .. } if pod == killed), "moved: {refused}");
+            fs::rename(&aside, &path).unwrap();
             let claim = Claim::make(&pods, other, &port(80), told()).unwrap();
             assert!(claim.is_some() && cleaned());
             assert_eq!(records(&pods), 1, "the new one");
