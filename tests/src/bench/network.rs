@@ -16,6 +16,8 @@ use crate::{Bench, Error, boots, tell};
 
 /// Of starts, which differ by less than a millisecond.
 const STARTS: usize = 15;
+/// When the kernel has taken apart the namespaces and cgroups of what has ended, which would be counted with what comes next.
+const SETTLED: Duration = Duration::from_millis(50);
 const AMOUNT: Amount = Amount { stream_mib: 256, rounds: 5 };
 /// In each boot of the machine.
 const AMOUNT_OF_VMS: Amount = Amount { stream_mib: 256, rounds: 3 };
@@ -95,12 +97,16 @@ pub fn measure_vms(bench: &Bench, wanted: &[PathBuf]) -> Result<(), Error> {
 fn starts(bench: &Bench) -> Result<Network, Error> {
     let mut network = Network::default();
     for round in 0..=STARTS {
-        let start = |net: &str| time_ms(&mut pod(bench, "nspawn", &[net], &["/bin/true"]));
+        let start = |net: &str| {
+            std::thread::sleep(SETTLED);
+            time_ms(&mut pod(bench, "nspawn", &[net], &["/bin/true"]))
+        };
         let (host, none, with_nothing) =
             (start("--net=host")?, start("--net=none")?, start("--net=nothing")?);
         let nothing_ms = plugin(bench, "nothing", "ADD", FREE)? + plugin(bench, "nothing", "DEL", FREE)?;
         let bridge_ms = plugin(bench, "bridge", "DEL", FREE)? + plugin(bench, "bridge", "ADD", FREE)?;
         bench.collect_garbage()?;
+        std::thread::sleep(SETTLED);
         let namespace_ms = namespace_ms()?;
         if round > 0 {
             network.namespace_ms.push(namespace_ms);
