@@ -3,18 +3,15 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::crowd::{self, QUESTIONS};
 use crate::fetch::Fetch;
-use crate::measure::{self, Summary, time_ms};
+use crate::measure::{self, Summary, settle, time_ms};
 use crate::{Bench, Error};
 
 const ROUNDS: usize = 5;
 /// A start varies by more than what a namespace costs.
 const PAIRS: usize = 40;
-/// In which the kernel ends what the last pod has left.
-const BETWEEN_PODS: Duration = Duration::from_millis(50);
 
 /// The milliseconds of each round of each of [`QUESTIONS`], asked of ten thousand pods that have ended.
 pub type Lists = [Vec<f64>; QUESTIONS.len()];
@@ -80,9 +77,8 @@ fn net_none_ms(rkt: &Path, image: &Path, work: &Path) -> Result<Vec<f64>, Error>
     let start = |net| {
         let mut command = Bench::rkt_in(rkt, &data);
         command.args(["run", "--stage1=nspawn", net]).arg(image).args(["--exec=/bin/true"]);
-        let time = time_ms(&mut command)?;
-        std::thread::sleep(BETWEEN_PODS);
-        Ok::<_, Error>(time)
+        settle();
+        time_ms(&mut command)
     };
     let mut beyond = Vec::new();
     for pair in 0..=PAIRS {

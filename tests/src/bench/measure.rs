@@ -1,9 +1,17 @@
 //! Time stamps that nothing comes between, and what is told of several measurements.
 
 use std::process::{Command, Output, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::Error;
+
+/// In which the kernel takes apart what has ended: its namespaces and cgroups.
+const SETTLED: Duration = Duration::from_millis(50);
+
+/// Waits for that, which would be counted with what comes next.
+pub fn settle() {
+    std::thread::sleep(SETTLED);
+}
 
 /// Makes this process run before all others as soon as it can run, so that it takes its time stamps at once. The
 /// processes that it starts are ordinary ones.

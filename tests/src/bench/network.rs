@@ -9,15 +9,13 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::bridge::{FREE, plugin, with_bridge};
 use crate::ends::{End, pod};
-use crate::measure::{Summary, time_ms};
+use crate::measure::{Summary, settle, time_ms};
 use crate::metadata::{self, Waited};
 use crate::ways::{self, Amount, Way};
 use crate::{Bench, Error, boots, tell};
 
 /// Of starts, which differ by less than a millisecond.
 const STARTS: usize = 15;
-/// When the kernel has taken apart the namespaces and cgroups of what has ended, which would be counted with what comes next.
-const SETTLED: Duration = Duration::from_millis(50);
 const AMOUNT: Amount = Amount { stream_mib: 256, rounds: 5 };
 /// In each boot of the machine.
 const AMOUNT_OF_VMS: Amount = Amount { stream_mib: 256, rounds: 3 };
@@ -98,7 +96,7 @@ fn starts(bench: &Bench) -> Result<Network, Error> {
     let mut network = Network::default();
     for round in 0..=STARTS {
         let start = |net: &str| {
-            std::thread::sleep(SETTLED);
+            settle();
             time_ms(&mut pod(bench, "nspawn", &[net], &["/bin/true"]))
         };
         let (host, none, with_nothing) =
@@ -106,7 +104,7 @@ fn starts(bench: &Bench) -> Result<Network, Error> {
         let nothing_ms = plugin(bench, "nothing", "ADD", FREE)? + plugin(bench, "nothing", "DEL", FREE)?;
         let bridge_ms = plugin(bench, "bridge", "DEL", FREE)? + plugin(bench, "bridge", "ADD", FREE)?;
         bench.collect_garbage()?;
-        std::thread::sleep(SETTLED);
+        settle();
         let namespace_ms = namespace_ms()?;
         if round > 0 {
             network.namespace_ms.push(namespace_ms);
