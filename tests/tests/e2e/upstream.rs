@@ -99,8 +99,8 @@ fn shares_divide_the_time_of_a_processor() {
         line.parse().unwrap()
     };
     let (few, many) = (turns("few: "), turns("many: "));
-    // Sixteen times as much, but for what the host does meanwhile; an emulated guest's clock ticks late, and whoever runs then goes on.
-    assert!(many > effort(3, 1) * few && 2 * many > 3 * few, "{text}");
+    // Sixteen times as much, but for what the host does meanwhile: three times, or one and a half in an emulated guest, where it was two at times.
+    assert!(2 * many > effort(6, 3) * few, "{text}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use tempfile::NamedTempFile;
 
-use crate::harness::{Finished, Host, Process, is_throw_away_host};
+use crate::harness::{Finished, Host, Process, effort};
 
 /// `tests/src/crash`.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_crash");
@@ -36,8 +36,7 @@ pub enum Points {
 impl Points {
     fn choose(self, all: usize) -> Vec<usize> {
         let count = match self {
-            Self::All if is_throw_away_host() => all.div_ceil(10),
-            Self::All => all,
+            Self::All => effort(all, all.div_ceil(10)),
             Self::Some(count) => count.min(all),
         };
         (0..count).map(|index| 1 + index * all / count).collect()
