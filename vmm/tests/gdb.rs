@@ -21,6 +21,8 @@ impl Client {
     fn connect(path: &Path) -> Self {
         let mut client = Self(UnixStream::connect(path).unwrap());
         assert!(client.ask("qSupported:swbreak+;hwbreak+;vContSupported+").contains("hwbreak+"));
+        // Nobody reads an acknowledgement of the last answer.
+        assert_eq!(client.ask("QStartNoAckMode"), "OK");
         client
     }
 
@@ -38,7 +40,6 @@ impl Client {
         while next() != b'$' {}
         let text = std::iter::from_fn(|| Some(next()).filter(|byte| *byte != b'#')).collect();
         let _sum = (next(), next());
-        self.0.write_all(b"+").unwrap();
         expand(text)
     }
 
