@@ -114,7 +114,8 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
     )?;
     Streams::release(&handed_over)?;
     let pid = supervisor.pid();
-    let _outlives_the_pod = supervisor.network();
+    // Left open to the end of this process.
+    std::mem::forget(supervisor.network());
     status::write_pid(&pod.directory, pid.as_raw().cast_unsigned())?;
 
     let (door, cgroups) = (Rc::new(door), RefCell::new(cgroups));

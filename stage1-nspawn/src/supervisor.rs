@@ -72,7 +72,7 @@ impl Supervisor {
     }
 
     /// Its network namespace, unless it has ended. While somebody has that, the kernel does not take it apart, which is some hundred
-    /// microseconds' work: so it does that after the pod's end, and not beside it.
+    /// microseconds' work: so who keeps it as long as he lives has that done after his end, and not beside it.
     pub fn network(&self) -> Option<File> {
         File::open(format!("/proc/{}/ns/net", self.pid)).ok()
     }
