@@ -19,9 +19,12 @@ use crate::store::Workspace;
 const FLAGS: MsFlags =
     MsFlags::MS_RDONLY.union(MsFlags::MS_NOSUID).union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
+/// All is mounted below a directory that every pod has, and that is not needed here.
+const BASE: &str = "stage1";
+
 /// A mounted tree.
 pub struct Merged {
-    /// Its root.
+    /// Its root, from this process's working directory.
     pub root: PathBuf,
     /// The image's tree, where the kernel cannot mount the image.
     _unpacked: Option<Workspace>,
@@ -29,46 +32,51 @@ pub struct Merged {
 
 /// Mounts an app's tree. From then on this process has a mount namespace and a working directory of its own. `spare` is a
 /// directory that can be made, and whose content is nobody's when this process is gone.
+///
+/// `rkt gc` may move the pod's directory at any time. So what is in it is opened before anything is mounted, and after that nothing is
+/// looked for by a path: whoever does all of this again, where the pod is by then, would find the mount in it.
 pub fn mount_app(directory: &PodDirectory, app: &AcName, spare: PathBuf) -> Result<Merged, Error> {
-    let upper = directory.overlay(app).join("upper");
-    // All is mounted below a directory that every pod has, and that is not needed here.
-    let base = directory.path().join("stage1");
-    let failed = |what: &'static str| {
-        let base = base.clone();
-        move |error: Errno| Error::Io { action: what, path: base, source: error.into() }
-    };
-    let image = File::open(directory.app_image(app)).ok();
-    let tree = directory.app_tree(app);
+    let failed = |what: &'static str| move |error: Errno| Error::io(what, directory.path())(error.into());
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed("make a mount namespace for"))?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(failed("make a mount namespace for"))?;
-    let upper_open = open_directory(&upper)?;
-    mount(Some("tmpfs"), &base, Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=700"))
+    let upper = open_if_there(&directory.overlay(app).join("upper"))?;
+    let image = match open_if_there(&directory.app_image(app))? {
+        Some(image) => ImageTree::Erofs(image),
+        None => ImageTree::Directory(open(&directory.app_tree(app))?),
+    };
+    std::env::set_current_dir(directory.path()).map_err(Error::io("enter", directory.path()))?;
+    mount(Some("tmpfs"), BASE, Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=700"))
         .map_err(failed("mount on"))?;
     // Overlayfs has signs of its own in paths; those that it gets have none.
-    std::env::set_current_dir(&base).map_err(Error::io("enter", &base))?;
-    for name in ["image", "upper", "root"] {
-        fs::create_dir(name).map_err(Error::io("make a directory in", &base))?;
-    }
+    let made = std::env::set_current_dir(BASE)
+        .and_then(|()| ["image", "upper", "root"].iter().try_for_each(fs::create_dir));
+    made.map_err(Error::io("make a directory in", directory.path()))?;
     let unpacked = match image {
-        Some(image) => mount_image(&image, directory, app, spare)?,
-        None => {
-            bind(&tree, "image").map_err(Error::io("mount", &tree))?;
+        ImageTree::Erofs(image) => mount_image(&image, directory, app, spare)?,
+        ImageTree::Directory(tree) => {
+            bind(&fd_path(&tree), "image").map_err(Error::io("mount", &directory.app_tree(app)))?;
             None
         }
     };
-    let root = match upper_open {
+    let root = match upper {
         // It never ran.
-        None => base.join("image"),
-        Some(upper_open) => {
-            bind(&fd_path(&upper_open), "upper").map_err(Error::io("mount", &upper))?;
+        None => "image",
+        Some(upper) => {
+            bind(&fd_path(&upper), "upper").map_err(Error::io("mount the changes of", directory.path()))?;
             mount(Some("overlay"), "root", Some("overlay"), FLAGS, Some("lowerdir=upper:image"))
                 .map_err(failed("mount an overlay on"))?;
-            base.join("root")
+            "root"
         }
     };
-    Ok(Merged { root, _unpacked: unpacked })
+    Ok(Merged { root: root.into(), _unpacked: unpacked })
+}
+
+/// What an app's image is.
+enum ImageTree {
+    Erofs(File),
+    Directory(File),
 }
 
 /// Makes the image's tree at `image`: mounted, or unpacked where the kernel has no EROFS or not from files (before Linux 6.12).
@@ -84,7 +92,7 @@ fn mount_image(
         Err(error) => return Err(Error::io("mount", &directory.app_image(app))(error.into())),
     }
     let workspace = Workspace::acquire(spare.clone()).map_err(Error::io("make", &spare))?;
-    let target = File::open(workspace.path()).map_err(Error::io("open", &spare))?;
+    let target = open(workspace.path())?;
     let image = image.try_clone().map_err(Error::io("open", &directory.app_image(app)))?;
     erofs::Reader::open(image)
         .and_then(|reader| erofs::extract(&reader, target.as_fd()))
@@ -93,11 +101,15 @@ fn mount_image(
     Ok(Some(workspace))
 }
 
-fn open_directory(path: &Path) -> Result<Option<File>, Error> {
+fn open_if_there(path: &Path) -> Result<Option<File>, Error> {
     match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         opened => opened.map(Some).map_err(Error::io("open", path)),
     }
+}
+
+fn open(path: &Path) -> Result<File, Error> {
+    File::open(path).map_err(Error::io("open", path))
 }
 
 fn bind(source: &Path, target: &str) -> io::Result<()> {

@@ -108,16 +108,20 @@ impl Pod {
         self.manifest_of(&self.open()?)
     }
 
+    /// Of a pod that is being made it may not be there yet, or not all of it.
     fn manifest_of(&self, inside: &Inside) -> Result<PodManifest, Error> {
-        let manifest = match inside.manifest() {
-            Err(Error::Io { source, .. })
-                if source.kind() == io::ErrorKind::NotFound && self.state.is_unfinished() =>
-            {
-                return Err(Error::NoManifest { uuid: self.uuid, state: self.state });
+        let parsed = inside.manifest().and_then(|manifest| Ok(PodManifest::parse(&manifest)?));
+        parsed.map_err(|error| {
+            let is_half = match &error {
+                Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+                Error::Manifest(_) => true,
+                _ => false,
+            };
+            match is_half && self.state.is_unfinished() {
+                true => Error::NoManifest { uuid: self.uuid, state: self.state },
+                false => error,
             }
-            manifest => manifest?,
-        };
-        Ok(PodManifest::parse(&manifest)?)
+        })
     }
 
     fn open(&self) -> Result<Inside, Error> {
@@ -336,4 +340,29 @@ fn nanoseconds<S: serde::Serializer>(time: &Option<SystemTime>, serializer: S) -
     let since = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
     let nanoseconds = u64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX);
     serializer.serialize_u64(nanoseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::pods::{Place, Pods};
+    use uuid::Uuid;
+
+    #[test]
+    fn half_a_manifest_of_a_pod_in_the_making_is_none() {
+        let data = tempfile::tempdir().unwrap();
+        let pods = Pods::new(data.path());
+        let error_in = |place| {
+            let path = pods.path(place, Uuid::from_u128(1));
+            fs::create_dir_all(&path).unwrap();
+            fs::write(PodDirectory::new(&path).manifest(), "{\"acVersion\":").unwrap();
+            let error = pods.find("0").unwrap().manifest().unwrap_err();
+            fs::remove_dir_all(&path).unwrap();
+            error
+        };
+        assert!(matches!(error_in(Place::Prepare), Error::NoManifest { .. }));
+        assert!(matches!(error_in(Place::Run), Error::Manifest(_)));
+    }
 }

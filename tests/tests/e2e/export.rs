@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use crate::harness::{Archive, BUSYBOX, Finished, Host, Process, image, stage1};
+use crate::harness::{Archive, BUSYBOX, Finished, Host, Process, effort, image, stage1};
 
 /// Changes of every kind: what is new, what is another's, what is gone, and a directory in place of another.
 const CHANGES: &str = "echo new >/new; chown 1000:1000 /new; chmod 4711 /new; rm /bin/vi; rm -r /srv/kept; mkdir /srv/kept; \
@@ -68,6 +69,25 @@ fn nothing_was_written() {
     let path = output(&directory);
     let finished = Process::start(&mut host.run(&[path.to_str().unwrap()])).finish().success();
     assert_eq!(finished.text(), "hello from busybox in /srv\n");
+}
+
+/// Who exports a pod finds it again where gc moves it meanwhile.
+#[test]
+fn a_pod_that_is_marked_meanwhile() {
+    let (host, directory) = (Host::new(), tempfile::tempdir().unwrap());
+    host.sh("echo changed >>/etc/profile").success();
+    let (path, uuid) = (output(&directory), host.uuid());
+    let [ended, marked] = ["run", "exited-garbage"].map(|place| host.path().join("pods").join(place));
+    std::fs::create_dir_all(&marked).unwrap();
+    let [ended, marked] = [ended.join(&uuid), marked.join(&uuid)];
+    for moment in (0..20_000).step_by(effort(100, 4_000)) {
+        let mut command = host.rkt();
+        let exported = Process::start(command.args(["export", "--overwrite", &uuid]).arg(&path));
+        std::thread::sleep(Duration::from_micros(moment));
+        std::fs::rename(&ended, &marked).unwrap();
+        exported.finish().success();
+        std::fs::rename(&marked, &ended).unwrap();
+    }
 }
 
 #[test]
