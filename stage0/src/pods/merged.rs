@@ -36,12 +36,14 @@ pub struct Merged {
 /// `rkt gc` may move the pod's directory at any time. So what is in it is opened before anything is mounted, and after that nothing is
 /// looked for by a path: whoever does all of this again, where the pod is by then, would find the mount in it.
 pub fn mount_app(directory: &PodDirectory, app: &AcName, spare: PathBuf) -> Result<Merged, Error> {
-    let failed = |what: &'static str| move |error: Errno| Error::io(what, directory.path())(error.into());
+    let (base, changes) = (&directory.path().join(BASE), directory.overlay(app).join("upper"));
+    let failed = |what: &'static str| move |error: Errno| Error::io(what, base)(error.into());
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed("make a mount namespace for"))?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(failed("make a mount namespace for"))?;
-    let upper = open_if_there(&directory.overlay(app).join("upper"))?;
+    // Of a pod that has been moved by now there is no image here either.
+    let upper = open_if_there(&changes)?;
     let image = match open_if_there(&directory.app_image(app))? {
         Some(image) => ImageTree::Erofs(image),
         None => ImageTree::Directory(open(&directory.app_tree(app))?),
@@ -52,7 +54,7 @@ pub fn mount_app(directory: &PodDirectory, app: &AcName, spare: PathBuf) -> Resu
     // Overlayfs has signs of its own in paths; those that it gets have none.
     let made = std::env::set_current_dir(BASE)
         .and_then(|()| ["image", "upper", "root"].iter().try_for_each(fs::create_dir));
-    made.map_err(Error::io("make a directory in", directory.path()))?;
+    made.map_err(Error::io("make a directory in", base))?;
     let unpacked = match image {
         ImageTree::Erofs(image) => mount_image(&image, directory, app, spare)?,
         ImageTree::Directory(tree) => {
@@ -64,7 +66,7 @@ pub fn mount_app(directory: &PodDirectory, app: &AcName, spare: PathBuf) -> Resu
         // It never ran.
         None => "image",
         Some(upper) => {
-            bind(&fd_path(&upper), "upper").map_err(Error::io("mount the changes of", directory.path()))?;
+            bind(&fd_path(&upper), "upper").map_err(Error::io("mount", &changes))?;
             mount(Some("overlay"), "root", Some("overlay"), FLAGS, Some("lowerdir=upper:image"))
                 .map_err(failed("mount an overlay on"))?;
             "root"
